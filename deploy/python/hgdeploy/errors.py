@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error HGDeploy raises on purpose, and the exit code each one ends a command with.
+
+    HGDeployError             1
+    ├── ConfigError           2   arguments, config keys and values
+    ├── ImageError            3   one image that cannot be read or preprocessed
+    ├── InputError            4   nothing to classify
+    ├── BundleError           5   model files: missing, corrupt, not fitting their config
+    ├── EngineError           6   a library, device, provider or precision that is not there
+    │   └── TensorError       7   feeds that do not fit the model: name, shape or dtype
+    ├── WeightsError          8   weights that cannot be read or do not fit the architecture
+    ├── DownloadError         9   a network transfer or an archive
+    └── OutputError          10   a place that cannot be written
+
+A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all is
+well, 3 also that a run finished but some images failed, and 130 that it was interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_SOME_IMAGES_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+class HGDeployError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(HGDeployError):
+    """A wrong argument, config file, key or value."""
+
+    exit_code = 2
+
+
+class ImageError(HGDeployError):
+    """One image cannot be read, decoded or preprocessed; the message is the reason."""
+
+    exit_code = EXIT_SOME_IMAGES_FAILED
+
+
+class InputError(HGDeployError):
+    """There is nothing to classify at the place that was named."""
+
+    exit_code = 4
+
+
+class BundleError(HGDeployError):
+    """Model files are missing, unreadable, or do not fit their own description."""
+
+    exit_code = 5
+
+
+class EngineError(HGDeployError):
+    """An engine cannot do what was asked here: library, device, provider or precision."""
+
+    exit_code = 6
+
+
+class TensorError(EngineError):
+    """Feeds do not fit the model's inputs: name, shape or dtype."""
+
+    exit_code = 7
+
+
+class WeightsError(HGDeployError):
+    """Weights cannot be read, or their names or shapes do not fit the architecture."""
+
+    exit_code = 8
+
+
+class DownloadError(HGDeployError):
+    """A transfer failed, or what arrived is not safe or not what was expected."""
+
+    exit_code = 9
+
+
+class OutputError(HGDeployError):
+    """A file or folder cannot be written."""
+
+    exit_code = 10
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Phrase for an error about an unknown name: the nearest allowed name, else all of them.
+
+    Args:
+        name: what the user wrote.
+        allowed: the names that would have been right.
+
+    Returns:
+        `did you mean 'x'?` where one name is close, else `expected one of: a, b`.
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"expected one of: {', '.join(names)}"

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` work on a bare machine with python3 (3.10 to 3.13) and a package index.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETUP := setup.cfg pyproject.toml
+
+MODELS := deploy/models
+DEMO := $(MODELS)/EfficientNetLite0_infer
+
+# Engines whose tests must not be skipped, since the extras below install them.
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.cpu $(DEMO)/inference.json
+	$(BIN)/python deploy/python/predict_cls.py -c deploy/configs/EfficientNetLite0.yaml
+
+$(DEMO)/inference.json: | $(VENV)/.cpu
+	$(BIN)/hgdeploy models download EfficientNetLite0 --output $(MODELS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Each stamp installs a set of extras; `dev` holds `test`, and `test` goes with `cpu`.
+$(VENV)/.cpu: EXTRAS := cpu
+$(VENV)/.test: EXTRAS := cpu,test
+$(VENV)/.dev: EXTRAS := cpu,dev
+$(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
+	  "HGDeploy needs Python 3.10 to 3.13, and $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache build deploy/python/*.egg-info

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle: the folder of a model with the facts needed to feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.postprocess import Postprocess, parse_postprocess
+from hgdeploy.preprocess import Op, parse_ops
+
+DESCRIPTION = "inference.yml"
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A model's folder and what its `inference.yml` says.
+
+    Attributes:
+        root: the folder.
+        model_name: the model's name; None where no `inference.yml` tells it.
+        preprocess: the model's own transform ops; None where none are told.
+        postprocess: the model's own postprocessing; None where none is told.
+    """
+
+    root: Path
+    model_name: str | None
+    preprocess: tuple[Op, ...] | None
+    postprocess: Postprocess | None
+
+    def find(self, names: Sequence[str]) -> Path:
+        """Return the first of the files `names` that the bundle has.
+
+        Raises:
+            BundleError: it has none of them; the message lists what it has.
+        """
+        for name in names:
+            path = self.root / name
+            if path.is_file():
+                return path
+        models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")
+        present = sorted(p.name for p in self.root.iterdir() if p.suffix in models)
+        raise BundleError(
+            f"{self.root} has no {' or '.join(names)}; "
+            + (f"it has {', '.join(present)}" if present else "there are no model files in it")
+        )
+
+
+def open_bundle(root: str | Path) -> ModelBundle:
+    """Open a bundle's folder and read its `inference.yml`, where there is one.
+
+    Raises:
+        BundleError: there is no such folder, or its `inference.yml` is wrong.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        kind = "is a file, expected the folder it lies in" if root.exists() else "does not exist"
+        raise BundleError(f"model folder {root} {kind}")
+    path = root / DESCRIPTION
+    if not path.exists():
+        return ModelBundle(root, None, None, None)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise ConfigError("it has no sections")
+        return _described(root, raw)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
+        raise BundleError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _described(root: Path, raw: dict[str, object]) -> ModelBundle:
+    """Read the sections of PaddleX's uniform format that concern a classifier."""
+    settings, before, after = (raw.get(k) for k in ("Global", "PreProcess", "PostProcess"))
+    name = settings.get("model_name") if isinstance(settings, dict) else None
+    ops = None
+    if isinstance(before, dict) and "transform_ops" in before:
+        ops = parse_ops(before["transform_ops"], "PreProcess.transform_ops")
+    postprocess = parse_postprocess(after, "PostProcess") if after is not None else None
+    return ModelBundle(root, str(name) if name is not None else None, ops, postprocess)

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: thin shells over the Python API.
+
+stdout carries results only; progress, warnings, errors and whatever native libraries print go to
+stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from hgdeploy._version import __version__
+from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, HGDeployError, OutputError
+
+if TYPE_CHECKING:
+    from hgdeploy.classifier import Classifier
+    from hgdeploy.folder import Summary
+    from hgdeploy.results import Writer
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises our one-line error instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `hgdeploy` command.
+
+    Args:
+        argv: its arguments; None for the process's own.
+
+    Returns:
+        The exit code; see `hgdeploy.errors`.
+    """
+    return _run(lambda out: _hgdeploy(argv, out))
+
+
+def predict_cls(argv: Sequence[str] | None = None) -> int:
+    """Run `predict_cls.py`, with PaddleClas's arguments; see `main`."""
+    return _run(lambda out: _predict_cls(argv, out))
+
+
+def _run(command: Callable[[TextIO], int]) -> int:
+    """Run a command with stdout to itself; turn errors into one line and an exit code."""
+    try:
+        with _own_stdout() as out:
+            return command(out)
+    except HGDeployError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_OK
+
+
+@contextlib.contextmanager
+def _own_stdout() -> Iterator[TextIO]:
+    """Yield a stream to the real stdout and point file descriptor 1 at stderr meanwhile.
+
+    Paddle's C++ kernels print to stdout; without this their chatter would stand between the lines
+    that scripts parse.
+    """
+    sys.stdout.flush()
+    try:
+        mine = sys.stdout.fileno() == 1
+    except (OSError, ValueError):
+        mine = False
+    if not mine:  # a test or a notebook has put something else in stdout's place
+        yield sys.stdout
+        return
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    stream = open(saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123, E501
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _say(text: str) -> None:
+    """Print one line to stderr under our name."""
+    sys.stderr.write(f"hgdeploy: {text}\n")
+    sys.stderr.flush()
+
+
+def _warn(text: str) -> None:
+    _say(f"warning: {text}")
+
+
+def _hgdeploy(argv: Sequence[str] | None, out: TextIO) -> int:
+    parser = _Parser(prog="hgdeploy", description="Deploy a PaddleClas-style classifier.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for add in (_add_predict, _add_export, _add_models, _add_doctor):
+        add(verbs)
+    arguments = parser.parse_args(argv)
+    code: int = arguments.run(arguments, out)
+    return code
+
+
+Verbs = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def _add_predict(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("predict", help="classify images with a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list")
+    parser.add_argument("--engine", default="paddle", help="paddle (default) or onnxruntime")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
+    parser.add_argument("--batch-size", type=int, default=1, help="images an inference takes (1)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
+    parser.add_argument("--topk", type=int, help="classes to give (default: what the bundle says)")
+    parser.add_argument(
+        "--output", type=Path, help="write a .jsonl, .csv or .parquet file instead of lines"
+    )
+    parser.set_defaults(run=_predict)
+
+
+def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.classifier import Classifier, ClassifierSettings
+    from hgdeploy.config import EngineOptions
+    from hgdeploy.results import LineWriter, open_writer
+
+    settings = ClassifierSettings(
+        engine=arguments.engine,
+        batch_size=arguments.batch_size,
+        options=EngineOptions(
+            device=arguments.device,
+            precision=arguments.precision,
+            threads=arguments.threads,
+            max_batch=arguments.batch_size,
+        ),
+        topk=arguments.topk,
+    )
+
+    def open_results() -> Writer:
+        return LineWriter(out) if arguments.output is None else open_writer(arguments.output)
+
+    def load() -> Classifier:
+        return Classifier.from_settings(arguments.bundle, settings)
+
+    return _classify(arguments.inputs, open_results, load, lambda _: None)
+
+
+def _predict_cls(argv: Sequence[str] | None, out: TextIO) -> int:
+    parser = _Parser(
+        prog="predict_cls.py", description="Classify images, with PaddleClas's arguments."
+    )
+    parser.add_argument("-c", "--config", type=Path, help="PaddleClas YAML; see deploy/configs/")
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="Section.key=value"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="print what will be done")
+    arguments = parser.parse_args(argv)
+    from hgdeploy.classifier import Classifier, ClassifierSettings
+    from hgdeploy.config import load_config
+    from hgdeploy.results import LineWriter
+
+    config = load_config(arguments.config, arguments.override)
+    for warning in config.warnings:
+        _warn(warning)
+    if arguments.verbose:
+        _say(str(config))
+    settings = ClassifierSettings(
+        config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
+    )
+
+    def timing(classifier: Classifier) -> None:
+        if config.benchmark:
+            _report_times(classifier, config.benchmark_log)
+
+    return _classify(
+        config.inputs,
+        lambda: LineWriter(out),
+        lambda: Classifier.from_settings(config.bundle, settings),
+        timing,
+    )
+
+
+def _classify(
+    inputs: Sequence[str],
+    open_results: Callable[[], Writer],
+    load: Callable[[], Classifier],
+    finish: Callable[[Classifier], None],
+) -> int:
+    """Find, open the output, load, classify, account: in the order in which mistakes are cheap."""
+    from hgdeploy.folder import Summary, classify_files
+    from hgdeploy.images import find_images
+
+    files = find_images(inputs)
+    summary = Summary(found=len(files))
+    with contextlib.closing(open_results()) as writer, load() as classifier:
+        for warning in classifier.warnings:
+            _warn(warning)
+        try:
+            classify_files(classifier, files, [writer], _warn, summary)
+            finish(classifier)
+        except KeyboardInterrupt:
+            _say(f"interrupted: {_so_far(summary)}")
+            return EXIT_INTERRUPTED
+    _say(summary.text())
+    return summary.exit_code
+
+
+def _so_far(summary: Summary) -> str:
+    done = summary.classified + summary.failed
+    return f"{done} of {summary.found} images are done and their results are written"
+
+
+def _report_times(classifier: Classifier, log: Path | None) -> None:
+    """Tell the mean time of each stage, and what really ran."""
+    times, runtime = classifier.times, classifier.engine.runtime
+    stages = {
+        name: 1000 * getattr(times, name) / max(times.images, 1)
+        for name in ("decode", "preprocess", "infer", "postprocess")
+    }
+    told = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
+    line = (
+        f"benchmark: {times.images} images, mean per image: {told}; {runtime.engine} "
+        f"{runtime.version} {runtime.precision} on {runtime.device} ({', '.join(runtime.providers)})"
+    )
+    _say(line)
+    if log is not None:
+        try:
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            raise OutputError(f"Global.save_log_path {log}: {error.strerror}") from None
+
+
+def _add_export(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("export", help="write a bundle from a zoo model and its weights")
+    parser.add_argument("name", metavar="NAME", help="a model of the zoo; see hgdeploy models")
+    parser.add_argument("--weights", required=True, help=".pdparams or .pth file, or 'none'")
+    parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--num-classes", type=int, default=1000, help="classes of the weights (1000)")
+    parser.add_argument("--labels", type=Path, help="label file, one 'ID NAME' a line")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.export import bundle_from_weights
+    from hgdeploy.postprocess import read_labels
+
+    labels = None
+    if arguments.labels is not None:
+        named = read_labels(arguments.labels)
+        if set(named) != set(range(arguments.num_classes)):
+            raise ConfigError(
+                f"--labels {arguments.labels} names {len(named)} classes, expected ids 0 to "
+                f"{arguments.num_classes - 1}; check --num-classes"
+            )
+        labels = [named[i] for i in range(arguments.num_classes)]
+    bundle = bundle_from_weights(
+        arguments.name,
+        None if arguments.weights == "none" else Path(arguments.weights),
+        arguments.output,
+        num_classes=arguments.num_classes,
+        labels=labels,
+    )
+    out.write(f"{bundle}\n")
+    return EXIT_OK
+
+
+def _add_models(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("models", help="list the zoo, or download a model")
+    parser.set_defaults(run=_models)
+    actions = parser.add_subparsers(metavar="ACTION")
+    download = actions.add_parser("download", help="fetch a model and make it a bundle")
+    download.add_argument("name", metavar="NAME", help="a model of the zoo")
+    download.add_argument(
+        "--output", type=Path, default=Path("deploy/models"), help="parent folder (deploy/models)"
+    )
+    download.add_argument("--url", help="base URL of a mirror, instead of the official one")
+    download.set_defaults(run=_download)
+
+
+def _models(_: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy import zoo
+
+    def shown(value: object) -> str:
+        return "-" if value is None else str(value)
+
+    head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "official archive")
+    rows = [head]
+    for name in zoo.names():
+        info = zoo.info(name)
+        figures = (info.params_m, info.macs_g, info.top1, info.top5)
+        rows.append((name, *map(shown, figures), info.describe_preprocess(), info.source))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.write("  ".join(cells).rstrip() + "\n")
+    return EXIT_OK
+
+
+def _download(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.export import download_model
+
+    bundle = download_model(arguments.name, arguments.output, base_url=arguments.url)
+    out.write(f"{bundle}\n")
+    return EXIT_OK
+
+
+def _add_doctor(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("doctor", help="tell what this machine can run, and why not more")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(_: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.doctor import report
+
+    out.write(report())
+    return EXIT_OK

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's YAML config and `-o` overrides, turned into frozen dataclasses at the door.
+
+Every key that PaddleClas's `predict_cls.py` knows is served, warned about by name, or refused with
+a reason; an unknown key is refused with the nearest name. Values are parsed as literals, never
+evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hgdeploy.environment import available_cpus
+from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.postprocess import Postprocess, parse_postprocess
+from hgdeploy.preprocess import Op, parse_ops
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What is asked of an engine; what it cannot do is an error, never something else instead.
+
+    Attributes:
+        device: `cpu` or `gpu:N`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no bf16).
+        threads: CPU threads of one inference; None for all this process may use.
+        max_batch: the largest batch that will be fed, for engines that plan by shape.
+        graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
+        onednn: let Paddle use oneDNN on a CPU (`Global.enable_mkldnn`).
+        paddle_tensorrt: let Paddle hand subgraphs to TensorRT (`Global.use_tensorrt`).
+        gpu_memory_mb: what Paddle reserves on a GPU at start, in MiB (`Global.gpu_mem`).
+        profile: let the engine print or write its own operator profile.
+        cache_dir: where engines keep what is slow to build; None for a folder beside the model.
+    """
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_batch: int = 1
+    graph_optimization: bool = True
+    onednn: bool = True
+    paddle_tensorrt: bool = False
+    gpu_memory_mb: int = 8000
+    profile: bool = False
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"unknown precision {self.precision!r}, {nearest(self.precision, PRECISIONS)}"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}, expected at least 1")
+        if self.max_batch < 1:
+            raise ConfigError(f"the batch size is {self.max_batch}, expected at least 1")
+
+    @property
+    def cpu_threads(self) -> int:
+        """The CPU threads to use: `threads`, or as many as this process may use."""
+        return self.threads or available_cpus()
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Everything `predict_cls.py` does, decided.
+
+    Attributes:
+        bundle: the model's folder.
+        inputs: files, folders, globs or text lists of images.
+        engine: the engine's name.
+        batch_size: images an inference takes.
+        options: what is asked of the engine.
+        preprocess: the config's own transform ops; None to use the bundle's.
+        postprocess: the config's own postprocessing; None to use the bundle's.
+        benchmark: print where the time went after the run.
+        benchmark_log: also write that to this file.
+        warnings: one line for each key that has no effect or not the effect that was asked for.
+    """
+
+    bundle: Path
+    inputs: tuple[str, ...]
+    engine: str
+    batch_size: int
+    options: EngineOptions
+    preprocess: tuple[Op, ...] | None
+    postprocess: Postprocess | None
+    benchmark: bool = False
+    benchmark_log: Path | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Global:
+    """PaddleClas's `Global` section, with its defaults where PaddleClas has one."""
+
+    infer_imgs: tuple[str, ...] = ()
+    inference_model_dir: str = ""
+    batch_size: int = 1
+    use_gpu: bool = False
+    gpu_id: int = 0
+    gpu_mem: int = 8000
+    enable_mkldnn: bool = True
+    cpu_num_threads: int | None = None
+    ir_optim: bool = True
+    use_tensorrt: bool = False
+    use_fp16: bool = False
+    use_int8: bool = False
+    use_onnx: bool = False
+    enable_profile: bool = False
+    benchmark: bool = False
+    save_log_path: str | None = None
+    model_name: str | None = None
+    enable_benchmark: bool = False
+    engine: str | None = None
+    precision: str | None = None
+
+
+_SECTIONS = ("Global", "PreProcess", "PostProcess")
+# What a PaddleClas user may have in a config and HGDeploy does not serve; an error where it is on.
+_UNSERVED = {
+    "use_npu": "HGDeploy has no Ascend NPU engine; use_gpu=True or use_gpu=False are served",
+    "use_xpu": "HGDeploy has no Kunlun XPU engine; use_gpu=True or use_gpu=False are served",
+    "use_mlu": "HGDeploy has no Cambricon MLU engine; use_gpu=True or use_gpu=False are served",
+    "use_dcu": "HGDeploy has no Hygon DCU engine; use_gpu=True or use_gpu=False are served",
+    "use_gcu": "HGDeploy has no Enflame GCU engine; use_gpu=True or use_gpu=False are served",
+    "use_multiprocess": "it belongs to PaddleClas's Python package, not to predict_cls.py",
+    "det_inference_model_dir": "it belongs to PP-ShiTu (detection), which HGDeploy does not do",
+    "rec_inference_model_dir": "it belongs to PP-ShiTu (retrieval), which HGDeploy does not do",
+}
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConfig:
+    """Read a PaddleClas config and apply overrides to it.
+
+    Relative paths inside the file are taken from the current directory, as PaddleClas does; where
+    nothing lies there, from the folder above the config's own (`deploy/` for
+    `deploy/configs/x.yaml`), so that the shipped configs work from any directory. Paths in
+    `overrides` are always taken from the current directory.
+
+    Args:
+        path: the YAML file, or None for no file.
+        overrides: `Section.key=value` texts, as after `-o`.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong.
+    """
+    raw = _read_yaml(path) if path is not None else {}
+    for text in overrides:
+        _override(raw, text)
+    for section in raw:
+        if section not in _SECTIONS:
+            raise ConfigError(f"unknown section {section!r}, {nearest(str(section), _SECTIONS)}")
+    place = _Place(path, {text.partition("=")[0] for text in overrides})
+    return _decide(raw, place)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a relative path in the config counts from."""
+
+    config: Path | None
+    overridden: set[str]
+
+    def resolve(self, key: str, value: str) -> str:
+        """Return `value`, or its place under the folder above the config's, as documented."""
+        path = Path(value)
+        if self.config is None or key in self.overridden or path.is_absolute() or path.exists():
+            return value
+        beside = self.config.resolve().parent.parent / path
+        return str(beside) if beside.exists() else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"config file {path} does not exist; check -c") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {error}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"config file {path} is not valid YAML: {told}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config file {path} has no sections, expected {', '.join(_SECTIONS)}")
+    return raw
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Apply one `a.b.0.c=value` to the tree `raw`, creating mappings that are not there."""
+    key, equals, value = text.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"override {text!r} is not of the form Section.key=value")
+    node: Any = raw
+    for depth, part in enumerate(keys):
+        last = depth == len(keys) - 1
+        where = ".".join(keys[: depth + 1])
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ConfigError(f"override {where}: expected an index from 0 to {len(node) - 1}")
+            index: Any = int(part)
+        elif isinstance(node, dict):
+            index = part
+        else:
+            raise ConfigError(f"override {where}: {'.'.join(keys[:depth])} holds no keys")
+        if last:
+            node[index] = _literal(value) if keys[0] != "Global" else value
+        elif isinstance(node, dict) and node.get(index) is None:
+            node[index] = {}
+        node = node[index]
+
+
+def _literal(text: object) -> object:
+    """Return what a Python literal in `text` means, or `text` itself, as PaddleClas reads values.
+
+    PaddleClas evaluates overrides as Python; literals are the part of that which is safe.
+    """
+    if not isinstance(text, str):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _as_bool(value: object) -> bool:
+    value = _literal(value)
+    if isinstance(value, bool):
+        return value
+    raise ValueError("True or False")
+
+
+def _as_int(value: object) -> int:
+    value = _literal(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("a whole number")
+
+
+def _as_count(value: object) -> int:
+    number = _as_int(value)
+    if number < 1:
+        raise ValueError("a whole number from 1")
+    return number
+
+
+def _as_index(value: object) -> int:
+    number = _as_int(value)
+    if number < 0:
+        raise ValueError("a whole number from 0")
+    return number
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a folder may be called 2024
+    raise ValueError("a text")
+
+
+def _as_texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and value:
+        return tuple(_as_text(item) for item in value)
+    try:
+        return (_as_text(value),)
+    except ValueError:
+        raise ValueError("a path, or a list of paths") from None
+
+
+_CONVERTERS: Mapping[str, Callable[[object], object]] = {
+    "infer_imgs": _as_texts,
+    "inference_model_dir": _as_text,
+    "batch_size": _as_count,
+    "gpu_id": _as_index,
+    "gpu_mem": _as_count,
+    "cpu_num_threads": _as_count,
+    "save_log_path": _as_text,
+    "model_name": _as_text,
+    "engine": _as_text,
+    "precision": _as_text,
+}
+
+
+def _parse_global(section: object) -> _Global:
+    """Turn the `Global` mapping into its dataclass; every key is checked by name and type."""
+    if section is None:
+        section = {}
+    if not isinstance(section, dict):
+        raise ConfigError("Global is not a mapping of keys to values")
+    known = [item.name for item in dataclasses.fields(_Global)]
+    values: dict[str, Any] = {}
+    for key, value in section.items():
+        if key in _UNSERVED:
+            if _literal(value):
+                raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
+            continue
+        if key not in known:
+            raise ConfigError(f"unknown key Global.{key}, {nearest(str(key), known)}")
+        if value is None or value == "None":
+            continue
+        try:
+            values[key] = _CONVERTERS.get(key, _as_bool)(value)
+        except ValueError as error:
+            raise ConfigError(f"Global.{key} is {value!r}, expected {error}") from None
+    return _Global(**values)
+
+
+def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
+    """Turn the sections into what will be done."""
+    settings = _parse_global(raw.get("Global"))
+    for key in ("infer_imgs", "inference_model_dir"):
+        if not getattr(settings, key):
+            raise ConfigError(f"Global.{key} is not set; give it with -o Global.{key}=PATH")
+    engine, precision = _engine_and_precision(settings)
+    warnings = list(_warnings(settings))
+    threads = settings.cpu_num_threads
+    if threads is not None and threads > available_cpus():
+        warnings.append(
+            f"Global.cpu_num_threads={threads} is more than the {available_cpus()} CPUs this "
+            f"process may use, and would only slow it down: using {available_cpus()}"
+        )
+        threads = available_cpus()
+    preprocess = None
+    section = raw.get("PreProcess")
+    if section is not None:
+        if not isinstance(section, dict) or list(section) != ["transform_ops"]:
+            raise ConfigError("PreProcess must hold exactly one key: transform_ops")
+        preprocess = parse_ops(section["transform_ops"], "PreProcess.transform_ops")
+    postprocess = None
+    if raw.get("PostProcess") is not None:
+        postprocess = parse_postprocess(raw["PostProcess"], "PostProcess", place.resolve)
+    return PredictConfig(
+        bundle=Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir)),
+        inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
+        engine=engine,
+        batch_size=settings.batch_size,
+        options=EngineOptions(
+            device=f"gpu:{settings.gpu_id}" if settings.use_gpu else "cpu",
+            precision=precision,
+            threads=threads,
+            max_batch=settings.batch_size,
+            graph_optimization=settings.ir_optim,
+            onednn=settings.enable_mkldnn,
+            paddle_tensorrt=settings.use_tensorrt,
+            gpu_memory_mb=settings.gpu_mem,
+            profile=settings.enable_profile,
+        ),
+        preprocess=preprocess,
+        postprocess=postprocess,
+        benchmark=settings.benchmark,
+        benchmark_log=Path(settings.save_log_path) if settings.save_log_path else None,
+        warnings=tuple(warnings),
+    )
+
+
+def _engine_and_precision(settings: _Global) -> tuple[str, str]:
+    """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
+    engine = settings.engine or ("onnxruntime" if settings.use_onnx else "paddle")
+    if settings.use_onnx and engine == "paddle":
+        raise ConfigError("Global.use_onnx=True contradicts Global.engine=paddle; drop one of them")
+    if settings.use_tensorrt and engine != "paddle":
+        raise ConfigError(
+            f"Global.use_tensorrt=True runs in the paddle engine, not in {engine}; "
+            "drop use_onnx or use_tensorrt"
+        )
+    switches = {"fp16": settings.use_fp16, "int8": settings.use_int8}
+    asked = [name for name, on in switches.items() if on]
+    if settings.precision is not None:
+        asked.append(settings.precision)
+    if len(set(asked)) > 1:
+        raise ConfigError(
+            f"{' and '.join(sorted(set(asked)))} were asked for at once; keep one of "
+            "Global.use_fp16, Global.use_int8 and Global.precision"
+        )
+    return engine, asked[0] if asked else "fp32"
+
+
+def _warnings(settings: _Global) -> list[str]:
+    """Name the keys that are set and have no effect."""
+    told = []
+    if settings.enable_benchmark:
+        told.append(
+            "Global.enable_benchmark has no effect, as in PaddleClas; "
+            "Global.benchmark=True prints where the time goes"
+        )
+    if settings.save_log_path and not settings.benchmark:
+        told.append("Global.save_log_path has no effect without Global.benchmark=True")
+    if settings.model_name:
+        told.append("Global.model_name has no effect: the bundle knows its model's name")
+    return told

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine can run, and why not more."""
+
+from __future__ import annotations
+
+import platform
+
+from hgdeploy import environment
+from hgdeploy._version import __version__
+from hgdeploy.engines import ENGINES, engine_module
+from hgdeploy.errors import EngineError
+
+_LIBRARIES = (
+    ("opencv", ("opencv-python-headless", "opencv-python")),
+    ("pillow", ("pillow",)),
+    ("numpy", ("numpy",)),
+    ("pyarrow (--output x.parquet)", ("pyarrow",)),
+)
+# The instruction sets that decide which CPU kernels run, fastest last.
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def report() -> str:
+    """Return a few lines on the machine, one block an engine, and the libraries' versions."""
+    flags = [flag for flag in _FLAGS if flag in environment.cpu_flags()]
+    gpus, reason = environment.nvidia_gpus()
+    lines = [
+        f"hgdeploy {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"CPU: {environment.cpu_model()}, {environment.available_cpus()} usable, "
+        f"{' '.join(flags) or 'no vector extensions known'}",
+        f"GPU: {gpus} NVIDIA" + (f" ({reason})" if reason else ""),
+        "",
+        "Engines",
+    ]
+    for name in ENGINES:
+        lines += _engine_lines(name)
+    lines += ["", "Libraries"]
+    for label, distributions in _LIBRARIES:
+        version = environment.installed_version(*distributions)
+        lines.append(f"  {label}: {version or 'not installed'}")
+    return "\n".join(lines) + "\n"
+
+
+def _engine_lines(name: str) -> list[str]:
+    """Describe one engine; a library that is installed but broken is told, not raised."""
+    try:
+        found = engine_module(name).capability()
+    except EngineError as error:
+        return [f"  {name}: broken", f"    {error}"]
+    head = f"  {name}: not installed"
+    if found.version is not None:
+        head = (
+            f"  {name} {found.version}: {', '.join(found.devices)}; {', '.join(found.precisions)}"
+        )
+    return [head, *(f"    {note}" for note in found.notes)]

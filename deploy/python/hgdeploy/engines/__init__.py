@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engines by name, and the one way to load any of them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines.base import Capability, Engine, RuntimeInfo, TensorSpec
+from hgdeploy.errors import EngineError, nearest
+
+__all__ = ["ENGINES", "Capability", "Engine", "RuntimeInfo", "TensorSpec", "engine_module"]
+__all__ += ["load_engine"]
+
+# Each name is that of a module of this package.
+ENGINES = ("paddle", "onnxruntime")
+
+
+class EngineModule(Protocol):
+    """What a module of this package exposes."""
+
+    def load(self, source: Path, options: EngineOptions) -> Engine:
+        """Load a model file."""
+
+    def artifact_names(self, precision: str) -> tuple[str, ...]:
+        """Name the bundle files that can serve `precision`, best first."""
+
+    def capability(self) -> Capability:
+        """Tell what the engine can do on this machine."""
+
+
+def engine_module(name: str) -> EngineModule:
+    """Import the module of the engine `name`; its library is not loaded yet.
+
+    Raises:
+        EngineError: there is no engine of that name.
+    """
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}, {nearest(name, ENGINES)}")
+    return cast(EngineModule, importlib.import_module(f"hgdeploy.engines.{name}"))
+
+
+def load_engine(name: str, source: Path, options: EngineOptions) -> Engine:
+    """Load the model file `source` into the engine `name`.
+
+    Args:
+        name: one of `ENGINES`.
+        source: the model file; a Paddle model's parameters lie beside it under the same stem.
+        options: device, precision, threads and what else was asked for.
+
+    Raises:
+        EngineError: the library, device or precision is not available here.
+        BundleError: the file is missing or cannot be read.
+    """
+    return engine_module(name).load(source, options)

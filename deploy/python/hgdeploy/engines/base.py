@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract every engine satisfies, and the checks that all of them share.
+
+An engine module exposes three functions: `load(source, options) -> Engine`,
+`artifact_names(precision) -> tuple[str, ...]` (the files of a bundle it can read for a precision,
+best first) and `capability() -> Capability` (what it can do on this machine). It imports its
+library inside them, so that importing the module costs nothing.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.errors import EngineError, TensorError
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of one input or output.
+
+    Attributes:
+        name: the tensor's name in the model.
+        dtype: numpy's name of the element type, such as `float32`.
+        shape: one entry an axis, -1 where the size is dynamic.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def check(self, array: object) -> NDArray[Any]:
+        """Return `array`, contiguous, if it fits this spec.
+
+        Raises:
+            TensorError: it is no array, or has another dtype, rank or fixed size, or an empty axis.
+        """
+        if not isinstance(array, np.ndarray):
+            raise TensorError(
+                f"input {self.name!r} is a {type(array).__name__}, expected a numpy array"
+            )
+        if array.dtype.name != self.dtype:
+            raise TensorError(
+                f"input {self.name!r} has dtype {array.dtype.name}, expected {self.dtype}"
+            )
+        fits = len(array.shape) == len(self.shape) and all(
+            size == want or (want == -1 and size > 0)
+            for size, want in zip(array.shape, self.shape, strict=True)
+        )
+        if not fits:
+            raise TensorError(
+                f"input {self.name!r} has shape {list(array.shape)}, expected {list(self.shape)}"
+                + (" (-1 is any size from 1)" if -1 in self.shape else "")
+            )
+        return np.ascontiguousarray(array)
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What actually runs, as opposed to what was asked for.
+
+    Attributes:
+        engine: the engine's name in HGDeploy.
+        library: the library's package name.
+        version: the library's version.
+        device: `cpu` or `gpu:N`.
+        providers: the back ends inside the library, most preferred first.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        threads: CPU threads of one `infer` call; None on a GPU.
+    """
+
+    engine: str
+    library: str
+    version: str
+    device: str
+    providers: tuple[str, ...]
+    precision: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What an engine can do on this machine, for `hgdeploy doctor`.
+
+    Attributes:
+        version: the library's version, None where it is not installed.
+        devices: the devices it can use here.
+        precisions: the precisions it can run here.
+        notes: why something is missing, and what would add it; one line each.
+    """
+
+    version: str | None
+    devices: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """A loaded model that answers `infer`."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The model's inputs."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The model's outputs."""
+
+    @property
+    def runtime(self) -> RuntimeInfo:
+        """What actually runs."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many `infer` calls may run at once."""
+
+    def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """Run the model once and wait for it."""
+
+    def close(self) -> None:
+        """Free the model; a second call does nothing."""
+
+
+class CheckedEngine(abc.ABC):
+    """Base of the engines: checks feeds and state, then leaves the work to `_run`.
+
+    Args:
+        inputs: the model's inputs.
+        outputs: the model's outputs.
+        runtime: what actually runs.
+        concurrency: how many `infer` calls may run at once; further ones wait their turn.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        runtime: RuntimeInfo,
+        concurrency: int,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.runtime = runtime
+        self.concurrency = concurrency
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._closed = False
+
+    def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """Run the model once and wait for it.
+
+        Args:
+            feeds: one array for each input, by name, with the spec's dtype and shape.
+
+        Returns:
+            One array for each output, by name; the caller owns them.
+
+        Raises:
+            TensorError: a name, dtype or shape does not fit.
+            EngineError: the engine is closed, or the library failed.
+        """
+        expected = [spec.name for spec in self.inputs]
+        if sorted(feeds) != sorted(expected):
+            raise TensorError(f"inputs named {sorted(feeds)} were given, expected {expected}")
+        checked = {spec.name: spec.check(feeds[spec.name]) for spec in self.inputs}
+        with self._slots:
+            if self._closed:
+                raise EngineError(f"the {self.runtime.engine} engine is closed; load it again")
+            return self._run(checked)
+
+    def close(self) -> None:
+        """Wait for running calls, then free the model; a second call does nothing."""
+        for _ in range(self.concurrency):
+            self._slots.acquire()
+        try:
+            if not self._closed:
+                self._closed = True
+                self._free()
+        finally:
+            for _ in range(self.concurrency):
+                self._slots.release()
+
+    def __enter__(self) -> CheckedEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """Run on checked, contiguous feeds; the result must not alias the library's buffers."""
+
+    @abc.abstractmethod
+    def _free(self) -> None:
+        """Drop what the library holds."""
+
+
+def device_index(device: str) -> int | None:
+    """Return None for `cpu` and N for `gpu:N`.
+
+    Raises:
+        EngineError: the name is neither.
+    """
+    if device == "cpu":
+        return None
+    kind, _, number = device.partition(":")
+    if kind == "gpu" and number.isascii() and number.isdigit():
+        return int(number)
+    raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the part of a library's error that says something, on one line.
+
+    C++ libraries wrap their message in call stacks and source locations over many lines.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
+    marked = [line for line in told if "Error" in line or "Hint" in line]
+    return " ".join(marked or told)[:400] or type(error).__name__

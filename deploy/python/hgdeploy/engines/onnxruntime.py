@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX Runtime on CPU and CUDA.
+
+ONNX Runtime turns a provider that fails to load into the CPU with only a log line; this module
+checks what the session really runs on and refuses anything else. The precision is carried by the
+ONNX file: `inference.fp16.onnx` is the fp16 variant of `inference.onnx`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines.base import (
+    Capability,
+    CheckedEngine,
+    Engine,
+    RuntimeInfo,
+    Tensors,
+    TensorSpec,
+    device_index,
+    one_line,
+)
+from hgdeploy.environment import installed_version
+from hgdeploy.errors import BundleError, EngineError
+
+_INSTALL = "pip install 'hgdeploy[cpu]' (or [gpu])"
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+# ONNX Runtime's names of element types, where they differ from numpy's.
+_DTYPES = {"float": "float32", "double": "float64"}
+# Fatal messages only: what fails is raised as an error, and repeated by us on one line.
+_LOG_FATAL = 4
+
+
+class OnnxRuntimeEngine(CheckedEngine):
+    """One session; ONNX Runtime allows it to be run from several threads at once."""
+
+    def __init__(
+        self,
+        session: Any,
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        runtime: RuntimeInfo,
+        concurrency: int,
+    ) -> None:
+        super().__init__(*specs, runtime, concurrency)
+        self._session = session
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        names = [spec.name for spec in self.outputs]
+        try:
+            results = self._session.run(names, dict(feeds))
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            raise EngineError(f"ONNX Runtime failed to run the model: {one_line(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+    def _free(self) -> None:
+        self._session = None
+
+
+def artifact_names(precision: str) -> tuple[str, ...]:
+    """Name the bundle files this engine can read for `precision`, best first."""
+    return ("inference.onnx",) if precision == "fp32" else (f"inference.{precision}.onnx",)
+
+
+def load(source: Path, options: EngineOptions) -> Engine:
+    """Load an ONNX model.
+
+    Args:
+        source: the `.onnx` file; its precision must be the one in `options`.
+        options: what is asked for; `device` is `cpu` or `gpu:N` (CUDA).
+
+    Raises:
+        EngineError: ONNX Runtime or the device is not available.
+        BundleError: the file is missing or is no ONNX model that ONNX Runtime can read.
+    """
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    ort = _import_onnxruntime()
+    index = device_index(options.device)
+    if index is not None and _CUDA not in ort.get_available_providers():
+        raise EngineError(
+            f"{options.device} was asked for, but this onnxruntime has only "
+            f"{', '.join(ort.get_available_providers())}; use the cpu (-o Global.use_gpu=False), "
+            "or pip install 'hgdeploy[gpu]'"
+        )
+    session = _session(ort, source, options, index)
+    providers = tuple(session.get_providers())
+    if index is not None and providers[0] != _CUDA:
+        raise EngineError(
+            f"{options.device} was asked for, but CUDA did not load and ONNX Runtime would run on "
+            f"{', '.join(providers)}; check the driver, CUDA and cuDNN that onnxruntime-gpu "
+            f"{ort.__version__} needs, or use the cpu (-o Global.use_gpu=False)"
+        )
+    runtime = RuntimeInfo(
+        engine="onnxruntime",
+        library="onnxruntime" if index is None else "onnxruntime-gpu",
+        version=str(ort.__version__),
+        device=options.device,
+        providers=providers,
+        precision=options.precision,
+        threads=options.cpu_threads if index is None else None,
+    )
+    specs = _specs(session.get_inputs()), _specs(session.get_outputs())
+    return OnnxRuntimeEngine(session, specs, runtime, max(2, options.cpu_threads))
+
+
+def capability() -> Capability:
+    """Tell what ONNX Runtime can do on this machine."""
+    version = installed_version("onnxruntime-gpu", "onnxruntime")
+    if version is None:
+        return Capability(None, notes=(f"not installed: {_INSTALL}",))
+    ort = _import_onnxruntime()
+    notes = ["fp16, bf16 and int8 need the bundle's inference.PRECISION.onnx"]
+    devices = ["cpu"]
+    if _CUDA in ort.get_available_providers():
+        devices.append("gpu:0")
+        notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
+    else:
+        notes.append(
+            "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
+        )
+    return Capability(version, tuple(devices), ("fp32", "fp16", "bf16", "int8"), tuple(notes))
+
+
+def _import_onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            "the onnxruntime engine needs onnxruntime, which does not import here "
+            f"({one_line(error)}); {_INSTALL}"
+        ) from None
+    return onnxruntime  # type: ignore[no-any-return,unused-ignore]
+
+
+def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int | None) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _LOG_FATAL
+    settings.intra_op_num_threads = options.cpu_threads
+    settings.inter_op_num_threads = 1
+    settings.enable_profiling = options.profile
+    level = "ORT_ENABLE_ALL" if options.graph_optimization else "ORT_DISABLE_ALL"
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    providers: list[Any] = [_CPU]
+    if index is not None:
+        # fp32 means IEEE fp32: CUDA's TF32 has a 10-bit mantissa and is on by default.
+        providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": 0}))
+    try:
+        return ort.InferenceSession(str(source), settings, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise BundleError(f"ONNX Runtime cannot load {source}: {one_line(error)}") from error
+
+
+def _specs(nodes: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for node in nodes:
+        element = node.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+        specs.append(TensorSpec(node.name, _DTYPES.get(element, element), shape))
+    return tuple(specs)

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models HGDeploy can build itself. Importing or listing the zoo imports no Paddle."""
+
+from __future__ import annotations
+
+from hgdeploy.zoo.registry import ModelInfo, build, imagenet_labels, info, names
+
+__all__ = ["ModelInfo", "build", "imagenet_labels", "info", "names"]

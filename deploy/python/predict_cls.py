@@ -12,7 +12,10 @@ import sys
 try:
     from hgdeploy.cli import predict_cls
 except ModuleNotFoundError as error:
-    sys.exit(f"hgdeploy: error: {error.name} is not installed; pip install '.[cpu]' in HGDeploy's folder")
+    sys.exit(
+        f"hgdeploy: error: {error.name} is not installed; "
+        "run pip install '.[cpu]' in HGDeploy's folder"
+    )
 
 if __name__ == "__main__":
     sys.exit(predict_cls())

@@ -266,10 +266,9 @@ def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> l
     differences = ops_difference(given, bundle.preprocess)
     if not differences:
         return []
-    told = ", ".join(f"{key} is {ours} (the model's own: {its})" for key, ours, its in differences)
     return [
-        f"the config's preprocessing differs from the one of {bundle.model_name or bundle.root} "
-        f"and wins: {told}; leave PreProcess out of the config to use the model's own"
+        f"the config's preprocessing differs from the bundle's own ({bundle.root}) and wins: "
+        f"{'; '.join(differences)}; leave PreProcess out of the config to use the bundle's own"
     ]
 
 

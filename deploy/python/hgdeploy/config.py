@@ -243,25 +243,19 @@ def _as_bool(value: object) -> bool:
     raise ValueError("True or False")
 
 
-def _as_int(value: object) -> int:
+def _as_whole(value: object, least: int) -> int:
     value = _literal(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    raise ValueError("a whole number")
+    raise ValueError(f"a whole number from {least}")
 
 
 def _as_count(value: object) -> int:
-    number = _as_int(value)
-    if number < 1:
-        raise ValueError("a whole number from 1")
-    return number
+    return _as_whole(value, 1)
 
 
 def _as_index(value: object) -> int:
-    number = _as_int(value)
-    if number < 0:
-        raise ValueError("a whole number from 0")
-    return number
+    return _as_whole(value, 0)
 
 
 def _as_text(value: object) -> str:

@@ -88,7 +88,13 @@ def _find(one: str | Path) -> list[ImageFile]:
     text = os.fspath(one)
     if not text.strip():
         raise InputError("an input is an empty path; name an image, a folder, a pattern or a list")
-    path = Path(text)
+    try:
+        return _search(Path(text), text)
+    except OSError as error:  # such as a name that is too long, or a closed folder above it
+        raise InputError(f"{text}: cannot be searched: {_reason(error)}") from None
+
+
+def _search(path: Path, text: str) -> list[ImageFile]:
     if path.is_dir():
         files, base = _walk(path), path
     elif path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
@@ -160,18 +166,14 @@ def _glob(pattern: Path) -> tuple[list[Path], Path]:
                 found.update(_walk(match))
             elif _is_image(match):
                 found.add(match)
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise InputError(f"{pattern}: is not a valid pattern: {error}") from None
-    except OSError as error:
-        raise InputError(f"{pattern}: cannot be searched: {_reason(error)}") from None
     return _sorted(found), base
 
 
 def _read_list(path: Path) -> list[ImageFile]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it so") from None
     lines = [line.strip() for line in text.split("\n")]

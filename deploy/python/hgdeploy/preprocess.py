@@ -355,8 +355,9 @@ def _as_scale(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        if len(value) > 100:
-            raise ValueError("too long")
+        # Python's parser sees numbers and operators only: it warns about some other texts.
+        if len(value) > 100 or not set(value) <= set("0123456789.eE+-*/() "):
+            raise ValueError("not arithmetic on numbers")
         return float(_arithmetic(ast.parse(value.strip(), mode="eval").body))
     except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         raise ConfigError(
@@ -552,8 +553,10 @@ def _meaning(ops: Iterable[Op]) -> list[tuple[str, dict[str, Any]]]:
                 value = value or "bilinear"
             elif field.name == "order":
                 value = value or "hwc"
-            elif isinstance(value, float | tuple):
+            elif field.name in ("scale", "mean", "std"):
                 value = _shown(value)
+            elif isinstance(value, tuple):
+                value = list(value)
             params[field.name] = value
         result.append((type(op).__name__, params))
     return result
@@ -563,8 +566,6 @@ def _shown(value: float | tuple[float, ...]) -> str:
     """Numbers at the precision they are computed in, so that 1 and 1.0 read the same."""
     if isinstance(value, tuple):
         return "[" + ", ".join(_shown(number) for number in value) + "]"
-    if isinstance(value, int):
-        return str(value)
     return str(np.float32(value)).removesuffix(".0")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -41,7 +42,7 @@ def open_writer(path: Path) -> Writer:
         ConfigError: another suffix, or Parquet without pyarrow.
         OutputError: the file cannot be written.
     """
-    kinds = {".jsonl": JsonLinesWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}
+    kinds: dict[str, Callable[[Path], Writer]] = {".jsonl": JsonLinesWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise ConfigError(f"--output {path}: unknown suffix, {nearest(path.suffix, kinds)}")

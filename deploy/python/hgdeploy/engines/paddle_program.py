@@ -105,7 +105,7 @@ def _protobuf_specs(data: bytes) -> ProgramSpecs:
         return TensorSpec(name, _PROTO_DTYPES[tensor.data_type], tuple(tensor.dims))
 
     def position(op: Any) -> int:
-        return next(a.i for a in op.attrs if a.name == "col")
+        return int(next(a.i for a in op.attrs if a.name == "col"))
 
     feeds = sorted((op for op in block.ops if op.type == "feed"), key=position)
     fetches = sorted((op for op in block.ops if op.type == "fetch"), key=position)

@@ -354,7 +354,9 @@ class _TorchTensor:
         sane = (
             data is not None
             and len(self.shape) == len(self.strides)
-            and all(isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides))
+            and all(
+                isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides)
+            )
             # A stride of 0 could blow one number up to any size; weights have no such views.
             and math.prod(self.shape) <= data.size
         )
@@ -428,7 +430,9 @@ def _read_torch_legacy(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
             storage = unpickler.storages.get(str(key))
             size = int.from_bytes(file.read(8), "little")
             if storage is None or size != storage.size:
-                raise WeightsError(f"{path}: is damaged: storage {key} has another size than stated")
+                raise WeightsError(
+                    f"{path}: is damaged: storage {key} has another size than stated"
+                )
             storages[storage.key] = _numbers(file, storage, path)
     return state, storages
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures and rules that all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hgdeploy.engines import ENGINES, engine_module
+
+pytest_plugins = ["registry_fixtures"]
+
+REPO = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+IMAGES = REPO / "deploy" / "images"
+MINI = DATA / "pphgnet_mini"
+
+with warnings.catch_warnings():
+    # Paddle's import warns of a compiler cache it lacks and of deprecations in its own
+    # dependencies; imported here once, so that every other warning stays an error.
+    warnings.simplefilter("ignore")
+    try:
+        import paddle.inference  # noqa: F401
+    except ImportError:
+        pass
+
+
+def require_engine(name: str) -> None:
+    """Skip where the engine's library is missing, unless this run must have it."""
+    if engine_module(name).capability().version is None:
+        if name in os.environ.get("HGDEPLOY_REQUIRED_ENGINES", "").split(","):
+            pytest.fail(f"the {name} engine is required here, and its library is not installed")
+        pytest.skip(f"the library of the {name} engine is not installed")
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    require_engine(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """The input `x` and `probabilities` of pphgnet_mini as Paddle 2.6.2 computed them."""
+    with np.load(MINI / "golden.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Path:
+    """A bundle of pphgnet_mini in both formats, with its own 64-pixel preprocessing and labels."""
+    bundle = tmp_path / "mini"
+    shutil.copytree(MINI, bundle)
+    labels = "\n".join(f"      - name {i}, the" for i in range(10))
+    (bundle / "inference.yml").write_text(
+        f"""\
+Global:
+  model_name: pphgnet_mini
+PreProcess:
+  transform_ops:
+    - ResizeImage: {{resize_short: 72}}
+    - CropImage: {{size: 64}}
+    - NormalizeImage: {{scale: 1.0/255.0, order: ''}}
+    - ToCHWImage:
+PostProcess:
+  Topk:
+    topk: 5
+    label_list:
+{labels}
+""",
+        encoding="utf-8",
+    )
+    return bundle
+
+
+def run_command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command line of ours as a user would, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def hgdeploy(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `hgdeploy ARGUMENTS`."""
+    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
+    return run_command("-c", code, *arguments, cwd=cwd)
+
+
+def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `predict_cls.py ARGUMENTS`."""
+    return run_command(REPO / "deploy" / "python" / "predict_cls.py", *arguments, cwd=cwd)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from hgdeploy.bundle import open_bundle
+from hgdeploy.errors import BundleError
+from hgdeploy.preprocess import CropImage
+
+
+def test_a_description_is_read(mini):
+    bundle = open_bundle(mini)
+    assert bundle.model_name == "pphgnet_mini"
+    assert bundle.preprocess[1] == CropImage(size=(64, 64))
+    assert bundle.postprocess.output.labels[9] == "name 9, the"
+
+
+def test_a_bundle_without_description_is_a_bundle(mini):
+    (mini / "inference.yml").unlink()
+    bundle = open_bundle(mini)
+    assert (bundle.model_name, bundle.preprocess, bundle.postprocess) == (None, None, None)
+
+
+def test_a_missing_folder_and_a_file_are_told_apart(mini):
+    with pytest.raises(BundleError, match="does not exist"):
+        open_bundle(mini / "none")
+    with pytest.raises(BundleError, match="is a file, expected the folder"):
+        open_bundle(mini / "inference.onnx")
+
+
+def test_a_missing_artifact_lists_what_is_there(mini):
+    with pytest.raises(BundleError) as caught:
+        open_bundle(mini).find(("inference.fp16.onnx",))
+    assert "has no inference.fp16.onnx; it has inference.onnx, inference.pdi" in str(caught.value)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(BundleError, match="there are no model files in it"):
+        open_bundle(tmp_path).find(("inference.json", "inference.pdmodel"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("PreProcess: {transform_ops: [{Resize: {}}]}", "Resize"),
+        ("PostProcess: {Topk: {topk: x}}", "PostProcess.Topk.topk"),
+        ("a: [", "expected"),
+        ("7", "has no sections"),
+    ],
+)
+def test_a_wrong_description_is_refused_by_name(mini, text, told):
+    (mini / "inference.yml").write_text(text)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(mini)
+    assert told in str(caught.value)
+    assert str(mini / "inference.yml") in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's config at the door: what is served, warned about, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPO
+
+from hgdeploy.config import load_config
+from hgdeploy.environment import available_cpus
+from hgdeploy.errors import ConfigError
+from hgdeploy.postprocess import MultiLabelThreshOutput, ScoreOutput, ThreshOutput, Topk
+from hgdeploy.preprocess import CropImage, NormalizeImage, ResizeImage, ToCHWImage
+
+STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
+NEEDED = ("Global.inference_model_dir=m", "Global.infer_imgs=i")
+
+
+def config_of(*overrides: str, path: Path | None = None):
+    return load_config(path, (*NEEDED, *overrides))
+
+
+def write(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "configs" / "c.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_the_stock_config_means_what_paddleclas_means():
+    config = load_config(STOCK)
+    assert config.options.device == "gpu:0"
+    assert config.options.precision == "fp32"
+    assert (config.engine, config.batch_size) == ("paddle", 1)
+    assert config.preprocess == (
+        ResizeImage(resize_short=256),
+        CropImage(size=(224, 224)),
+        NormalizeImage(scale=0.00392157, order=""),
+        ToCHWImage(),
+    )
+    assert isinstance(config.postprocess.output, Topk)
+    assert config.postprocess.output.topk == 5
+    assert config.postprocess.output.labels[8] == "hen"
+    assert config.warnings == ()
+
+
+def test_the_stock_config_finds_its_own_paths_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(STOCK)
+    assert Path(config.inputs[0]) == REPO / "deploy" / "images"
+
+
+def test_a_path_in_a_file_counts_from_the_current_directory_first(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config(STOCK).inputs == ("./images",)
+
+
+def test_a_path_in_an_override_counts_from_the_current_directory_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(STOCK, ["Global.infer_imgs=images"])
+    assert config.inputs == ("images",)
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("Global.batch_size=8", "batch_size", 8),
+        ("Global.use_gpu=True", "options.device", "gpu:0"),
+        ("Global.use_gpu=true", "options.device", "gpu:0"),
+        ("Global.use_gpu=False", "options.device", "cpu"),
+        ("Global.use_onnx=True", "engine", "onnxruntime"),
+        ("Global.engine=onnxruntime", "engine", "onnxruntime"),
+        ("Global.enable_mkldnn=False", "options.onednn", False),
+        ("Global.cpu_num_threads=1", "options.threads", 1),
+        ("Global.ir_optim=False", "options.graph_optimization", False),
+        ("Global.use_tensorrt=True", "options.paddle_tensorrt", True),
+        ("Global.use_fp16=True", "options.precision", "fp16"),
+        ("Global.use_int8=True", "options.precision", "int8"),
+        ("Global.precision=bf16", "options.precision", "bf16"),
+        ("Global.gpu_mem=4000", "options.gpu_memory_mb", 4000),
+        ("Global.enable_profile=True", "options.profile", True),
+        ("Global.benchmark=True", "benchmark", True),
+        ("Global.inference_model_dir=2024", "bundle", Path("2024")),
+        ("Global.infer_imgs=a=b.jpg", "inputs", ("a=b.jpg",)),
+        ("Global.infer_imgs=007", "inputs", ("007",)),
+        ("Global.use_npu=False", "engine", "paddle"),
+    ],
+)
+def test_an_override_takes_effect(override: str, field: str, value: object):
+    config: object = config_of(override)
+    for name in field.split("."):
+        config = getattr(config, name)
+    assert config == value
+
+
+def test_gpu_id_chooses_the_gpu():
+    assert config_of("Global.use_gpu=True", "Global.gpu_id=3").options.device == "gpu:3"
+
+
+def test_an_override_reaches_into_lists():
+    config = load_config(
+        STOCK, ["PreProcess.transform_ops.0.ResizeImage.resize_short=232", "PostProcess.Topk.topk=2"]
+    )
+    assert config.preprocess[0] == ResizeImage(resize_short=232)
+    assert config.postprocess.output.topk == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("Global.batchsize=8", "unknown key Global.batchsize, did you mean 'batch_size'?"),
+        ("Global.use_gpu=maybe", "Global.use_gpu is 'maybe', expected True or False"),
+        ("Global.use_gpu=1", "Global.use_gpu is '1', expected True or False"),
+        ("Global.batch_size=0", "Global.batch_size is '0', expected a whole number from 1"),
+        ("Global.batch_size=2.5", "expected a whole number from 1"),
+        ("Global.gpu_id=-1", "expected a whole number from 0"),
+        ("Global.batch_size=__import__('os').getpid()", "expected a whole number"),
+        ("Global.use_npu=True", "Global.use_npu cannot be served: HGDeploy has no Ascend NPU"),
+        ("Global.rec_inference_model_dir=x", "belongs to PP-ShiTu"),
+        ("Global.precision=fp8", "unknown precision 'fp8'"),
+        ("Globl.batch_size=8", "unknown section 'Globl', did you mean 'Global'?"),
+        ("batch_size", "is not of the form Section.key=value"),
+        ("Global..x=1", "is not of the form Section.key=value"),
+        ("Global.batch_size.x=1", "expected a whole number from 1"),
+        ("Global.inference_model_dir=", "Global.inference_model_dir is '', expected a text"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(override: str, told: str):
+    with pytest.raises(ConfigError) as caught:
+        config_of(override)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_out_of_range_names_the_range():
+    with pytest.raises(ConfigError, match="expected an index from 0 to 3"):
+        load_config(STOCK, ["PreProcess.transform_ops.9.CropImage.size=1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("Global.use_onnx=True", "Global.use_tensorrt=True"), "runs in the paddle engine"),
+        (("Global.use_onnx=True", "Global.engine=paddle"), "contradicts"),
+        (("Global.use_fp16=True", "Global.use_int8=True"), "were asked for at once"),
+        (("Global.use_fp16=True", "Global.precision=fp32"), "were asked for at once"),
+    ],
+)
+def test_contradictions_are_refused(overrides: tuple[str, ...], told: str):
+    with pytest.raises(ConfigError, match=told):
+        config_of(*overrides)
+
+
+@pytest.mark.parametrize("missing", ["infer_imgs", "inference_model_dir"])
+def test_what_must_be_given_is_asked_for(missing: str):
+    with pytest.raises(ConfigError, match=f"Global.{missing} is not set"):
+        load_config(None, [text for text in NEEDED if missing not in text])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("Global.enable_benchmark=True", "Global.enable_benchmark has no effect"),
+        ("Global.save_log_path=x.log", "Global.save_log_path has no effect"),
+        ("Global.model_name=x", "Global.model_name has no effect"),
+        (f"Global.cpu_num_threads={available_cpus() + 1}", f"using {available_cpus()}"),
+    ],
+)
+def test_a_key_without_its_effect_is_a_named_warning(override: str, told: str):
+    (warning,) = config_of(override).warnings
+    assert told in warning
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "has no sections"),
+        ("[1, 2]", "has no sections"),
+        ("Global: {a: [}", "is not valid YAML"),
+        ("Global: 3", "Global holds no keys"),
+        ("PreProcess: {ops: []}", "PreProcess must hold exactly one key: transform_ops"),
+        ("PostProcess: {}", "PostProcess is not a mapping"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, content: str, told: str):
+    with pytest.raises(ConfigError, match=told):
+        config_of(path=write(tmp_path, content))
+
+
+def test_a_missing_config_never_becomes_a_default(tmp_path: Path):
+    with pytest.raises(ConfigError, match="does not exist; check -c"):
+        load_config(tmp_path / "none.yaml", NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("section", "output"),
+    [
+        ({"name": "Topk", "topk": 3}, Topk(3)),
+        ({"Topk": {"topk": 3, "class_id_map_file": None}}, Topk(3)),
+        ({"Topk": {"topk": 3, "class_id_map_file": "None"}}, Topk(3)),
+        ({"Topk": None}, Topk(1)),
+        (
+            {"main_indicator": "ThreshOutput", "ThreshOutput": {"threshold": 0.9, "label_0": "no"}},
+            ThreshOutput(0.9, label_0="no"),
+        ),
+        ({"MultiLabelThreshOutput": {"threshold": 0.4}}, MultiLabelThreshOutput(0.4)),
+        ({"ScoreOutput": {"decimal_places": 2}}, ScoreOutput(2)),
+        ({"main_indicator": "Topk", "Topk": {"topk": 2}, "ScoreOutput": {"decimal_places": 1}}, Topk(2)),
+    ],
+)  # fmt: skip
+def test_postprocessing_is_read(tmp_path: Path, section: object, output: object):
+    config = config_of(path=write(tmp_path, {"PostProcess": section}))
+    assert config.postprocess.output == output
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"TopK": {"topk": 3}}, "unknown PostProcess.TopK, did you mean 'Topk'?"),
+        ({"Topk": {"top_k": 3}}, "unknown key PostProcess.Topk.top_k, did you mean 'topk'?"),
+        ({"Topk": {"topk": 0}}, "PostProcess.Topk.topk is 0, expected a whole number from 1"),
+        ({"Topk": {"topk": True}}, "expected a whole number"),
+        ({"PersonAttribute": {}}, "PostProcess.PersonAttribute cannot be served"),
+        ({"main_indicator": "Top", "Topk": {}}, "main_indicator is 'Top', expected one of: Topk"),
+        ({"Topk": {}, "ScoreOutput": {"decimal_places": 1}}, "main_indicator is None"),
+        ({"ScoreOutput": {}}, "decimal_places is not set"),
+        ({"Topk": {}, "SavePreLabel": {}}, "SavePreLabel.save_dir is not set"),
+        ({"Topk": {"class_id_map_file": "nowhere.txt"}}, "label file nowhere.txt cannot be read"),
+        ({"Topk": {"label_list": "a"}}, "label_list is not a list"),
+    ],
+)
+def test_wrong_postprocessing_is_refused(tmp_path: Path, section: object, told: str):
+    with pytest.raises(ConfigError) as caught:
+        config_of(path=write(tmp_path, {"PostProcess": section}))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("cat\n", "line 1: 'cat' is not 'ID NAME'"),
+        ("0 a\n0 b\n", "line 2: class 0 stands twice"),
+        (b"0 \xff\n", "is not UTF-8"),
+    ],
+)
+def test_a_wrong_label_file_is_refused(tmp_path: Path, text: str | bytes, told: str):
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(text if isinstance(text, bytes) else text.encode())
+    section = {"Topk": {"class_id_map_file": str(labels)}}
+    with pytest.raises(ConfigError, match=told):
+        config_of(path=write(tmp_path, {"PostProcess": section}))
+
+
+def test_labels_may_have_another_delimiter(tmp_path: Path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("0,red, dark\n1,blue\n", encoding="utf-8-sig")
+    section = {"Topk": {"class_id_map_file": str(labels), "delimiter": ","}}
+    config = config_of(path=write(tmp_path, {"PostProcess": section}))
+    assert config.postprocess.output.labels == {0: "red, dark", 1: "blue"}

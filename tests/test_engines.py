@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One contract, and every engine passes it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MINI, require_engine
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines import Engine, engine_module, load_engine
+from hgdeploy.environment import cpu_flags, nvidia_gpus
+from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
+
+# fp32 engines agree on softmax to a few units in the last place; measured 6e-8 on this model.
+FP32_TOLERANCE = 1e-6
+
+
+def artifact(name: str) -> Path:
+    return next(p for n in engine_module(name).artifact_names("fp32") if (p := MINI / n).exists())
+
+
+@pytest.fixture
+def engine(engine_name: str):
+    with load_engine(engine_name, artifact(engine_name), EngineOptions(threads=2)) as loaded:
+        yield loaded
+
+
+def test_it_computes_what_the_exporting_paddle_computed(engine: Engine, golden):
+    result = engine.infer({"x": golden["x"]})
+    assert list(result) == [engine.outputs[0].name]
+    probabilities = result[engine.outputs[0].name]
+    np.testing.assert_allclose(probabilities, golden["probabilities"], atol=FP32_TOLERANCE)
+
+
+def test_it_tells_names_types_and_shapes(engine: Engine):
+    (x,), (y,) = engine.inputs, engine.outputs
+    assert (x.name, x.dtype, x.shape) == ("x", "float32", (-1, 3, 64, 64))
+    assert (y.dtype, y.shape) == ("float32", (-1, 10))
+
+
+def test_it_tells_what_runs(engine: Engine, engine_name: str):
+    runtime = engine.runtime
+    assert (runtime.engine, runtime.device, runtime.precision) == (engine_name, "cpu", "fp32")
+    assert runtime.threads == 2
+    assert runtime.version
+    assert runtime.providers
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_each_row_is_the_same_in_every_batch(engine: Engine, golden, batch: int):
+    output = engine.infer({"x": golden["x"][:batch]})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"][:batch], atol=FP32_TOLERANCE)
+
+
+def test_results_belong_to_the_caller(engine: Engine, golden):
+    name = engine.outputs[0].name
+    first = engine.infer({"x": golden["x"]})[name]
+    kept = first.copy()
+    engine.infer({"x": golden["x"][::-1].copy()})
+    np.testing.assert_array_equal(first, kept)
+    first[:] = -1
+    np.testing.assert_array_equal(engine.infer({"x": golden["x"]})[name], kept)
+
+
+def test_it_does_not_change_its_input_and_takes_strided_arrays(engine: Engine, golden):
+    strided = np.repeat(golden["x"], 2, axis=0)[::2]
+    assert not strided.flags.c_contiguous
+    before = strided.copy()
+    output = engine.infer({"x": strided})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"], atol=FP32_TOLERANCE)
+    np.testing.assert_array_equal(strided, before)
+
+
+X = np.zeros((1, 3, 64, 64), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "told"),
+    [
+        ({}, "inputs named [] were given, expected ['x']"),
+        ({"y": X}, "inputs named ['y'] were given, expected ['x']"),
+        ({"x": X, "y": X}, "inputs named ['x', 'y'] were given, expected ['x']"),
+        ({"x": X.astype(np.float64)}, "input 'x' has dtype float64, expected float32"),
+        ({"x": X.astype(np.float16)}, "input 'x' has dtype float16, expected float32"),
+        ({"x": X[0]}, "input 'x' has shape [3, 64, 64], expected [-1, 3, 64, 64]"),
+        ({"x": X[:, :2]}, "input 'x' has shape [1, 2, 64, 64], expected [-1, 3, 64, 64]"),
+        ({"x": X[..., :63]}, "input 'x' has shape [1, 3, 64, 63], expected [-1, 3, 64, 64]"),
+        ({"x": X[:0]}, "input 'x' has shape [0, 3, 64, 64], expected [-1, 3, 64, 64]"),
+        ({"x": X.tolist()}, "input 'x' is a list, expected a numpy array"),
+    ],
+)
+def test_feeds_that_do_not_fit_are_refused_in_one_line(engine: Engine, golden, feeds, told: str):
+    with pytest.raises(TensorError) as caught:
+        engine.infer(feeds)
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+    assert engine.infer({"x": golden["x"]}), "a refused call must not spoil the engine"
+
+
+def test_a_closed_engine_says_so_and_closes_twice(engine: Engine, golden):
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="is closed"):
+        engine.infer({"x": golden["x"]})
+
+
+def test_concurrent_calls_do_not_mix(engine: Engine, golden):
+    """As many callers as declared, and then some, each with its own row."""
+    name = engine.outputs[0].name
+    assert engine.concurrency >= 1
+
+    def work(i: int) -> float:
+        row = i % 4
+        output = engine.infer({"x": golden["x"][row : row + 1]})[name]
+        return float(abs(output - golden["probabilities"][row : row + 1]).max())
+
+    with ThreadPoolExecutor(engine.concurrency + 2) as pool:
+        assert max(pool.map(work, range(40))) < FP32_TOLERANCE
+
+
+def test_without_graph_optimisation_the_answer_is_the_same(engine_name: str, golden):
+    options = EngineOptions(graph_optimization=False)
+    with load_engine(engine_name, artifact(engine_name), options) as engine:
+        output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"], atol=FP32_TOLERANCE)
+
+
+@pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_that_tells_the_way_out(engine_name: str):
+    with pytest.raises(EngineError, match="gpu:0 was asked for") as caught:
+        load_engine(engine_name, artifact(engine_name), EngineOptions(device="gpu:0"))
+    assert "Global.use_gpu=False" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu", "gpu:", "gpu:x", "gpu:-1", "CPU", ""])
+def test_an_unknown_device_is_an_error(engine_name: str, device: str):
+    with pytest.raises(EngineError, match="expected 'cpu' or 'gpu:N'"):
+        load_engine(engine_name, artifact(engine_name), EngineOptions(device=device))
+
+
+def test_a_missing_file_is_an_error(engine_name: str, tmp_path: Path):
+    with pytest.raises(BundleError, match="does not exist"):
+        load_engine(engine_name, tmp_path / artifact(engine_name).name, EngineOptions())
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 30000])
+def test_a_truncated_model_is_an_error_in_one_line(engine_name: str, tmp_path: Path, size: int):
+    source = artifact(engine_name)
+    broken = tmp_path / source.name
+    broken.write_bytes(source.read_bytes()[:size])
+    params = source.with_suffix(".pdiparams")
+    (tmp_path / params.name).write_bytes(params.read_bytes())
+    with pytest.raises(BundleError) as caught:
+        load_engine(engine_name, broken, EngineOptions())
+    assert str(broken) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_parameters_are_an_error_in_one_line(tmp_path: Path):
+    require_engine("paddle")
+    (tmp_path / "inference.pdmodel").write_bytes((MINI / "inference.pdmodel").read_bytes())
+    params = (MINI / "inference.pdiparams").read_bytes()
+    (tmp_path / "inference.pdiparams").write_bytes(params[: len(params) // 2])
+    with pytest.raises(BundleError, match="check that both files come from one export") as caught:
+        load_engine("paddle", tmp_path / "inference.pdmodel", EngineOptions())
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_parameters_are_an_error(tmp_path: Path):
+    require_engine("paddle")
+    (tmp_path / "inference.pdmodel").write_bytes((MINI / "inference.pdmodel").read_bytes())
+    with pytest.raises(BundleError, match=r"inference\.pdiparams does not exist"):
+        load_engine("paddle", tmp_path / "inference.pdmodel", EngineOptions())
+
+
+def test_paddle_without_onednn_says_so_and_agrees(golden):
+    require_engine("paddle")
+    options = EngineOptions(onednn=False)
+    with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
+        assert engine.runtime.providers == ("CPU",)
+        output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"], atol=FP32_TOLERANCE)
+
+
+@pytest.mark.skipif(
+    not cpu_flags() & {"avx512_bf16", "amx_bf16"}, reason="this CPU has no bf16 instructions"
+)
+def test_paddle_bf16_really_runs_in_bf16(golden):
+    """A result equal to fp32 would mean that fp32 ran; 8 mantissa bits leave a visible trace."""
+    require_engine("paddle")
+    options = EngineOptions(precision="bf16")
+    with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
+        assert engine.runtime.precision == "bf16"
+        output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
+    error = abs(output - golden["probabilities"]).max()
+    assert 1e-5 < error < 5e-2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (EngineOptions(precision="fp16"), "cannot run fp16 on a CPU, available: fp32, bf16"),
+        (EngineOptions(precision="int8"), "cannot run int8 on a CPU, available: fp32, bf16"),
+        (EngineOptions(precision="bf16", onednn=False), "runs in oneDNN"),
+        (EngineOptions(paddle_tensorrt=True), "TensorRT needs a GPU"),
+    ],
+)
+def test_paddle_refuses_what_it_cannot_run(options: EngineOptions, told: str):
+    require_engine("paddle")
+    with pytest.raises(EngineError, match=told):
+        load_engine("paddle", MINI / "inference.pdmodel", options)
+
+
+def test_an_unknown_engine_is_an_error_with_the_nearest_name():
+    with pytest.raises(EngineError, match="did you mean 'onnxruntime'"):
+        load_engine("onxruntime", MINI / "inference.onnx", EngineOptions())
+
+
+def test_an_unknown_precision_is_an_error():
+    with pytest.raises(ConfigError, match="unknown precision 'fp8'"):
+        EngineOptions(precision="fp8")
+
+
+@pytest.mark.skipif(nvidia_gpus()[0] == 0, reason=f"needs a GPU: {nvidia_gpus()[1]}")
+@pytest.mark.parametrize("tensorrt", [False, True])
+def test_paddle_on_a_gpu_agrees(golden, tmp_path: Path, tensorrt: bool):
+    require_engine("paddle")
+    if "gpu:0" not in engine_module("paddle").capability().devices:
+        pytest.skip("paddlepaddle here is the CPU build")
+    options = EngineOptions(
+        device="gpu:0", paddle_tensorrt=tensorrt, max_batch=4, cache_dir=tmp_path
+    )
+    with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
+        output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"], atol=1e-5)

@@ -56,7 +56,14 @@ def test_a_folder_is_classified_in_order(mini, engine_name, batch_size, expected
 def test_every_kind_of_source_gives_the_same(mini, engine_name, expected):
     photo = PHOTOS[0]
     with Classifier(mini, engine_name) as classifier:
-        sources = [photo, str(photo), photo.read_bytes(), read_image(photo), [photo], (p for p in [photo])]
+        sources = [
+            photo,
+            str(photo),
+            photo.read_bytes(),
+            read_image(photo),
+            [photo],
+            (p for p in [photo]),
+        ]
         answers = [list(classifier.predict(source)) for source in sources]
     assert all(len(answer) == 1 for answer in answers)
     assert len({answer[0].scores for answer in answers}) == 1
@@ -94,7 +101,9 @@ def test_prediction_is_lazy(mini):
 def test_a_bad_image_keeps_its_place_and_moves_no_neighbour(
     mini, tmp_path, batch_size, bad, expected
 ):
-    places = {"first": [0], "middle": [2], "last": [5], "two together": [2, 3], "all": range(6)}[bad]
+    places = {"first": [0], "middle": [2], "last": [5], "two together": [2, 3], "all": range(6)}[
+        bad
+    ]
     files = []
     for i in range(6):
         path = tmp_path / f"{i}.jpg"
@@ -264,7 +273,9 @@ def test_an_image_size_left_open_is_served_batch_by_batch(mini):
     onnx.save(model, mini / "inference.onnx")
     ops = imagenet_ops(64, 64)
     settings = ClassifierSettings("onnxruntime", 4, preprocess=(ops[0], *ops[2:]))
-    images = [np.full((64 * a, 64 * b, 3), 99, np.uint8) for a, b in ((1, 1), (1, 1), (1, 2), (2, 1))]
+    images = [
+        np.full((64 * a, 64 * b, 3), 99, np.uint8) for a, b in ((1, 1), (1, 1), (1, 2), (2, 1))
+    ]
     with Classifier.from_settings(mini, settings) as classifier:
         together = [p.scores for p in classifier.predict(images)]
     settings = ClassifierSettings("onnxruntime", 1, preprocess=(ops[0], *ops[2:]))

@@ -103,7 +103,8 @@ def test_gpu_id_chooses_the_gpu():
 
 def test_an_override_reaches_into_lists():
     config = load_config(
-        STOCK, ["PreProcess.transform_ops.0.ResizeImage.resize_short=232", "PostProcess.Topk.topk=2"]
+        STOCK,
+        ["PreProcess.transform_ops.0.ResizeImage.resize_short=232", "PostProcess.Topk.topk=2"],
     )
     assert config.preprocess[0] == ResizeImage(resize_short=232)
     assert config.postprocess.output.topk == 2

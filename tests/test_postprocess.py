@@ -14,6 +14,7 @@ from hgdeploy.postprocess import (
     ScoreOutput,
     ThreshOutput,
     Topk,
+    save_image,
     text_line,
 )
 
@@ -41,7 +42,7 @@ def test_the_line_is_the_one_paddleclas_documents():
         "score(s): [0.68, 0.02, 0.02, 0.02, 0.02], label_name(s): "
         "['lighter, light, igniter, ignitor', 'lens cap, lens cover', 'digital watch', "
         "'cellular telephone, cellular phone, cellphone, cell, mobile phone', "
-        "\"loupe, jeweler's loupe\"]"
+        '"loupe, jeweler\'s loupe"]'
     )
 
 
@@ -98,13 +99,24 @@ def test_a_bare_score_is_rounded_and_printed_without_classes():
 
 
 def test_labels_must_be_one_for_each_class(tmp_path):
-    with pytest.raises(BundleError, match=r"has 3 classes, but the label list has 2 \(ids 0 to 1\)"):
+    with pytest.raises(
+        BundleError, match=r"has 3 classes, but the label list has 2 \(ids 0 to 1\)"
+    ):
         Postprocess(Topk(1, {0: "a", 1: "b"})).check_classes(3, tmp_path)
 
 
 def test_a_default_class_must_exist(tmp_path):
     with pytest.raises(BundleError, match="default_label_index is 7"):
         Postprocess(ThreshOutput(0.5, 7)).check_classes(3, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a/b.jpg", "/a/b.jpg", "../a/b.jpg"])
+def test_a_saved_image_never_leaves_its_class_folder(tmp_path, name):
+    image = tmp_path / "image"
+    image.write_bytes(b"x")
+    target = save_image(Prediction(name, (3,), (1.0,), ()), image, tmp_path / "sorted")
+    assert target == tmp_path / "sorted" / "3" / "a" / "b.jpg"
+    assert target.read_bytes() == b"x"
 
 
 def test_topk_of_another_output_is_refused():

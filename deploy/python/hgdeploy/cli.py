@@ -80,7 +80,9 @@ def _own_stdout() -> Iterator[TextIO]:
         return
     saved = os.dup(1)
     os.dup2(2, 1)
-    stream = open(saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123, E501
+    stream = open(
+        saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False
+    )  # noqa: SIM115, PTH123, E501
     try:
         yield stream
     finally:
@@ -117,7 +119,9 @@ Verbs = argparse._SubParsersAction  # argparse has no public name for what add_s
 def _add_predict(verbs: Verbs[_Parser]) -> None:
     parser = verbs.add_parser("predict", help="classify images with a bundle")
     parser.add_argument("bundle", type=Path, help="the model's folder")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list"
+    )
     parser.add_argument("--engine", default="paddle", help="paddle (default) or onnxruntime")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
@@ -247,7 +251,9 @@ def _add_export(verbs: Verbs[_Parser]) -> None:
     parser.add_argument("name", metavar="NAME", help="a model of the zoo; see hgdeploy models")
     parser.add_argument("--weights", required=True, help=".pdparams or .pth file, or 'none'")
     parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument("--num-classes", type=int, default=1000, help="classes of the weights (1000)")
+    parser.add_argument(
+        "--num-classes", type=int, default=1000, help="classes of the weights (1000)"
+    )
     parser.add_argument("--labels", type=Path, help="label file, one 'ID NAME' a line")
     parser.set_defaults(run=_export)
 
@@ -295,12 +301,16 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
     def shown(value: object) -> str:
         return "-" if value is None else str(value)
 
-    head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "official archive")
+    head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "archive", "weights")
     rows = [head]
     for name in zoo.names():
         info = zoo.info(name)
         figures = (info.params_m, info.macs_g, info.top1, info.top5)
-        rows.append((name, *map(shown, figures), info.describe_preprocess(), info.source))
+        package = f"package {info.package.name}=={info.package.version}" if info.package else None
+        sources = (info.inference_url or package, info.weights_url or package)
+        rows.append(
+            (name, *map(shown, figures), info.describe_preprocess(), *map(shown, sources))
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

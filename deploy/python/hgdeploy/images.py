@@ -304,7 +304,7 @@ def _read_header(data: bytes) -> _Header:
         if matches(data):
             try:
                 width, height, whole = read(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, OverflowError):  # a place past the end
                 raise ImageError(f"is truncated ({kind})") from None
             except ValueError as error:
                 raise ImageError(f"is corrupt ({kind}): {error}") from None
@@ -397,6 +397,8 @@ def _read_tiff(data: bytes) -> tuple[int, int, None]:
     count_format, entry_format, entry_size = ("Q", "HHQ", 20) if big else ("H", "HHI", 12)
     (directory,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
     (count,) = struct.unpack_from(order + count_format, data, directory)
+    if count > 0xFFFF:  # BigTIFF has room for 2**64
+        raise ValueError(f"its directory has {count} entries")
     first = directory + struct.calcsize(order + count_format)
     sides: dict[int, int] = {}
     for position in range(first, first + count * entry_size, entry_size):

@@ -8,7 +8,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -160,7 +160,6 @@ class Postprocess:
             raise ConfigError(f"topk is {topk}, expected a whole number from 1")
         return dataclasses.replace(self, output=dataclasses.replace(self.output, topk=topk))
 
-
     def with_labels(self, labels: Labels) -> Postprocess:
         """Return the same with names for the classes; an output without classes stays as it is."""
         if isinstance(self.output, ScoreOutput):
@@ -240,7 +239,9 @@ def save_image(prediction: Prediction, image: Path, save_dir: Path) -> Path:
         OutputError: the folder cannot be written.
     """
     best = prediction.class_ids[0] if prediction.class_ids else "none"
-    target = save_dir / str(best) / prediction.path
+    # A name may be a whole path; none may lead out of the class's folder.
+    parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
+    target = save_dir.joinpath(str(best), *parts)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, target)

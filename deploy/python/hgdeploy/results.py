@@ -42,7 +42,11 @@ def open_writer(path: Path) -> Writer:
         ConfigError: another suffix, or Parquet without pyarrow.
         OutputError: the file cannot be written.
     """
-    kinds: dict[str, Callable[[Path], Writer]] = {".jsonl": JsonLinesWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}
+    kinds: dict[str, Callable[[Path], Writer]] = {
+        ".jsonl": JsonLinesWriter,
+        ".csv": CsvWriter,
+        ".parquet": ParquetWriter,
+    }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise ConfigError(f"--output {path}: unknown suffix, {nearest(path.suffix, kinds)}")

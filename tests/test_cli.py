@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands as a user runs them: output, accounts, errors and exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import IMAGES, REPO, hgdeploy, predict_cls
+
+from hgdeploy import Classifier
+from hgdeploy.postprocess import text_line
+
+STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
+CPU = ("-o", "Global.use_gpu=False")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five photographs, one of them below a folder with a space and a letter beyond ASCII."""
+    folder = tmp_path / "photos"
+    shutil.copytree(IMAGES, folder, ignore=shutil.ignore_patterns("*.md"))
+    below = folder / "zwei drei ü"
+    below.mkdir()
+    (folder / "rocket.jpg").rename(below / "rocket ä.JPG")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The stock config, with the preprocessing and labels of pphgnet_mini."""
+    raw = yaml.safe_load(STOCK.read_text())
+    raw["Global"]["use_gpu"] = False
+    raw["PreProcess"]["transform_ops"][0]["ResizeImage"]["resize_short"] = 72
+    raw["PreProcess"]["transform_ops"][1]["CropImage"]["size"] = 64
+    raw["PreProcess"]["transform_ops"][2]["NormalizeImage"]["scale"] = "1.0/255.0"
+    raw["PostProcess"]["Topk"]["class_id_map_file"] = "labels.txt"
+    (tmp_path / "labels.txt").write_text("".join(f"{i} name {i}, the\n" for i in range(10)))
+    path = tmp_path / "configs" / "mini.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def lines_of(bundle: Path, inputs: Path) -> list[str]:
+    with Classifier(bundle) as classifier:
+        return [text_line(prediction) for prediction in classifier.predict(inputs)]
+
+
+def given(bundle: Path, inputs: Path) -> tuple[str, ...]:
+    return ("-o", f"Global.inference_model_dir={bundle}", "-o", f"Global.infer_imgs={inputs}")
+
+
+def assert_one_error_line(result: subprocess.CompletedProcess[str], code: int, told: str) -> None:
+    """A user's mistake is one line on stderr, nothing on stdout, and its kind's exit code."""
+    assert result.returncode == code, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("hgdeploy: error: ")]
+    assert len(errors) == 1, result.stderr
+    assert told in errors[0]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_predict_cls_prints_the_lines_of_a_folder(mini, photos, config, batch_size):
+    result = predict_cls(
+        "-c", config, *given(mini, photos), "-o", f"Global.batch_size={batch_size}"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == lines_of(mini, photos)
+    assert "found 5 = classified 5 + failed 0" in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("rocket ä.JPG:\tclass id(s): [")
+
+
+def test_predict_cls_runs_from_any_directory_with_relative_paths(mini, photos, config, tmp_path):
+    result = predict_cls(
+        "-c", "configs/mini.yaml", *given(Path("mini"), Path("photos")), cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == lines_of(mini, photos)
+
+
+def test_predict_cls_without_a_config_uses_the_bundle(mini, photos):
+    result = predict_cls(*given(mini, photos))
+    assert result.stdout.splitlines() == lines_of(mini, photos)
+
+
+def test_predict_cls_through_onnx_gives_the_same_classes(mini, photos, config):
+    result = predict_cls("-c", config, *given(mini, photos), "-o", "Global.use_onnx=True")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == lines_of(mini, photos)
+
+
+def test_failed_images_are_named_counted_and_end_with_code_3(mini, photos, config):
+    (photos / "aaa.jpg").write_bytes(b"")
+    (photos / "zzz.png").write_bytes(b"text")
+    result = predict_cls("-c", config, *given(mini, photos))
+    assert result.returncode == 3
+    assert "hgdeploy: warning: aaa.jpg: is empty" in result.stderr
+    assert "hgdeploy: warning: zzz.png: " in result.stderr
+    assert "found 7 = classified 5 + failed 2" in result.stderr
+    assert len(result.stdout.splitlines()) == 5
+
+
+def test_save_pre_label_sorts_copies_by_class(mini, photos, config, tmp_path):
+    sorted_into = tmp_path / "sorted"
+    result = predict_cls(
+        "-c", config, *given(mini, photos), "-o", f"PostProcess.SavePreLabel.save_dir={sorted_into}"
+    )
+    assert result.returncode == 0, result.stderr
+    with Classifier(mini) as classifier:
+        expected = {f"{p.class_ids[0]}/{p.path}" for p in classifier.predict(photos)}
+    found = {p.relative_to(sorted_into).as_posix() for p in sorted_into.rglob("*") if p.is_file()}
+    assert found == expected
+
+
+def test_benchmark_tells_the_stages_and_what_ran(mini, photos, config, tmp_path):
+    log = tmp_path / "times.log"
+    result = predict_cls(
+        "-c", config, *given(mini, photos),
+        "-o", "Global.benchmark=True", "-o", f"Global.save_log_path={log}",
+    )  # fmt: skip
+    assert "benchmark: 5 images, mean per image: decode" in result.stderr
+    assert log.read_text().strip() in result.stderr
+    assert "fp32 on cpu (oneDNN, CPU)" in log.read_text()
+
+
+def test_verbose_tells_what_will_be_done(mini, photos, config):
+    result = predict_cls("-c", config, "-v", *given(mini, photos))
+    assert "PredictConfig(" in result.stderr
+    assert "PredictConfig(" not in result.stdout
+
+
+def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, config):
+    result = predict_cls(
+        "-c", config, *given(mini, photos),
+        "-o", "PreProcess.transform_ops.0.ResizeImage.resize_short=80",
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert "ResizeImage.resize_short: 80 (config), 72 (bundle)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("-c", "none.yaml"), 2, "config file none.yaml does not exist"),
+        (("-o", "Global.batchsize=2"), 2, "did you mean 'batch_size'?"),
+        (("--batch", "2"), 2, "see predict_cls.py --help"),
+        (("-o", "Global.infer_imgs=nowhere"), 4, "nowhere"),
+        (("-o", "Global.inference_model_dir=nowhere"), 5, "model folder nowhere does not exist"),
+        (("-o", "PostProcess.Topk.class_id_map_file=nowhere.txt"), 2, "label file nowhere.txt"),
+        (("-c", STOCK, *CPU), 5, "takes images of 64x64, but the preprocessing makes 224x224"),
+        (("-o", "Global.use_tensorrt=True"), 6, "TensorRT needs a GPU"),
+        (("-o", "Global.use_fp16=True"), 6, "cannot run fp16 on a CPU"),
+        (("-o", "Global.engine=tensorflow"), 6, "unknown engine 'tensorflow'"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, told):
+    assert_one_error_line(predict_cls(*given(mini, photos), *arguments), code, told)
+
+
+def test_an_empty_folder_is_an_error(mini, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_one_error_line(predict_cls(*given(mini, tmp_path / "empty")), 4, "empty")
+
+
+def test_paddle_chatter_never_reaches_stdout(mini, photos):
+    """Paddle prints of its bf16 passes; stdout must hold our lines and nothing else."""
+    result = hgdeploy("predict", mini, photos, "--precision", "bf16")
+    if result.returncode == 6:
+        pytest.skip("this CPU has no bf16 instructions")
+    assert len(result.stdout.splitlines()) == 5
+    assert all("class id(s)" in line for line in result.stdout.splitlines())
+
+
+def test_predict_writes_the_same_rows_to_every_kind_of_file(mini, photos, engine_name, tmp_path):
+    import pyarrow.parquet
+
+    (photos / "bad.jpg").write_bytes(b"")
+    results = {}
+    for suffix in ("jsonl", "csv", "parquet"):
+        path = tmp_path / f"results.{suffix}"
+        result = hgdeploy(
+            "predict", mini, photos, "--engine", engine_name, "--topk", 2, "--output", path
+        )
+        assert result.returncode == 3, result.stderr
+        assert result.stdout == ""
+        results[suffix] = path
+    rows = [json.loads(line) for line in results["jsonl"].read_text().splitlines()]
+    assert [row["path"] for row in rows] == [
+        "bad.jpg", "camera.jpg", "chelsea.jpg", "coffee.jpg", "flower.jpg", "zwei drei ü/rocket ä.JPG",
+    ]  # fmt: skip
+    assert rows[0] == {
+        "path": "bad.jpg", "class_ids": [], "scores": [], "labels": [], "error": "is empty",
+    }  # fmt: skip
+    assert all(len(row["scores"]) == 2 and row["error"] is None for row in rows[1:])
+    assert pyarrow.parquet.read_table(results["parquet"]).to_pylist() == rows
+    with results["csv"].open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    for row, line in zip(rows, table, strict=True):
+        assert line["class_ids"].split() == [str(i) for i in row["class_ids"]]
+        assert [float(score) for score in line["scores"].split()] == row["scores"]
+        assert line["labels"] == " | ".join(row["labels"])
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [("x.txt", 2, "unknown suffix"), ("none/x.jsonl", 10, "cannot be written")],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_model_loads(
+    mini, photos, tmp_path, name, code, told
+):
+    result = hgdeploy("predict", tmp_path / "no model", photos, "--output", tmp_path / name)
+    assert_one_error_line(result, code, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((), 2, "required"),
+        (("classify",), 2, "invalid choice"),
+        (("predict", "."), 2, "required: INPUT"),
+        (("predict", ".", ".", "--precision", "fp8"), 2, "unknown precision 'fp8'"),
+        (("predict", ".", ".", "--batch-size", "0"), 2, "the batch size is 0"),
+        (("predict", ".", ".", "--threads", "0"), 2, "threads is 0"),
+        (("export", "PPHGNet_tinny", "--weights", "none", "--output", "x"), 2, "PPHGNet_tiny"),
+        (("export", "PPHGNet_tiny", "--weights", "nowhere", "--output", "x"), 8, "nowhere"),
+        (("models", "download", "PPHGNet"), 2, "PPHGNet"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_line_and_a_code(tmp_path, arguments, code, told):
+    assert_one_error_line(hgdeploy(*arguments, cwd=tmp_path), code, told)
+
+
+def test_a_reader_that_has_enough_ends_the_run_quietly(mini, photos):
+    script = f"{sys.executable} {REPO / 'deploy/python/predict_cls.py'}"
+    arguments = " ".join(f"'{a}'" for a in given(mini, photos))
+    result = subprocess.run(
+        ["bash", "-c", f"{script} {arguments} | head -n 1"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert len(result.stdout.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+
+
+def test_an_interrupt_keeps_the_rows_that_are_done(mini, photos, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(4000):
+        (many / f"{i:04}.jpg").hardlink_to(photos / "chelsea.jpg")
+    output = tmp_path / "rows.jsonl"
+    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "predict", str(mini), str(many), "--output", str(output)],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and (not output.exists() or output.stat().st_size == 0):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert 0 < len(rows) < 4000
+    assert f"interrupted: {len(rows)} of 4000 images are done" in told
+    assert "Traceback" not in told
+
+
+def test_doctor_names_engines_devices_and_what_is_missing(engine_name):
+    result = hgdeploy("doctor")
+    assert result.returncode == 0, result.stderr
+    line = next(line for line in result.stdout.splitlines() if line.startswith(f"  {engine_name} "))
+    assert "cpu" in line
+    assert "fp32" in line
+    assert "CPU: " in result.stdout
+    assert "opencv: " in result.stdout
+
+
+def test_models_lists_every_model_with_its_figures():
+    result = hgdeploy("models")
+    assert result.returncode == 0, result.stderr
+    line = next(
+        line for line in result.stdout.splitlines() if line.startswith("PPHGNet_small_ssld ")
+    )
+    for figure in ("24.38", "8.53", "83.82", "96.81", "236", "PPHGNet_small_ssld_infer.tar"):
+        assert figure in line
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("models",)])
+def test_looking_around_loads_no_heavy_library(arguments):
+    code = (
+        "import sys\nfrom hgdeploy.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'paddle', 'onnxruntime', 'cv2', 'PIL', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,10 +27,8 @@ with warnings.catch_warnings():
     # Paddle's import warns of a compiler cache it lacks and of deprecations in its own
     # dependencies; imported here once, so that every other warning stays an error.
     warnings.simplefilter("ignore")
-    try:
+    with contextlib.suppress(ImportError):
         import paddle.inference  # noqa: F401
-    except ImportError:
-        pass
 
 
 def require_engine(name: str) -> None:

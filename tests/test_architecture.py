@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules about the source itself: imports point downward, and heavy libraries stay where they are."""
+"""Rules about the source: imports point downward, and heavy libraries stay where they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 from conftest import REPO
 
 PACKAGE = REPO / "deploy" / "python" / "hgdeploy"

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import IMAGES, MINI
 from onnx import TensorProto, helper
 
+from conftest import IMAGES, MINI
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
@@ -303,7 +303,7 @@ def test_the_same_photo_through_cv2_by_hand(mini, expected):
     bgr = cv2.imread(str(PHOTOS[0]))
     height, width = bgr.shape[:2]
     ratio = 72 / min(height, width)
-    bgr = cv2.resize(bgr, (int(round(width * ratio)), int(round(height * ratio))))
+    bgr = cv2.resize(bgr, (round(width * ratio), round(height * ratio)))
     top, left = (bgr.shape[0] - 64) // 2, (bgr.shape[1] - 64) // 2
     rgb = bgr[top : top + 64, left : left + 64, ::-1].astype("float32")
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])

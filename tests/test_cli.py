@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import IMAGES, REPO, hgdeploy, predict_cls
 
+from conftest import IMAGES, REPO, hgdeploy, predict_cls
 from hgdeploy import Classifier
 from hgdeploy.postprocess import text_line
 
@@ -195,7 +195,8 @@ def test_predict_writes_the_same_rows_to_every_kind_of_file(mini, photos, engine
         results[suffix] = path
     rows = [json.loads(line) for line in results["jsonl"].read_text().splitlines()]
     assert [row["path"] for row in rows] == [
-        "bad.jpg", "camera.jpg", "chelsea.jpg", "coffee.jpg", "flower.jpg", "zwei drei ü/rocket ä.JPG",
+        "bad.jpg", "camera.jpg", "chelsea.jpg", "coffee.jpg", "flower.jpg",
+        "zwei drei ü/rocket ä.JPG",
     ]  # fmt: skip
     assert rows[0] == {
         "path": "bad.jpg", "class_ids": [], "scores": [], "labels": [], "error": "is empty",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPO
 
+from conftest import REPO
 from hgdeploy.config import load_config
 from hgdeploy.environment import available_cpus
 from hgdeploy.errors import ConfigError
@@ -210,9 +210,12 @@ def test_a_missing_config_never_becomes_a_default(tmp_path: Path):
         ),
         ({"MultiLabelThreshOutput": {"threshold": 0.4}}, MultiLabelThreshOutput(0.4)),
         ({"ScoreOutput": {"decimal_places": 2}}, ScoreOutput(2)),
-        ({"main_indicator": "Topk", "Topk": {"topk": 2}, "ScoreOutput": {"decimal_places": 1}}, Topk(2)),
+        (
+            {"main_indicator": "Topk", "Topk": {"topk": 2}, "ScoreOutput": {"decimal_places": 1}},
+            Topk(2),
+        ),
     ],
-)  # fmt: skip
+)
 def test_postprocessing_is_read(tmp_path: Path, section: object, output: object):
     config = config_of(path=write(tmp_path, {"PostProcess": section}))
     assert config.postprocess.output == output

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPO
 
+from conftest import REPO
 from hgdeploy import zoo
 from hgdeploy.config import load_config
 from hgdeploy.postprocess import Topk

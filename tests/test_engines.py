@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MINI, require_engine
 
+from conftest import MINI, require_engine
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, load_engine
 from hgdeploy.environment import cpu_flags, nvidia_gpus

@@ -80,14 +80,13 @@ def _own_stdout() -> Iterator[TextIO]:
         return
     saved = os.dup(1)
     os.dup2(2, 1)
-    stream = open(
-        saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False
-    )  # noqa: SIM115, PTH123, E501
+    encoding = sys.stdout.encoding
     try:
-        yield stream
+        with open(
+            saved, "w", encoding=encoding, errors="backslashreplace", closefd=False
+        ) as stream:
+            yield stream
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            stream.close()
         os.dup2(saved, 1)
         os.close(saved)
 
@@ -302,15 +301,13 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
         return "-" if value is None else str(value)
 
     head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "archive", "weights")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for name in zoo.names():
         info = zoo.info(name)
         figures = (info.params_m, info.macs_g, info.top1, info.top5)
         package = f"package {info.package.name}=={info.package.version}" if info.package else None
         sources = (info.inference_url or package, info.weights_url or package)
-        rows.append(
-            (name, *map(shown, figures), info.describe_preprocess(), *map(shown, sources))
-        )
+        rows.append((name, *map(shown, figures), info.describe_preprocess(), *map(shown, sources)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

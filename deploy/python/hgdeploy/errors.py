@@ -101,3 +101,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"expected one of: {', '.join(names)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the part of a library's error that says something, on one line.
+
+    C++ libraries wrap their message in call stacks and source locations over many lines.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
+    marked = [line for line in told if "Error" in line or "Hint" in line]
+    return " ".join(marked or told)[:400] or type(error).__name__

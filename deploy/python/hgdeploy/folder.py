@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify many files with nothing lost: every image found is classified or failed with a reason."""
+"""Classify many files, losing none: each is classified, or failed with its reason."""
 
 from __future__ import annotations
 

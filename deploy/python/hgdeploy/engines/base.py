@@ -220,14 +220,3 @@ def device_index(device: str) -> int | None:
     if kind == "gpu" and number.isascii() and number.isdigit():
         return int(number)
     raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
-
-
-def one_line(error: BaseException) -> str:
-    """Return the part of a library's error that says something, on one line.
-
-    C++ libraries wrap their message in call stacks and source locations over many lines.
-    """
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
-    marked = [line for line in told if "Error" in line or "Hint" in line]
-    return " ".join(marked or told)[:400] or type(error).__name__

@@ -23,12 +23,10 @@ from hgdeploy.engines.base import (
     Tensors,
     TensorSpec,
     device_index,
-    one_line,
 )
-from hgdeploy.environment import installed_version
-from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.environment import import_library, installed_version
+from hgdeploy.errors import BundleError, EngineError, one_line
 
-_INSTALL = "pip install 'hgdeploy[cpu]' (or [gpu])"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # ONNX Runtime's names of element types, where they differ from numpy's.
@@ -80,7 +78,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if not source.is_file():
         raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
-    ort = _import_onnxruntime()
+    ort = import_library("onnxruntime", "cpu")
     index = device_index(options.device)
     if index is not None and _CUDA not in ort.get_available_providers():
         raise EngineError(
@@ -113,8 +111,8 @@ def capability() -> Capability:
     """Tell what ONNX Runtime can do on this machine."""
     version = installed_version("onnxruntime-gpu", "onnxruntime")
     if version is None:
-        return Capability(None, notes=(f"not installed: {_INSTALL}",))
-    ort = _import_onnxruntime()
+        return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
+    ort = import_library("onnxruntime", "cpu")
     notes = ["fp16, bf16 and int8 need the bundle's inference.PRECISION.onnx"]
     devices = ["cpu"]
     if _CUDA in ort.get_available_providers():
@@ -125,17 +123,6 @@ def capability() -> Capability:
             "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
         )
     return Capability(version, tuple(devices), ("fp32", "fp16", "bf16", "int8"), tuple(notes))
-
-
-def _import_onnxruntime() -> ModuleType:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError(
-            "the onnxruntime engine needs onnxruntime, which does not import here "
-            f"({one_line(error)}); {_INSTALL}"
-        ) from None
-    return onnxruntime  # type: ignore[no-any-return,unused-ignore]
 
 
 def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int | None) -> Any:

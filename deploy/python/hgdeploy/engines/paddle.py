@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,13 +26,11 @@ from hgdeploy.engines.base import (
     Tensors,
     TensorSpec,
     device_index,
-    one_line,
 )
 from hgdeploy.engines.paddle_program import read_program_specs
-from hgdeploy.environment import cpu_flags, installed_version
-from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.environment import cpu_flags, import_library, installed_version
+from hgdeploy.errors import BundleError, EngineError, one_line
 
-_INSTALL = "pip install 'hgdeploy[cpu]' (or [gpu])"
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _TENSORRT_MIN_SUBGRAPH = 30
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
@@ -95,7 +92,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         if not path.is_file():
             raise BundleError(f"{path} does not exist; a Paddle model is the pair {source.name} "
                               f"and {params.name} in one folder")  # fmt: skip
-    paddle = _import_paddle()
+    paddle = import_library("paddle", "cpu")
     index = _check_device(paddle, options)
     specs = read_program_specs(source)
     config = _config(source, params, options, index)
@@ -118,8 +115,8 @@ def capability() -> Capability:
     """Tell what Paddle can do on this machine."""
     version = installed_version("paddlepaddle", "paddlepaddle-gpu")
     if version is None:
-        return Capability(None, notes=(f"not installed: {_INSTALL}",))
-    paddle = _import_paddle()
+        return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
+    paddle = import_library("paddle", "cpu")
     precisions, notes = ["fp32"], []
     if _cpu_has_bf16():
         precisions.append("bf16")
@@ -137,20 +134,6 @@ def capability() -> Capability:
         precisions += ["fp16", "int8"]
         notes.append("fp16 and int8 on a GPU need Global.use_tensorrt=True")
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
-
-
-def _import_paddle() -> ModuleType:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Paddle warns of a compiler cache it lacks
-            import paddle
-            import paddle.inference
-    except ImportError as error:
-        raise EngineError(
-            f"the paddle engine needs paddlepaddle, which does not import here ({one_line(error)});"
-            f" {_INSTALL}"
-        ) from None
-    return paddle  # type: ignore[no-any-return,unused-ignore]
 
 
 def _cpu_has_bf16() -> bool:

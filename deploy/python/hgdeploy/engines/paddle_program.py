@@ -8,12 +8,12 @@ program: `.json` is PIR (Paddle 3), anything else a ProgramDesc protobuf (Paddle
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
+from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError
 
 # PIR's names of element types, after the dialect prefix "0.t_".
@@ -87,10 +87,10 @@ def _pir_specs(data: bytes) -> ProgramSpecs:
 
 
 def _protobuf_specs(data: bytes) -> ProgramSpecs:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # importing Paddle warns of a compiler cache it lacks
-        from google.protobuf.message import DecodeError
-        from paddle.base.proto import framework_pb2
+    import_library("paddle", "cpu")
+    from google.protobuf.message import DecodeError
+    from paddle.base.proto import framework_pb2
+
     program = framework_pb2.ProgramDesc()
     try:
         program.ParseFromString(data)

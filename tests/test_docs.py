@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command and Python block of the documentation runs, in a copy of the tree.
+
+A fence `bash` or `python` is executed, unless it says `no-test: REASON`.
+Downloads of official models come from a local server, through the mirror variable users have.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from conftest import REPO, hgdeploy, require_engine
+
+DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory):
+    """A server with the archives that the documents download, made of random weights."""
+    root = tmp_path_factory.mktemp("mirror")
+    (root / "inference").mkdir()
+    for name in ("PPHGNet_tiny",):
+        bundle = root / f"{name}_infer"
+        made = hgdeploy("export", name, "--weights", "none", "--output", bundle)
+        assert made.returncode == 0, made.stderr
+        with tarfile.open(root / "inference" / f"{name}_infer.tar", "w") as archive:
+            for file in ("inference.json", "inference.pdiparams"):
+                archive.add(bundle / file, f"{name}_infer/{file}")
+    handler = functools.partial(QuietHandler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the repository as git sees it, with the demo's model and PPHGNet_small made."""
+    copy = tmp_path_factory.mktemp("tree") / "HGDeploy"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, files.split("\0")):
+        if (REPO / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPO / name, copy / name)
+    models = copy / "deploy" / "models"
+    for arguments in (
+        ("models", "download", "EfficientNetLite0", "--output", models),
+        (
+            "export",
+            "PPHGNet_small",
+            "--weights",
+            "none",
+            "--output",
+            models / "PPHGNet_small_infer",
+        ),
+    ):
+        made = hgdeploy(*arguments)
+        assert made.returncode == 0, made.stderr
+    return copy
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_the_documentation_runs(document: Path, tree: Path, mirror: str):
+    require_engine("paddle")
+    venv = Path(sys.prefix)
+    environment = os.environ | {
+        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "VENV": str(venv),
+        "HGDEPLOY_MODELS_URL": mirror,
+    }
+    for language, note, code in FENCE.findall(document.read_text(encoding="utf-8")):
+        if "no-test:" in note:
+            continue
+        # The environment that a user makes and activates is the one these tests run in.
+        code = code.replace(". .venv/bin/activate\n", "")
+        command = ["bash", "-euo", "pipefail", "-c", code]
+        if language == "python":
+            command = [sys.executable, "-W", "error", "-c", code]
+        result = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, f"{code}\n{result.stderr}"
+
+
+def test_the_readme_shows_a_result_within_thirty_lines():
+    head = (REPO / "README.md").read_text(encoding="utf-8").splitlines()[:30]
+    assert any("make demo" in line for line in head)
+    assert any("make test" in line for line in head)
+    assert any("class id(s): [" in line for line in head)
+
+
+def test_the_demo_prints_the_right_classes_and_the_lines_of_the_readme(tree: Path):
+    venv = Path(sys.prefix)
+    result = subprocess.run(
+        ["make", "--silent", "demo", f"VENV={venv}"],
+        cwd=tree, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = dict(line.split(":\t") for line in result.stdout.splitlines())
+    right = {
+        "camera.jpg": {872},
+        "chelsea.jpg": {281, 282, 285},
+        "coffee.jpg": {967},
+        "flower.jpg": {985},
+        "rocket.jpg": {657},
+    }
+    assert lines.keys() == right.keys()
+    for name, classes in right.items():
+        assert int(re.search(r"\[(\d+)", lines[name])[1]) in classes, lines[name]
+    shown = re.findall(r"^\w+\.jpg:\t.*$", (REPO / "README.md").read_text(), re.MULTILINE)
+    assert shown
+    assert all(line in result.stdout.splitlines() for line in shown)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write `pphgnet_mini_pir/`, the Paddle 3 form of `pphgnet_mini/` with the same parameters.
 
-Paddle 3 cannot rewrite a Paddle 2 program, so the network is built anew from the zoo's PP-HGNet, and
-its parameters are read from the old `.pdiparams`; `test_engines.py` holds both forms to the same
-golden answers. Run it with paddlepaddle 3.3.1 and HGDeploy installed.
+Paddle 3 cannot rewrite a Paddle 2 program, so the network is built anew from the zoo's PP-HGNet,
+and its parameters are read from the old `.pdiparams`; `test_engines.py` holds both forms to the
+same golden answers. Run it with paddlepaddle 3.3.1 and HGDeploy installed.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def main() -> None:
     model = nn.Sequential(net, nn.Softmax(axis=-1))
     model.eval()
     spec = [paddle.static.InputSpec([None, 3, 64, 64], "float32", "x")]
-    paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(NEW / "inference"))
+    static = paddle.jit.to_static(model, input_spec=spec, full_graph=True)
+    paddle.jit.save(static, str(NEW / "inference"))
 
 
 if __name__ == "__main__":

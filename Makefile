@@ -10,7 +10,7 @@ MODELS := deploy/models
 DEMO := $(MODELS)/EfficientNetLite0_infer
 
 # Engines whose tests must not be skipped, since the extras below install them.
-export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
 .PHONY: demo test test-slow lint format clean
 
@@ -37,9 +37,9 @@ format: $(VENV)/.dev
 
 # Each stamp installs a set of extras and stands for the smaller sets as well.
 $(VENV)/.cpu: EXTRAS := cpu
-$(VENV)/.test: EXTRAS := cpu,test
+$(VENV)/.test: EXTRAS := cpu,openvino,test
 $(VENV)/.test: STANDS_FOR := .cpu
-$(VENV)/.dev: EXTRAS := cpu,dev
+$(VENV)/.dev: EXTRAS := cpu,openvino,dev
 $(VENV)/.dev: STANDS_FOR := .cpu .test
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'

@@ -26,6 +26,7 @@ FLOORS = (
 HEAVY = {
     "paddle": ("engines/paddle.py", "engines/paddle_program.py", "zoo/", "export.py"),
     "onnxruntime": ("engines/onnxruntime.py",),
+    "openvino": ("engines/openvino.py",),
     "cv2": ("images.py", "preprocess.py"),
     "pyarrow": ("results.py",),
 }

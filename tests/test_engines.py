@@ -24,6 +24,8 @@ MODELS = [
     ("paddle", MINI / "inference.pdmodel"),
     ("paddle", MINI.with_name("pphgnet_mini_pir") / "inference.json"),
     ("onnxruntime", MINI / "inference.onnx"),
+    ("openvino", MINI / "inference.onnx"),
+    ("openvino", MINI / "inference.pdmodel"),
 ]
 
 
@@ -205,11 +207,12 @@ def test_paddle_without_onednn_says_so_and_agrees(golden):
 @pytest.mark.skipif(
     not cpu_flags() & {"avx512_bf16", "amx_bf16"}, reason="this CPU has no bf16 instructions"
 )
-def test_paddle_bf16_really_runs_in_bf16(golden):
+@pytest.mark.parametrize("name", ["paddle", "openvino"])
+def test_bf16_really_runs_in_bf16(name: str, golden):
     """A result equal to fp32 would mean that fp32 ran; 8 mantissa bits leave a visible trace."""
-    require_engine("paddle")
+    require_engine(name)
     options = EngineOptions(precision="bf16")
-    with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
+    with load_engine(name, artifact(name), options) as engine:
         assert engine.runtime.precision == "bf16"
         output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
     error = abs(output - golden["probabilities"]).max()

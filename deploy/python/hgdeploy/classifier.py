@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines import Engine, engine_module, load_engine
+from hgdeploy.engines import Engine, engine_module, infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
 from hgdeploy.images import ImageFile, decode_image, find_images, read_image
 from hgdeploy.postprocess import Postprocess, Prediction, Topk
@@ -236,14 +236,11 @@ class Classifier:
             yield prediction
 
     def _infer(self, tensors: list[NDArray[Any]]) -> NDArray[Any]:
-        """Run one batch; a model of a fixed larger batch gets zero images after the real ones."""
+        """Run one batch."""
         start = time.perf_counter()
-        spec = self.engine.inputs[0]
-        missing = max(spec.shape[0], len(tensors)) - len(tensors)
-        batch = np.stack([*tensors, *(np.zeros_like(tensors[0]) for _ in range(missing))])
-        output = self.engine.infer({spec.name: batch})[self.engine.outputs[0].name]
+        output = infer_rows(self.engine, np.stack(tensors))
         self.times.infer += time.perf_counter() - start
-        return output[: len(tensors)].reshape(len(tensors), -1)
+        return output
 
     def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
         if not np.isfinite(scores).all():

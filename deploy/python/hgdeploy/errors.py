@@ -10,7 +10,8 @@
     │   └── TensorError       7   feeds that do not fit the model: name, shape or dtype
     ├── WeightsError          8   weights that cannot be read or do not fit the architecture
     ├── DownloadError         9   a network transfer or an archive
-    └── OutputError          10   a place that cannot be written
+    ├── OutputError          10   a place that cannot be written
+    └── ValidationError      11   two engines, or an engine and the labels, do not agree
 
 A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all is
 well, 3 also that a run finished but some images failed, and 130 that it was interrupted.
@@ -84,6 +85,12 @@ class OutputError(HGDeployError):
     """A file or folder cannot be written."""
 
     exit_code = 10
+
+
+class ValidationError(HGDeployError):
+    """What was compared is further apart than its tolerance allows."""
+
+    exit_code = 11
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

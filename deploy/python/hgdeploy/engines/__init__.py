@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines.base import Capability, Engine, RuntimeInfo, TensorSpec
+from hgdeploy.engines.base import Capability, Engine, RuntimeInfo, TensorSpec, infer_rows
 from hgdeploy.errors import EngineError, nearest
 
-__all__ = ["ENGINES", "Capability", "Engine", "RuntimeInfo", "TensorSpec", "engine_module"]
-__all__ += ["load_engine"]
+__all__ = [
+    "ENGINES",
+    "Capability",
+    "Engine",
+    "RuntimeInfo",
+    "TensorSpec",
+    "engine_module",
+    "infer_rows",
+    "load_engine",
+]
 
 # Each name is that of a module of this package.
-ENGINES = ("paddle", "onnxruntime")
+ENGINES = ("paddle", "onnxruntime", "openvino")
 
 
 class EngineModule(Protocol):

@@ -208,6 +208,30 @@ class CheckedEngine(abc.ABC):
         """Drop what the library holds."""
 
 
+def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
+    """Run a model of one input on `rows` and return its first output, one row each.
+
+    A model of a fixed larger batch gets zeros after the real rows.
+
+    Args:
+        engine: the loaded model.
+        rows: shape (n, ...), with the input's dtype; n is at most a fixed batch.
+
+    Returns:
+        The first output as (n, classes); the caller owns it.
+
+    Raises:
+        TensorError: the rows do not fit the input.
+        EngineError: the engine failed.
+    """
+    spec, count = engine.inputs[0], len(rows)
+    missing = max(spec.shape[0] - count, 0)
+    if missing:
+        rows = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
+    output = engine.infer({spec.name: rows})[engine.outputs[0].name]
+    return output[:count].reshape(count, -1)
+
+
 def device_index(device: str) -> int | None:
     """Return None for `cpu` and N for `gpu:N`.
 

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO on CPU, and on Intel GPU or NPU by device name; reads ONNX and Paddle 2's `.pdmodel`.
+
+OpenVINO picks bf16 by itself on a CPU that has it, so the precision is always said, and read back
+from the compiled model. Concurrency comes from infer requests: each holds its own buffers.
+"""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines.base import (
+    Capability,
+    CheckedEngine,
+    Engine,
+    RuntimeInfo,
+    Tensors,
+    TensorSpec,
+)
+from hgdeploy.environment import import_library, installed_version
+from hgdeploy.errors import BundleError, EngineError, one_line
+
+# What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
+# carries its precision in its own quantize nodes; what is left of it runs in fp32.
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+_CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+# Two requests let one caller prepare while the other runs; more only wait for the same threads.
+_LEAST_REQUESTS = 2
+
+
+class OpenVinoEngine(CheckedEngine):
+    """One compiled model with a pool of infer requests."""
+
+    def __init__(
+        self,
+        compiled: Any,
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        runtime: RuntimeInfo,
+        concurrency: int,
+    ) -> None:
+        super().__init__(*specs, runtime, concurrency)
+        self._compiled = compiled
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(concurrency):
+            self._requests.put(compiled.create_infer_request())
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        request = self._requests.get()
+        try:
+            # share_outputs=False copies: the request's own buffers are overwritten by its next run.
+            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+            return {spec.name: results[spec.name] for spec in self.outputs}
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed to run the model: {one_line(error)}") from error
+        finally:
+            self._requests.put(request)
+
+    def _free(self) -> None:
+        self._requests = queue.SimpleQueue()
+        self._compiled = None
+
+
+def artifact_names(precision: str) -> tuple[str, ...]:
+    """Name the bundle files this engine can read for `precision`, best first.
+
+    fp16 and bf16 are computed from the fp32 model, by OpenVINO itself.
+    """
+    if precision == "int8":
+        return ("inference.int8.onnx",)
+    return ("inference.onnx", "inference.pdmodel")
+
+
+def load(source: Path, options: EngineOptions) -> Engine:
+    """Load an ONNX model or a Paddle 2 program.
+
+    Args:
+        source: `.onnx`, or `.pdmodel` with its `.pdiparams` beside it.
+        options: what is asked for; `device` is `cpu`, `gpu:N` (Intel) or `npu`.
+
+    Raises:
+        EngineError: OpenVINO, the device or the precision is not available.
+        BundleError: the file is missing or OpenVINO cannot read it.
+    """
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    openvino = import_library("openvino", "openvino")
+    core = openvino.Core()
+    device = _device(core, options.device)
+    _check_precision(core, device, options)
+    compiled = _compile(core, source, device, options)
+    ran = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if ran != _HINTS[options.precision]:
+        raise EngineError(
+            f"OpenVINO would run {ran} on {device} although {options.precision} was asked for"
+        )
+    runtime = RuntimeInfo(
+        engine="openvino",
+        library="openvino",
+        version=installed_version("openvino") or "source",
+        device=options.device,
+        providers=(device,),
+        precision=options.precision,
+        threads=options.cpu_threads if device == "CPU" else None,
+    )
+    best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    specs = _specs(compiled.inputs), _specs(compiled.outputs)
+    return OpenVinoEngine(compiled, specs, runtime, max(_LEAST_REQUESTS, best))
+
+
+def capability() -> Capability:
+    """Tell what OpenVINO can do on this machine."""
+    version = installed_version("openvino")
+    if version is None:
+        return Capability(None, notes=("pip install 'hgdeploy[openvino]'",))
+    core = import_library("openvino", "openvino").Core()
+    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = tuple(name for name, flag in _CAPABILITIES.items() if flag in has)
+    devices = tuple(_our_name(name) for name in core.available_devices)
+    return Capability(version, devices, precisions, ("int8 needs the bundle's inference.int8.onnx",))
+
+
+def _our_name(device: str) -> str:
+    """Turn OpenVINO's `CPU`, `GPU`, `GPU.1`, `NPU` into `cpu`, `gpu:0`, `gpu:1`, `npu`."""
+    kind, _, number = device.lower().partition(".")
+    return f"gpu:{number or 0}" if kind == "gpu" else kind
+
+
+def _device(core: Any, device: str) -> str:
+    """Return OpenVINO's name of `device`.
+
+    Raises:
+        EngineError: it is unknown, or not on this machine.
+    """
+    available = {_our_name(name): name for name in core.available_devices}
+    if device in available:
+        return str(available[device])
+    kind, _, number = device.partition(":")
+    if device in ("cpu", "npu") or (kind == "gpu" and number.isascii() and number.isdigit()):
+        raise EngineError(
+            f"{device} was asked for, but OpenVINO finds only {', '.join(sorted(available))} here; "
+            "use the cpu (-o Global.use_gpu=False)"
+        )
+    raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
+
+
+def _check_precision(core: Any, device: str, options: EngineOptions) -> None:
+    has = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[options.precision] not in has:
+        available = [name for name, flag in _CAPABILITIES.items() if flag in has]
+        raise EngineError(
+            f"OpenVINO cannot run {options.precision} on this {device}, available: "
+            f"{', '.join(available)}"
+        )
+
+
+def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> Any:
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _HINTS[options.precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": options.profile,
+    }
+    if device == "CPU":
+        settings["INFERENCE_NUM_THREADS"] = options.cpu_threads
+    if options.cache_dir is not None:
+        settings["CACHE_DIR"] = str(options.cache_dir)
+    try:
+        return core.compile_model(core.read_model(str(source)), device, settings)
+    except RuntimeError as error:
+        raise BundleError(f"OpenVINO cannot load {source}: {one_line(error)}") from error
+
+
+def _specs(ports: Any) -> tuple[TensorSpec, ...]:
+    specs = []
+    for port in ports:
+        shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.partial_shape)
+        specs.append(TensorSpec(port.any_name, port.element_type.to_dtype().name, shape))
+    return tuple(specs)

@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "_version"),
-    ("config", "images", "preprocess", "postprocess", "environment", "results"),
+    ("config", "images", "preprocess", "postprocess", "environment", "results", "compare"),
     ("bundle", "engines", "zoo"),
     ("convert", "export"),
-    ("classifier", "folder", "validate", "benchmark", "doctor"),
+    ("classifier", "folder", "validate", "validate_report", "explain", "benchmark", "doctor"),
     ("cli", "hgdeploy"),
 )
 # Who may import what is slow to load or may be missing.

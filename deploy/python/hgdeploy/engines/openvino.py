@@ -121,7 +121,8 @@ def capability() -> Capability:
     has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precisions = tuple(name for name, flag in _CAPABILITIES.items() if flag in has)
     devices = tuple(_our_name(name) for name in core.available_devices)
-    return Capability(version, devices, precisions, ("int8 needs the bundle's inference.int8.onnx",))
+    notes = ("int8 needs the bundle's inference.int8.onnx",)
+    return Capability(version, devices, precisions, notes)
 
 
 def _our_name(device: str) -> str:

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why two runs score one image differently: swap one stage at a time and see what moves.
+
+A run is a preprocessing, a model and an engine with a precision. The stages of a run are the
+channel order of the decoded image, resize, crop, normalisation, the model's file, and the engine
+with its precision. Taking run A and replacing one stage by run B's tells what that stage alone is
+worth; replacing them all in turn leads from A's score to B's without a remainder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.config import EngineOptions, PredictConfig, load_config
+from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
+from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest
+from hgdeploy.images import read_image
+from hgdeploy.postprocess import printable
+from hgdeploy.preprocess import (
+    CropImage,
+    DecodeImage,
+    NormalizeImage,
+    Op,
+    Preprocessor,
+    ResizeImage,
+    ToCHWImage,
+)
+
+STAGES = ("decode", "resize", "crop", "normalize", "model", "precision")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "decode": (DecodeImage,),
+    "resize": (ResizeImage,),
+    "crop": (CropImage,),
+    "normalize": (NormalizeImage, ToCHWImage),
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run, stage by stage.
+
+    Attributes:
+        name: what the user called it.
+        ops: the transform ops.
+        bundle: where the model lies.
+        engine: the engine's name.
+        precision: the precision's name.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+    bundle: ModelBundle
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class StageEffect:
+    """What one stage is worth.
+
+    Attributes:
+        stage: one of `STAGES`.
+        same: both runs have this stage alike, so that nothing was swapped.
+        alone: change of A's score when only this stage is B's; None where that cannot run.
+        in_turn: change when this stage becomes B's after all stages before it.
+        reason: why `alone` is None.
+    """
+
+    stage: str
+    same: bool
+    alone: float | None
+    in_turn: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answers of both runs and what each stage contributes to their gap.
+
+    Attributes:
+        image: the image's path.
+        class_id: A's best class, which all scores are of.
+        score_a: A's score of it.
+        score_b: B's score of it.
+        best_b: B's own best class.
+        effects: one a stage; their `in_turn` sums to `score_b - score_a`.
+    """
+
+    image: str
+    class_id: int
+    score_a: float
+    score_b: float
+    best_b: int
+    effects: tuple[StageEffect, ...]
+
+    @property
+    def cause(self) -> str | None:
+        """The stage with the largest effect in turn; None where nothing moved."""
+        largest = max(self.effects, key=lambda effect: abs(effect.in_turn))
+        return largest.stage if largest.in_turn else None
+
+    def text(self) -> str:
+        """Return a short table."""
+        lines = [
+            f"{printable(self.image)}: class {self.class_id} scores {self.score_a:.5f} (A) and "
+            f"{self.score_b:.5f} (B)"
+            + ("" if self.best_b == self.class_id else f"; B's best class is {self.best_b}"),
+            f"{'stage':<10} {'alone':>9} {'in turn':>9}",
+        ]
+        for effect in self.effects:
+            alone = "n/a" if effect.alone is None else f"{effect.alone:+.5f}"
+            note = "same" if effect.same else effect.reason
+            lines.append(f"{effect.stage:<10} {alone:>9} {effect.in_turn:>+9.5f}  {note}".rstrip())
+        lines.append(f"cause: {self.cause or 'none, the scores are equal'}")
+        return "\n".join(lines) + "\n"
+
+
+def parse_side(text: str, other_engine: str = "paddle") -> Side:
+    """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION]]`.
+
+    Raises:
+        ConfigError: neither, or it does not say how to preprocess.
+        BundleError: the bundle cannot be opened.
+    """
+    if Path(text).suffix in (".yaml", ".yml"):
+        config = load_config(Path(text), ("Global.infer_imgs=.",))
+        return _side_of_config(text, config)
+    folder, _, runner = text.partition("@")
+    engine, _, precision = runner.partition(":")
+    engine = engine or other_engine
+    if engine not in ENGINES:
+        raise ConfigError(f"{text!r}: unknown engine, {nearest(engine, ENGINES)}")
+    bundle = open_bundle(folder)
+    options = EngineOptions(precision=precision or "fp32")  # checks the name
+    return Side(text, _own_ops(bundle), bundle, engine, options.precision)
+
+
+def _side_of_config(text: str, config: PredictConfig) -> Side:
+    bundle = open_bundle(config.bundle)
+    ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
+    return Side(text, ops, bundle, config.engine, config.options.precision)
+
+
+def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:
+    if bundle.preprocess is None:
+        raise ConfigError(f"{bundle.root} has no inference.yml; name a config with PreProcess")
+    return bundle.preprocess
+
+
+def explain(image: Path, a: Side, b: Side) -> Explanation:
+    """Find out which stage makes two runs score one image differently.
+
+    Args:
+        image: an image file.
+        a: the first run.
+        b: the second run.
+
+    Raises:
+        ImageError: the image cannot be read, or not preprocessed by one of the two runs.
+        BundleError: a model is missing or cannot be loaded.
+        EngineError: an engine or precision is not available here.
+    """
+    with contextlib.ExitStack() as stack:
+        return _explain(image, _Scorer(read_image(image), stack), a, b)
+
+
+# What a mixture of two runs may run into although each of them is fine by itself.
+_MISFITS = (ImageError, ConfigError, TensorError)
+
+
+def _explain(image: Path, scorer: _Scorer, a: Side, b: Side) -> Explanation:
+    scores_a, scores_b = scorer.scores(a), scorer.scores(b)
+    if len(scores_a) != len(scores_b):
+        raise ConfigError(
+            f"{a.name} has {len(scores_a)} classes and {b.name} {len(scores_b)}: "
+            "their scores cannot be compared"
+        )
+    best = int(np.argmax(scores_a))
+    first, last = float(scores_a[best]), float(scores_b[best])
+    effects: list[StageEffect] = []
+    here, score = a, first
+    for stage in STAGES:
+        here, before = _swapped(here, b, stage), score
+        with contextlib.suppress(*_MISFITS):  # then its effect shows in a later stage
+            score = last if stage == STAGES[-1] else scorer.score(here, best)
+        alone, reason = _alone(scorer, a, b, stage, best)
+        same = _stage(a, stage) == _stage(b, stage)
+        effects.append(
+            StageEffect(
+                stage, same, None if alone is None else alone - first, score - before, reason
+            )
+        )
+    return Explanation(str(image), best, first, last, int(np.argmax(scores_b)), tuple(effects))
+
+
+def _alone(
+    scorer: _Scorer, a: Side, b: Side, stage: str, class_id: int
+) -> tuple[float | None, str]:
+    """Return A's score with one stage of B, or why there is none."""
+    try:
+        return scorer.score(_swapped(a, b, stage), class_id), ""
+    except _MISFITS as error:
+        return None, f"cannot run alone: {error}"
+
+
+def _stage(side: Side, stage: str) -> object:
+    """Return what a run has for a stage, for comparison."""
+    if stage == "model":
+        return side.bundle.root.resolve()
+    if stage == "precision":
+        return side.engine, side.precision
+    return [op for op in side.ops if isinstance(op, _KINDS[stage])]
+
+
+def _swapped(side: Side, other: Side, stage: str) -> Side:
+    """Return `side` with one stage of `other`."""
+    if stage == "model":
+        return dataclasses.replace(side, bundle=other.bundle)
+    if stage == "precision":
+        return dataclasses.replace(side, engine=other.engine, precision=other.precision)
+    return dataclasses.replace(side, ops=_merged(side.ops, other.ops, _KINDS[stage]))
+
+
+def _merged(mine: Sequence[Op], other: Sequence[Op], kinds: tuple[type, ...]) -> tuple[Op, ...]:
+    """Replace my ops of `kinds` by the other's, in the one order that all lists share."""
+    order = [kind for stage in _KINDS.values() for kind in stage]
+    kept = [op for op in mine if not isinstance(op, kinds)]
+    taken = [op for op in other if isinstance(op, kinds)]
+    return tuple(sorted([*kept, *taken], key=lambda op: order.index(type(op))))
+
+
+class _Scorer:
+    """Scores of one decoded image under any side; each engine is loaded once."""
+
+    def __init__(self, rgb: NDArray[np.uint8], stack: contextlib.ExitStack) -> None:
+        self._rgb = rgb
+        self._stack = stack
+        self._engines: dict[object, Engine] = {}
+
+    def scores(self, side: Side) -> NDArray[np.float32]:
+        """Return all classes' scores."""
+        tensor = Preprocessor(side.ops)(self._rgb)
+        key = side.bundle.root, side.engine, side.precision
+        if key not in self._engines:
+            source = side.bundle.find(engine_module(side.engine).artifact_names(side.precision))
+            engine = load_engine(side.engine, source, EngineOptions(precision=side.precision))
+            self._stack.callback(engine.close)
+            self._engines[key] = engine
+        scores: NDArray[np.float32] = infer_rows(self._engines[key], tensor[None])[0]
+        return scores
+
+    def score(self, side: Side, class_id: int) -> float:
+        """Return one class's score."""
+        scores = self.scores(side)
+        if class_id >= len(scores):
+            raise ConfigError(f"the model has no class {class_id}")
+        return float(scores[class_id])

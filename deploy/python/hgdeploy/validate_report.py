@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A validation's report as JSON, Markdown or one self-contained HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.errors import ConfigError, OutputError, nearest
+from hgdeploy.validate import Accuracy, PairReport, Report
+
+_SUFFIXES = (".json", ".md", ".html")
+
+
+def check_report_path(path: Path) -> None:
+    """Refuse a report's path that could not be written, before the work begins.
+
+    Raises:
+        ConfigError: an unknown suffix.
+        OutputError: the folder is missing.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise ConfigError(f"--report {path}: unknown suffix, {nearest(path.suffix, _SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"--report {path}: its folder does not exist")
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write `report` in the format of the path's suffix.
+
+    Raises:
+        ConfigError: an unknown suffix.
+        OutputError: the file cannot be written.
+    """
+    check_report_path(path)
+    render = {".json": as_json, ".md": as_markdown, ".html": as_html}[path.suffix]
+    try:
+        path.write_text(render(report), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"--report {path}: {error.strerror}") from None
+
+
+def as_json(report: Report) -> str:
+    """Return the report as JSON; infinite limits are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    facts = {"schema": 1, "passed": report.passed, **dataclasses.asdict(report)}
+    return json.dumps(plain(facts), indent=2, sort_keys=True) + "\n"
+
+
+_PAIR_HEAD = (
+    "reference", "candidate", "inputs", "rows", "max abs", "mean abs", "max log", "cosine",
+    "top-1", "top-5", "verdict",
+)  # fmt: skip
+_ACCURACY_HEAD = ("run", "images", "top-1 (95 % interval)", "top-5 (95 % interval)")
+_WORST_HEAD = ("pair", "input", "difference", "reference's answer", "candidate's answer")
+
+
+def pair_row(pair: PairReport) -> tuple[str, ...]:
+    """Return one pair as the cells of a table."""
+    c = pair.comparison
+    return (
+        pair.reference,
+        pair.candidate,
+        pair.inputs,
+        str(c.rows),
+        f"{c.max_abs:.2e}",
+        f"{c.mean_abs:.2e}",
+        f"{c.max_log:.2e}",
+        f"{c.min_cosine:.6f}",
+        f"{c.top1_agreement:.4f}",
+        f"{c.topk_agreement:.4f}",
+        "passed" if not pair.misses else f"FAILED: {'; '.join(pair.misses)}",
+    )
+
+
+def _accuracy_row(a: Accuracy) -> tuple[str, ...]:
+    def share(value: float, interval: tuple[float, float]) -> str:
+        return f"{value:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
+
+    return a.run, str(a.rows), share(a.top1, a.top1_interval), share(a.top5, a.top5_interval)
+
+
+def _worst_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return the worst images of the reference's own pairs; the others repeat them."""
+    reference = next(iter(report.runtimes))
+    return [
+        (
+            f"{pair.reference} / {pair.candidate}",
+            worst.name,
+            f"{worst.max_abs:.2e}",
+            f"{worst.reference_class} ({worst.reference_score:.5f})",
+            f"{worst.candidate_class} ({worst.candidate_score:.5f})",
+        )
+        for pair in report.pairs
+        if pair.inputs == "images" and pair.reference == reference
+        for worst in pair.worst
+    ]
+
+
+def _tables(report: Report) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
+    """Return the report as titled tables, without the empty ones."""
+    ran: list[tuple[str, ...]] = [
+        (name, f"{r.library} {r.version}", r.precision, r.device, ", ".join(r.providers))
+        for name, r in report.runtimes.items()
+    ]
+    tables: list[tuple[str, Sequence[str], list[tuple[str, ...]]]] = [
+        ("Pairs", _PAIR_HEAD, [pair_row(pair) for pair in report.pairs]),
+        ("Accuracy", _ACCURACY_HEAD, [_accuracy_row(a) for a in report.accuracies]),
+        ("Largest differences", _WORST_HEAD, _worst_rows(report)),
+        ("What ran", ("run", "library", "precision", "device", "providers"), ran),
+        ("Images that failed", ("image", "reason"), list(report.failed)),
+    ]
+    return [table for table in tables if table[2]]
+
+
+def _title(report: Report) -> str:
+    return f"Validation of {report.bundle}: {'passed' if report.passed else 'FAILED'}"
+
+
+def as_markdown(report: Report) -> str:
+    """Return the report as Markdown tables."""
+    lines = [f"# {_title(report)}", ""]
+    for title, head, rows in _tables(report):
+        lines += [f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222}"
+    "table{border-collapse:collapse;margin:0 0 1.5rem}"
+    "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left}"
+    "th{background:#f3f3f3}.failed{background:#fde2e2}"
+)
+
+
+def as_html(report: Report) -> str:
+    """Return the report as one page that needs no other file."""
+    title = html.escape(_title(report))
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>",
+    ]
+    for name, head, rows in _tables(report):
+        parts.append(f"<h2>{html.escape(name)}</h2><table><tr>")
+        parts += [f"<th>{html.escape(cell)}</th>" for cell in head]
+        parts.append("</tr>")
+        for row in rows:
+            kind = " class='failed'" if any(cell.startswith("FAILED") for cell in row) else ""
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            parts.append(f"<tr{kind}>{cells}</tr>")
+        parts.append("</table>")
+    return "".join([*parts, "</body></html>\n"])

@@ -19,7 +19,16 @@ FLOORS = (
     ("config", "images", "preprocess", "postprocess", "environment", "results", "compare"),
     ("bundle", "engines", "zoo"),
     ("convert", "export"),
-    ("classifier", "folder", "validate", "validate_report", "explain", "benchmark", "doctor"),
+    (
+        "classifier",
+        "folder",
+        "validate",
+        "validate_report",
+        "divergence",
+        "explain",
+        "benchmark",
+        "doctor",
+    ),
     ("cli", "hgdeploy"),
 )
 # Who may import what is slow to load or may be missing.
@@ -27,6 +36,7 @@ HEAVY = {
     "paddle": ("engines/paddle.py", "engines/paddle_program.py", "zoo/", "export.py"),
     "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino.py",),
+    "onnx": ("convert/", "engines/onnx_taps.py"),
     "cv2": ("images.py", "preprocess.py"),
     "pyarrow": ("results.py",),
 }

@@ -14,6 +14,7 @@ from broken_models import BREAKS
 from conftest import IMAGES, MINI, hgdeploy, require_engine
 from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
+from hgdeploy.divergence import first_divergence
 from hgdeploy.engines import load_engine
 from hgdeploy.environment import cpu_flags
 from hgdeploy.errors import BundleError, ConfigError, InputError, ValidationError
@@ -234,6 +235,26 @@ def test_a_wrong_command_line_is_refused_before_any_model_loads(mini, arguments,
     assert result.returncode == code
     assert told in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "layer"), list(zip(BREAKS, ("softmax.0", "softmax.0", "conv2d.0"), strict=True))
+)
+def test_bisect_names_the_first_layer_that_parts(mini, change, layer):
+    break_onnx(mini, change)
+    result = hgdeploy("validate", mini, "--images", IMAGES, "--bisect")
+    assert result.returncode == 11
+    lines = [line for line in result.stdout.splitlines() if "first parts at layer" in line]
+    assert len(lines) == 2, "for the images and for the random inputs"
+    assert all(f"first parts at layer {layer} by" in line for line in lines)
+
+
+def test_nothing_parts_where_all_is_right(mini, golden):
+    bundle, row = open_bundle(mini), golden["x"][:1]
+    for a, b in (("paddle", "onnxruntime"), ("onnxruntime", "openvino"), ("paddle", "openvino")):
+        found = first_divergence(bundle, Run(a, "fp32"), Run(b, "fp32"), row)
+        assert found.layer is None, found.text()
+        assert found.before > 100
 
 
 @pytest.fixture

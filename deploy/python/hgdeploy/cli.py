@@ -356,11 +356,15 @@ def _add_validate(verbs: Verbs[_Parser]) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="rows an inference takes (8)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument("--report", type=Path, help="write a .json, .md or .html report")
+    parser.add_argument(
+        "--bisect", action="store_true", help="name the first layer where a failed pair parts"
+    )
     parser.set_defaults(run=_validate)
 
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle import open_bundle
+    from hgdeploy.divergence import bisect_failures
     from hgdeploy.images import find_images
     from hgdeploy.validate import ValidateOptions, parse_runs, read_image_labels, validate
     from hgdeploy.validate_report import as_markdown, check_report_path, write_report
@@ -391,6 +395,9 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.report is not None:
         write_report(report, arguments.report)
     out.write(as_markdown(report))
+    if arguments.bisect:
+        for line in bisect_failures(bundle, options, report):
+            out.write(f"{line}\n")
     if not report.passed:
         missed = [p for p in report.pairs if p.misses]
         first = missed[0]

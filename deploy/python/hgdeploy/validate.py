@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from hgdeploy.bundle import ModelBundle
 from hgdeploy.compare import Comparison, compare, top_classes
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines import ENGINES, Engine, RuntimeInfo, engine_module, infer_rows, load_engine
+from hgdeploy.engines import (
+    ENGINES,
+    Engine,
+    RuntimeInfo,
+    TensorSpec,
+    engine_module,
+    infer_rows,
+    load_engine,
+)
 from hgdeploy.errors import (
     BundleError,
     ConfigError,
@@ -224,7 +232,7 @@ def validate(
     with contextlib.ExitStack() as stack:
         engines = {}
         for run in options.runs:
-            engines[run.name] = _load(bundle, run, options)
+            engines[run.name] = load_run(bundle, run, options)
             stack.callback(engines[run.name].close)
         names, found, failed = _on_images(bundle, engines, options, progress)
         random = _on_random(bundle, engines, options)
@@ -263,7 +271,7 @@ def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
         for name, path in (("paddle", source), ("onnxruntime", target)):
             engines.append(load_engine(name, path, options))
             stack.callback(engines[-1].close)
-        rows = _random_rows(engines, None, 4, 0)
+        rows = random_rows(engines[0].inputs[0], None, 4, 0)
         a, b = (_outputs(engine, rows, _batch_of(engines, 3)) for engine in engines)
     comparison = compare(a, b)
     misses = _misses(comparison, TOLERANCES["fp32"], "random")
@@ -275,7 +283,13 @@ def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
     return {"against": f"paddle {engines[0].runtime.version}", **dataclasses.asdict(comparison)}
 
 
-def _load(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
+def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
+    """Load the artifact that predictions would use for `run`.
+
+    Raises:
+        BundleError: it is missing, cannot be loaded, or is no image classifier.
+        EngineError: the engine or precision is not available here.
+    """
     source = bundle.find(engine_module(run.engine).artifact_names(run.precision))
     asked = EngineOptions(
         precision=run.precision, threads=options.threads, max_batch=options.batch_size
@@ -352,11 +366,17 @@ def _batches(
         yield names, np.stack(tensors)
 
 
-def _random_rows(
-    engines: Sequence[Engine], bundle: ModelBundle | None, count: int, seed: int
+def random_rows(
+    spec: TensorSpec, bundle: ModelBundle | None, count: int, seed: int
 ) -> NDArray[Any]:
-    """Return standard normal rows, which is what normalised images look like."""
-    spec = engines[0].inputs[0]
+    """Return standard normal rows, which is what normalised images look like.
+
+    Args:
+        spec: the model's input.
+        bundle: tells the image size where the model leaves it open; else it is 224.
+        count: how many rows.
+        seed: the same seed gives the same rows.
+    """
     size = None
     if bundle is not None and bundle.preprocess is not None:
         size = Preprocessor(bundle.preprocess).output_size
@@ -371,7 +391,7 @@ def _on_random(
     if not options.random_rows:
         return {}
     loaded = list(engines.values())
-    rows = _random_rows(loaded, bundle, options.random_rows, options.seed)
+    rows = random_rows(loaded[0].inputs[0], bundle, options.random_rows, options.seed)
     batch = _batch_of(loaded, options.batch_size)
     return {name: _outputs(engine, rows, batch) for name, engine in engines.items()}
 

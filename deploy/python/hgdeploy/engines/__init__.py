@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
+
+from numpy.typing import NDArray
 
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import Capability, Engine, RuntimeInfo, TensorSpec, infer_rows
@@ -34,6 +36,11 @@ class EngineModule(Protocol):
 
     def artifact_names(self, precision: str) -> tuple[str, ...]:
         """Name the bundle files that can serve `precision`, best first."""
+
+    def intermediates(
+        self, source: Path, options: EngineOptions, row: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
+        """Run a model and return every tensor inside it, in order."""
 
     def capability(self) -> Capability:
         """Tell what the engine can do on this machine."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract every engine satisfies, and the checks that all of them share.
 
-An engine module exposes three functions: `load(source, options) -> Engine`,
+An engine module exposes four functions: `load(source, options) -> Engine`,
 `artifact_names(precision) -> tuple[str, ...]` (the files of a bundle it can read for a precision,
-best first) and `capability() -> Capability` (what it can do on this machine). It imports its
+best first), `intermediates(source, options, row)` (what is inside the model, for finding where
+two engines part) and `capability() -> Capability` (what it can do on this machine). It imports its
 library inside them, so that importing the module costs nothing.
 """
 

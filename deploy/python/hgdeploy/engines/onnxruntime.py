@@ -24,6 +24,7 @@ from hgdeploy.engines.base import (
     TensorSpec,
     device_index,
 )
+from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.environment import import_library, installed_version
 from hgdeploy.errors import BundleError, EngineError, one_line
 
@@ -105,6 +106,13 @@ def load(source: Path, options: EngineOptions) -> Engine:
     )
     specs = _specs(session.get_inputs()), _specs(session.get_outputs())
     return OnnxRuntimeEngine(session, specs, runtime, max(2, options.cpu_threads))
+
+
+def intermediates(
+    source: Path, options: EngineOptions, row: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Run a model and return every tensor inside it, by name, in order; see `onnx_taps`."""
+    return tapped_outputs(source, options, row, load)
 
 
 def capability() -> Capability:

@@ -22,6 +22,7 @@ from hgdeploy.engines.base import (
     Tensors,
     TensorSpec,
 )
+from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.environment import import_library, installed_version
 from hgdeploy.errors import BundleError, EngineError, one_line
 
@@ -110,6 +111,13 @@ def load(source: Path, options: EngineOptions) -> Engine:
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     specs = _specs(compiled.inputs), _specs(compiled.outputs)
     return OpenVinoEngine(compiled, specs, runtime, max(_LEAST_REQUESTS, best))
+
+
+def intermediates(
+    source: Path, options: EngineOptions, row: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Run a model and return every tensor inside it, by name, in order; see `onnx_taps`."""
+    return tapped_outputs(source, options, row, load)
 
 
 def capability() -> Capability:

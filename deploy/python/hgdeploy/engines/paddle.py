@@ -8,6 +8,7 @@ threads; the Python predictor tells no shapes, so they are read from the program
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 from pathlib import Path
@@ -36,6 +37,20 @@ _TENSORRT_MIN_SUBGRAPH = 30
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
 
 
+# Paddle 2's operator names where Paddle 3, and with it paddle2onnx, uses another.
+_PIR_NAMES = {
+    "elementwise_add": "add",
+    "elementwise_mul": "multiply",
+    "elementwise_sub": "subtract",
+    "elementwise_div": "divide",
+    "flatten_contiguous_range": "flatten",
+    "matmul_v2": "matmul",
+    "reshape2": "reshape",
+    "transpose2": "transpose",
+    "hard_swish": "hardswish",
+}
+
+
 class PaddleEngine(CheckedEngine):
     """One Paddle predictor; calls take turns, since a predictor holds its own buffers."""
 
@@ -62,6 +77,31 @@ class PaddleEngine(CheckedEngine):
             }
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise EngineError(f"Paddle failed to run the model: {one_line(error)}") from error
+
+    def infer_with_intermediates(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        """Run once and return every operator's output; see `intermediates`."""
+        found: dict[str, NDArray[Any]] = {}
+        counts: dict[str, int] = {}
+        last: list[str] = []
+
+        def see(operator: str, _: str, tensor: Any) -> None:
+            # Paddle 3 writes `pd_op.relu_:7`, Paddle 2 `relu`; batch_norm also tells its statistics
+            # first, so that the last tensor of one call is the result.
+            kind = operator.removeprefix("pd_op.").partition(":")[0].rstrip("_")
+            kind = _PIR_NAMES.get(kind, kind)
+            again = last == [operator] and kind == "batch_norm" and ":" in operator
+            value = np.array(tensor.numpy())
+            if kind == "batch_norm" and value.ndim < 2:
+                return
+            if not again:
+                counts[kind] = counts.get(kind, -1) + 1
+            last[:] = [operator]
+            found[f"{kind}.{counts[kind]}"] = value
+
+        self._predictor.register_output_hook(see)
+        for output in self.infer(feeds).values():
+            found["output"] = output
+        return found
 
     def _free(self) -> None:
         self._predictor = None
@@ -109,6 +149,35 @@ def load(source: Path, options: EngineOptions) -> Engine:
         threads=options.cpu_threads if index is None else None,
     )
     return PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
+
+
+def intermediates(
+    source: Path, options: EngineOptions, row: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Run a model and return every tensor inside it, in order of execution.
+
+    The graph runs as it was exported, unoptimised and in fp32. Tensors are named as paddle2onnx
+    names those of the ONNX file it makes: by operator and by how many of it came before.
+
+    Args:
+        source: the program.
+        options: as for a normal load.
+        row: the first input, (1, 3, H, W).
+
+    Raises:
+        EngineError: the precision is not fp32, or Paddle failed.
+        BundleError: the pair cannot be loaded.
+    """
+    if options.precision != "fp32":
+        raise EngineError(f"the paddle engine shows its layers in fp32, not in {options.precision}")
+    plain = dataclasses.replace(options, onednn=False, graph_optimization=False)
+    engine = load(source, plain)
+    if not isinstance(engine, PaddleEngine):
+        raise EngineError("the paddle engine did not load a Paddle predictor")
+    try:
+        return engine.infer_with_intermediates({engine.inputs[0].name: row})
+    finally:
+        engine.close()
 
 
 def capability() -> Capability:

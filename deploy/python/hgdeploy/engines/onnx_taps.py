@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make an ONNX model show what is inside it, for finding the layer where two engines part."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines.base import Engine
+from hgdeploy.environment import import_library
+
+Load = Callable[[Path, EngineOptions], Engine]
+
+
+def tapped_outputs(
+    source: Path, options: EngineOptions, row: NDArray[Any], load: Load
+) -> dict[str, NDArray[Any]]:
+    """Run a model whose every floating-point tensor is an output.
+
+    The engine fuses less than it would otherwise, so its last digits may differ from a normal run.
+
+    Args:
+        source: an `.onnx` file.
+        options: as for a normal load.
+        row: the first input, (1, 3, H, W).
+        load: the engine's own loader.
+
+    Returns:
+        Tensor name to value, in the graph's order.
+
+    Raises:
+        EngineError: onnx is not installed, or the engine failed.
+        BundleError: the engine cannot load the model.
+    """
+    onnx = import_library("onnx", "convert")
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    known = {value.name: value for value in model.graph.value_info}
+    outputs = {value.name for value in model.graph.output}
+    names = []
+    for node in model.graph.node:
+        for name in node.output:
+            value = known.get(name)
+            if name in outputs:
+                names.append(name)
+            elif value is not None and value.type.tensor_type.elem_type in floats:
+                model.graph.output.append(value)
+                names.append(name)
+    with tempfile.TemporaryDirectory() as folder:
+        tapped = Path(folder) / source.name
+        onnx.save(model, str(tapped))
+        # Without optimisation a runtime keeps the tensors that it would fuse away.
+        engine = load(tapped, dataclasses.replace(options, graph_optimization=False))
+        try:
+            found = engine.infer({engine.inputs[0].name: row})
+        finally:
+            engine.close()
+    # An engine may give tensors that are the same, such as constants, one name among theirs.
+    return {name: found[name] for name in names if name in found}

@@ -308,6 +308,12 @@ def _use_tensorrt(
     """
     from paddle.inference import PrecisionType
 
+    if source.suffix == ".json":
+        # Its tensors are named after memory addresses, so that no range can be kept on disk.
+        raise EngineError(
+            f"use_tensorrt needs a Paddle 2 program (inference.pdmodel), and {source} is of Paddle "
+            "3; export it with Paddle 2, or drop use_tensorrt"
+        )
     precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
     digest = hashlib.sha256()
     for path in (source, params):

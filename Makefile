@@ -37,9 +37,9 @@ format: $(VENV)/.dev
 
 # Each stamp installs a set of extras and stands for the smaller sets as well.
 $(VENV)/.cpu: EXTRAS := cpu
-$(VENV)/.test: EXTRAS := cpu,openvino,test
+$(VENV)/.test: EXTRAS := cpu,openvino,convert,test
 $(VENV)/.test: STANDS_FOR := .cpu
-$(VENV)/.dev: EXTRAS := cpu,openvino,dev
+$(VENV)/.dev: EXTRAS := cpu,openvino,convert,dev
 $(VENV)/.dev: STANDS_FOR := .cpu .test
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'

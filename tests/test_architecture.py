@@ -16,7 +16,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "_version"),
-    ("config", "images", "preprocess", "postprocess", "environment", "results", "compare"),
+    (
+        "config",
+        "images",
+        "preprocess",
+        "postprocess",
+        "environment",
+        "results",
+        "compare",
+        "paddle_params",
+        "sidecar",
+    ),
     ("bundle", "engines", "zoo"),
     ("convert", "export"),
     (
@@ -26,6 +36,7 @@ FLOORS = (
         "validate_report",
         "divergence",
         "explain",
+        "variants",
         "benchmark",
         "doctor",
     ),

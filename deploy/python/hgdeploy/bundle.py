@@ -12,6 +12,7 @@ import yaml
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
+from hgdeploy.sidecar import changed_source
 
 DESCRIPTION = "inference.yml"
 
@@ -36,11 +37,18 @@ class ModelBundle:
         """Return the first of the files `names` that the bundle has.
 
         Raises:
-            BundleError: it has none of them; the message lists what it has.
+            BundleError: it has none of them; the message lists what it has. Or the one it has was
+                made from a file that has changed since.
         """
         for name in names:
             path = self.root / name
             if path.is_file():
+                changed = changed_source(path)
+                if changed is not None:
+                    raise BundleError(
+                        f"{path} is stale: {changed.name} has changed since it was made; make it "
+                        "anew with hgdeploy convert or quantize, or delete it"
+                    )
                 return path
         models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")
         present = sorted(p.name for p in self.root.iterdir() if p.suffix in models)

@@ -24,6 +24,7 @@ from hgdeploy.errors import (
     HGDeployError,
     OutputError,
     ValidationError,
+    nearest,
 )
 
 _PROGRESS_SECONDS = 5.0
@@ -56,6 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict_cls(argv: Sequence[str] | None = None) -> int:
     """Run `predict_cls.py`, with PaddleClas's arguments; see `main`."""
     return _run(lambda out: _predict_cls(argv, out))
+
+
+def paddle2onnx(argv: Sequence[str] | None = None) -> int:
+    """Run `deploy/paddle2onnx/convert.py`, with paddle2onnx's arguments; see `main`."""
+    return _run(lambda out: _paddle2onnx(argv, out))
+
+
+def _paddle2onnx(argv: Sequence[str] | None, out: TextIO) -> int:
+    from hgdeploy.convert import command
+    from hgdeploy.validate import verify_conversion
+
+    parser = _Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(argv), out, verify_conversion, _warn)
 
 
 def _run(command: Callable[[TextIO], int]) -> int:
@@ -119,6 +134,8 @@ def _hgdeploy(argv: Sequence[str] | None, out: TextIO) -> int:
         _add_predict,
         _add_export,
         _add_models,
+        _add_convert,
+        _add_quantize,
         _add_validate,
         _add_explain,
         _add_doctor,
@@ -338,6 +355,84 @@ def _download(arguments: argparse.Namespace, out: TextIO) -> int:
 
     bundle = download_model(arguments.name, arguments.output, base_url=arguments.url, progress=True)
     out.write(f"{bundle}\n")
+    return EXIT_OK
+
+
+def _add_convert(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("convert", help="make the ONNX variant of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 7 to 21 (17)")
+    parser.add_argument("--batch", default="dynamic", help="dynamic (default) or a fixed number")
+    parser.add_argument("--dynamic-size", action="store_true", help="leave height and width open")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16 or bf16")
+    parser.add_argument("--images", help="real images that show where fp16 would overflow")
+    parser.add_argument("--check", default="on", help="on (default): compare with the source; off")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.convert import OnnxOptions
+    from hgdeploy.images import find_images
+    from hgdeploy.variants import ConvertRequest, converted
+
+    for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
+        value = getattr(arguments, flag)
+        if value not in allowed:
+            raise ConfigError(f"--{flag} {value!r}, {nearest(value, allowed)}")
+    if arguments.batch != "dynamic" and not arguments.batch.isdecimal():
+        raise ConfigError(f"--batch {arguments.batch!r}, expected dynamic or a number from 1")
+    request = ConvertRequest(
+        OnnxOptions(
+            opset=arguments.opset,
+            batch=None if arguments.batch == "dynamic" else int(arguments.batch),
+            dynamic_size=arguments.dynamic_size,
+        ),
+        arguments.precision,
+        find_images(arguments.images) if arguments.images else (),
+        arguments.check == "on",
+    )
+    out.write(f"{converted(open_bundle(arguments.bundle), request, _warn)}\n")
+    return EXIT_OK
+
+
+def _add_quantize(verbs: Verbs[_Parser]) -> None:
+    parser = verbs.add_parser("quantize", help="make the INT8 variant of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--calibration", required=True, help="real images: folder, glob or list")
+    parser.add_argument("--images", type=int, default=256, help="how many of them to use (256)")
+    parser.add_argument(
+        "--method", default="auto", help="auto (default), minmax, percentile or entropy"
+    )
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.99, help="top-1 share that must hold (0.99)"
+    )
+    parser.add_argument(
+        "--activations",
+        default="int8",
+        help="int8 (default: ONNX Runtime, OpenVINO, TensorRT), or uint8 (faster in ONNX Runtime)",
+    )
+    parser.set_defaults(run=_quantize)
+
+
+def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.convert.quantize import QuantizeOptions
+    from hgdeploy.images import find_images
+    from hgdeploy.variants import quantized
+
+    options = QuantizeOptions(
+        images=arguments.images,
+        method=arguments.method,
+        min_agreement=arguments.min_agreement,
+        activations=arguments.activations,
+    )
+    images = find_images(arguments.calibration)
+    report = quantized(open_bundle(arguments.bundle), images, options, progress=_say, warn=_warn)
+    for reason in report.skipped:
+        _warn(reason)
+    _say(f"chosen: {report.chosen}, on {report.held_out_images} held-out images")
+    out.write(f"{report.path}\n")
     return EXIT_OK
 
 

@@ -23,12 +23,12 @@ from hgdeploy.bundle import DESCRIPTION
 from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.preprocess import Op, ops_to_config
+from hgdeploy.sidecar import file_sha256
 from hgdeploy.zoo.download import (
     Progress,
     console_progress,
     download_file,
     fetch_registry_weights,
-    file_sha256,
     official_url,
     unpack_bundle,
 )

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from hgdeploy.convert.artifact import read_sidecar, write_artifact
+from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.convert.onnx import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
 from hgdeploy.convert.precision import bf16_from_onnx, fp16_from_onnx
 
 __all__ = ["OnnxOptions", "Verify", "bf16_from_onnx", "fp16_from_onnx", "onnx_from_paddle"]
-__all__ += ["onnx_notes", "read_sidecar", "write_artifact"]
+__all__ += ["onnx_notes", "write_artifact"]

@@ -17,7 +17,7 @@ from typing import Any
 from hgdeploy._version import __version__
 from hgdeploy.environment import installed_version
 from hgdeploy.errors import BundleError, OutputError
-from hgdeploy.zoo.download import file_sha256
+from hgdeploy.sidecar import file_sha256, sidecar_path
 
 
 def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]) -> Path:
@@ -28,7 +28,8 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         write: writes, and checks, the artifact at the path it is given: a file of the final name
             in an empty folder. Further files that it leaves there (external data) go along.
         facts: the sidecar's content, JSON-ready. It is read after `write` has returned, which may
-            still complete it; `sha256` of the artifact is added.
+            still complete it; `sha256` of the artifact is added, and of the further files as
+            `files`.
 
     Returns:
         `target`.
@@ -50,6 +51,9 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         if not aside.is_file() or not aside.stat().st_size:
             raise BundleError(f"{target} would be empty: the conversion gave no model")
         content = {**facts, "sha256": file_sha256(aside)}
+        others = sorted(path for path in folder.iterdir() if path != aside)
+        if others:
+            content["files"] = source_digests(others)
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         sidecar_path(aside).write_text(text, encoding="utf-8", newline="\n")
         _publish(folder, target)
@@ -58,20 +62,6 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return target
-
-
-def sidecar_path(artifact: Path) -> Path:
-    """Return where the sidecar of `artifact` lies: `NAME.meta.json` beside it."""
-    return artifact.with_name(f"{artifact.name}.meta.json")
-
-
-def read_sidecar(artifact: Path) -> dict[str, Any] | None:
-    """Return what an artifact's sidecar says; None where there is none that can be read."""
-    try:
-        facts = json.loads(sidecar_path(artifact).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
 
 
 def source_digests(paths: Iterable[Path]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.paddle_program import read_program_specs
 from hgdeploy.environment import cpu_flags, import_library, installed_version
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.paddle_params import read_params
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _TENSORRT_MIN_SUBGRAPH = 30
@@ -134,6 +135,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
                               f"and {params.name} in one folder")  # fmt: skip
     paddle = import_library("paddle", "cpu")
     index = _check_device(paddle, options)
+    read_params(params)  # Paddle computes with a truncated file, and wrongly
     specs = read_program_specs(source)
     config = _config(source, params, options, index)
     if options.paddle_tensorrt:

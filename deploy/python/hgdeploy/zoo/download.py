@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
+from hgdeploy.sidecar import file_sha256
 from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
 from hgdeploy.zoo.staging import staged_folder
 
@@ -96,15 +97,6 @@ def download_file(
             part.replace(destination)
             _source_file(part).unlink(missing_ok=True)
     return destination
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _attempts(url: str, part: Path, progress: Progress | None) -> None:

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`convert.py`: paddle2onnx's command line, served by HGDeploy's conversion."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.convert.onnx import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
+from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
+
+_PROGRAMS = ("inference.json", "inference.pdmodel")
+_WEIGHTS = "inference.pdiparams"
+_HARMLESS = ("False", "None", "{}", "")
+# Flags that paddle2onnx has or had: what HGDeploy does instead. The first ask for nothing that
+# would be missed, the others for a result that would be another one.
+_NO_EFFECT = {
+    "deploy_backend": "the ONNX file is the same for every backend",
+    "external_filename": "weights above 2 GB go into SAVE_FILE.data, others into the ONNX file",
+    "enable_dev_version": "paddle2onnx has only one version left",
+    "enable_verbose": "errors are told on one line",
+    "enable_optimization": "the graph is always folded, and the sidecar says how",
+    "optimize_tool": "the graph is folded with onnxslim, and nothing is installed at run time",
+}
+_REFUSED = {
+    "export_fp16_model": "paddle2onnx ignores it; use hgdeploy convert BUNDLE --precision fp16",
+    "input_shape_dict": "paddle2onnx dropped it; use hgdeploy convert BUNDLE --batch N",
+    "save_calibration_file": "use hgdeploy quantize BUNDLE --calibration FOLDER",
+    "custom_ops": "HGDeploy's engines have no custom operators",
+    "enable_dist_prim_all": "HGDeploy converts operators whole",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add paddle2onnx's flags, under its names and short names."""
+    parser.add_argument("--model_dir", "-m", type=Path, required=True, help="the model's folder")
+    parser.add_argument(
+        "--model_filename", "-mf", help="program in it (inference.json or inference.pdmodel)"
+    )
+    parser.add_argument(
+        "--params_filename", "-pf", help="parameters in it (the program's name, .pdiparams)"
+    )
+    parser.add_argument("--save_file", "-s", type=Path, required=True, help="the ONNX file")
+    parser.add_argument("--opset_version", "-ov", type=int, default=17, help="ONNX opset (17)")
+    parser.add_argument(
+        "--enable_auto_update_opset",
+        type=_true_or_false,
+        default=True,
+        help="True (default): raise the opset where the model needs it; False: fail then",
+    )
+    parser.add_argument(
+        "--enable_onnx_checker",
+        type=_true_or_false,
+        default=True,
+        help="True (default): also compare the result with Paddle; ONNX's rules are always checked",
+    )
+    for flag in (*_NO_EFFECT, *_REFUSED):
+        parser.add_argument(f"--{flag}", help=argparse.SUPPRESS)
+
+
+def run(
+    arguments: argparse.Namespace, out: TextIO, verify: Verify, warn: Callable[[str], None]
+) -> int:
+    """Convert as the flags say, and print the ONNX file's path.
+
+    Args:
+        arguments: what a parser with `add_arguments` gave.
+        out: takes the path.
+        verify: compares the two models; see `onnx_from_paddle`.
+        warn: takes one line for each flag without effect, and what the conversion has to say.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        ConfigError: a flag that cannot be served, or a wrong value.
+        HGDeployError: what `onnx_from_paddle` raises.
+    """
+    for flag, reason in _REFUSED.items():
+        value = getattr(arguments, flag)
+        if value is not None and value not in _HARMLESS:
+            raise ConfigError(f"--{flag} cannot be served: {reason}")
+    for flag, reason in _NO_EFFECT.items():
+        if getattr(arguments, flag) is not None:
+            warn(f"--{flag} has no effect: {reason}")
+    options = OnnxOptions(
+        opset=arguments.opset_version, exact_opset=not arguments.enable_auto_update_opset
+    )
+    check = verify if arguments.enable_onnx_checker else None
+    names = arguments.model_filename, arguments.params_filename
+    with _bundle(arguments.model_dir, *names) as bundle:
+        artifact = onnx_from_paddle(bundle, options, arguments.save_file, verify=check)
+    for note in onnx_notes(artifact):
+        warn(note)
+    out.write(f"{artifact}\n")
+    return EXIT_OK
+
+
+def _true_or_false(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text == "True"
+
+
+@contextlib.contextmanager
+def _bundle(folder: Path, model: str | None, params: str | None) -> Iterator[ModelBundle]:
+    """Open the model's folder; files of other names appear under a bundle's names meanwhile.
+
+    Raises:
+        BundleError: the folder or a file in it does not exist.
+    """
+    bundle = open_bundle(folder)
+    program = bundle.find([model] if model else _PROGRAMS)
+    weights = bundle.find([params or program.with_suffix(".pdiparams").name])
+    if program == bundle.find([*_PROGRAMS, program.name]) and weights == bundle.root / _WEIGHTS:
+        yield bundle
+        return
+    # Any other name than .json is Paddle 2's format: .pdmodel, or __model__ before it.
+    name = _PROGRAMS[0 if program.suffix == ".json" else 1]
+    with tempfile.TemporaryDirectory(prefix="hgdeploy-names-") as scratch:
+        root = Path(scratch)
+        names = {root / name: program, root / _WEIGHTS: weights}
+        for new, path in names.items():
+            _link(path, new)
+        try:
+            yield ModelBundle(root, bundle.model_name, bundle.preprocess, bundle.postprocess)
+        except HGDeployError as error:
+            text = str(error)
+            for new, path in names.items():
+                text = text.replace(str(new), str(path))
+            raise type(error)(text) from error
+
+
+def _link(path: Path, new: Path) -> None:
+    try:
+        new.symlink_to(path.resolve())
+    except (OSError, NotImplementedError):  # Windows lets only some users make links
+        try:
+            shutil.copyfile(path, new)
+        except OSError as error:
+            raise OutputError(f"cannot write {new}: {error.strerror or error}") from error

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models whose weights exceed 2 GB, which one protobuf message and so paddle2onnx cannot hold.
+
+paddle2onnx converts the program alone, in which the parameters' names stand for them; the weights
+go from the `.pdiparams` into a file beside the ONNX file, which ONNX calls external data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from hgdeploy.convert.graph import tensors_used
+from hgdeploy.environment import import_library
+from hgdeploy.errors import BundleError
+from hgdeploy.paddle_params import StoredTensor
+
+# Below protobuf's 2 GiB, with room for the graph and for what folding holds twice.
+LARGE_BYTES = 2_000_000_000
+UNFOLDED = "the weights exceed 2 GB and lie in another file, which onnxslim does not fold"
+_FLOAT32 = 5
+# Readers map the file into memory, by pages.
+_PAGE = 4096
+_CHUNK = 1 << 24
+
+
+def is_large(tensors: Sequence[StoredTensor]) -> bool:
+    """Tell whether weights need a file of their own."""
+    return sum(tensor.length for tensor in tensors) > LARGE_BYTES
+
+
+@dataclass(frozen=True)
+class LargeWeights:
+    """Weights on their way from Paddle's file to ONNX's.
+
+    Attributes:
+        params: the `.pdiparams` file.
+        tensors: what it holds.
+        file: name of the file for them, beside the ONNX file.
+    """
+
+    params: Path
+    tensors: Sequence[StoredTensor]
+    file: str
+
+    def attach(self, model: Any) -> None:
+        """Make the parameters that a converted program names its weights, in `file`.
+
+        Raises:
+            BundleError: the program names another number of parameters, or one is not fp32.
+        """
+        onnx = import_library("onnx", "convert")
+        known = {value.name for value in model.graph.input}
+        known = known.union(*(node.output for node in model.graph.node))
+        names = sorted(name for name in tensors_used(model.graph.node) - known if name)
+        if len(names) != len(self.tensors):
+            raise BundleError(
+                f"{self.params} holds {len(self.tensors)} parameters, and the program uses "
+                f"{len(names)}; check that both come from one export"
+            )
+        for name, tensor, place in zip(names, self.tensors, self._places(), strict=True):
+            if tensor.dtype != _FLOAT32:
+                raise BundleError(f"{self.params}: {name} is not float32; export it in fp32")
+            weight = model.graph.initializer.add(
+                name=name,
+                data_type=onnx.TensorProto.FLOAT,
+                dims=tensor.shape,
+                data_location=onnx.TensorProto.EXTERNAL,
+            )
+            told = {"location": self.file, "offset": place, "length": tensor.length}
+            for key, value in told.items():
+                weight.external_data.add(key=key, value=str(value))
+
+    def write(self, folder: Path) -> None:
+        """Write `file` into `folder`.
+
+        Raises:
+            BundleError: a weight is NaN.
+            OSError: the file cannot be written.
+        """
+        with self.params.open("rb") as source, (folder / self.file).open("wb") as target:
+            for tensor, place in zip(self.tensors, self._places(), strict=True):
+                source.seek(tensor.offset)
+                target.seek(place)
+                self._copy(source, target, tensor.length)
+
+    def _copy(self, source: BinaryIO, target: BinaryIO, length: int) -> None:
+        while length:
+            data = source.read(min(length, _CHUNK))
+            if np.isnan(np.frombuffer(data, "<f4")).any():
+                raise BundleError(f"{self.params} has weights that are NaN")
+            target.write(data)
+            length -= len(data)
+
+    def _places(self) -> list[int]:
+        """Where in `file` each tensor starts."""
+        places, end = [], 0
+        for tensor in self.tensors:
+            start = -(-end // _PAGE) * _PAGE
+            places.append(start)
+            end = start + tensor.length
+        return places

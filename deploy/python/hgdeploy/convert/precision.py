@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fp16 and bf16 variants of an fp32 ONNX model.
+
+A variant is fp32 at its input, its output and its softmax. Layers whose values fp16 cannot hold are
+found by running the fp32 model on images, and stay in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.artifact import (
+    converter_versions,
+    source_digests,
+    write_artifact,
+)
+from hgdeploy.convert.mixed import fp32_nodes, fp32_twin, to_16_bits
+from hgdeploy.convert.onnx import Verify, describe
+from hgdeploy.environment import import_library
+from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.sidecar import read_sidecar
+
+Batch = NDArray[np.float32]
+
+# fp16 ends at 65504; half of it leaves room for images that were not among those scanned.
+FP16_LIMIT = 65504 / 2
+_SEED, _RANDOM_IMAGES, _RANDOM_SIZE = 0, 4, 224
+_LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu")
+
+
+def fp16_from_onnx(
+    source: Path, target: Path, images: Iterable[Batch] | None, *, verify: Verify | None
+) -> Path:
+    """Write the fp16 variant of an fp32 ONNX model.
+
+    Args:
+        source: the fp32 model.
+        target: where the variant goes, such as `inference.fp16.onnx`.
+        images: preprocessed real images, float32 (N, C, H, W) each; what their values show stays
+            fp32 is listed in the sidecar's `fp32_layers`. None takes seeded random ones.
+        verify: compares the fp32 model with the variant before it appears; None does not.
+
+    Returns:
+        `target`.
+
+    Raises:
+        BundleError: the source is no fp32 classifier, or the variant overflows or differs.
+        EngineError: onnx or onnxruntime is missing.
+        OutputError: the file cannot be written.
+    """
+    return _convert(source, target, "fp16", images, verify)
+
+
+def bf16_from_onnx(
+    source: Path, target: Path, images: Iterable[Batch] | None, *, verify: Verify | None
+) -> Path:
+    """Write the bf16 variant of an fp32 ONNX model, for engines that run bf16 as the file says.
+
+    ONNX Runtime has no bf16 kernels on a CPU. So `verify` gets an fp32 twin of the variant, that
+    rounds every weight and every operator's result to bf16; the sidecar's verdict says so.
+
+    Args, returns and errors are those of `fp16_from_onnx`; bf16 has fp32's range, so no layer has
+    to stay behind.
+    """
+    return _convert(source, target, "bf16", images, verify)
+
+
+def _convert(
+    source: Path,
+    target: Path,
+    precision: str,
+    images: Iterable[Batch] | None,
+    verify: Verify | None,
+) -> Path:
+    model = _load(source)
+    batches = list(_batches(model, images))
+    overflows = _overflowing(model, batches) if precision == "fp16" else []
+    variant = to_16_bits(model, precision, overflows)
+    names = [node.name or node.output[0] for node in model.graph.node]
+    kept = sorted(fp32_nodes(model, overflows) - fp32_nodes(model, ()))
+    properties = {item.key: item.value for item in variant.metadata_props}
+    facts: dict[str, Any] = {
+        "source": source_digests((source,)),
+        "converter": converter_versions(*_LIBRARIES),
+        "precision": precision,
+        "opset": graphs.opset(variant),
+        "inputs": [describe(variant.graph.input[0])],
+        "outputs": [describe(variant.graph.output[0])],
+        "output_is_probabilities": graphs.output_kind(model) == "probabilities",
+        "fp32_layers": [names[i] for i in kept],
+        "scanned_images": {
+            "count": sum(len(batch) for batch in batches),
+            "origin": "random" if images is None else "given",
+        },
+        "verdict": None,
+    }
+    properties["hgdeploy.precision"] = precision
+    properties["hgdeploy.versions"] = json.dumps(facts["converter"], sort_keys=True)
+    import_library("onnx", "convert").helper.set_model_props(variant, properties)
+    graphs.check_model(variant, source)
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(variant.SerializeToString(deterministic=True))
+        twin = fp32_twin(variant, precision)
+        _check_finite(twin, batches, precision, source)
+        if verify is None:
+            return
+        if precision == "fp16":
+            facts["verdict"] = {**verify(source, aside), "compared": "the file itself"}
+            return
+        with tempfile.TemporaryDirectory(dir=aside.parent) as folder:
+            file = Path(folder) / "twin.onnx"
+            file.write_bytes(twin.SerializeToString(deterministic=True))
+            told = "an fp32 twin that rounds every weight and result to bf16"
+            facts["verdict"] = {**verify(source, file), "compared": told}
+
+    return write_artifact(target, write, facts)
+
+
+def _load(source: Path) -> Any:
+    """Read an fp32 classifier with the types of its inner tensors.
+
+    Raises:
+        BundleError: it is missing, unreadable, no classifier, or not fp32.
+    """
+    onnx = import_library("onnx", "convert")
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    try:
+        model = onnx.load(str(source), load_external_data=False)
+    # protobuf's DecodeError is no public class of onnx, and onnx adds others.
+    except Exception as error:
+        raise BundleError(f"{source} is no readable ONNX model: {one_line(error)}") from None
+    graphs.require_classifier(model, source)
+    sidecar = read_sidecar(source) or {}
+    quantized = any("QuantizeLinear" in node.op_type for node in model.graph.node)
+    if sidecar.get("precision", "fp32") != "fp32" or quantized:
+        raise BundleError(f"{source} is no fp32 model; start from inference.onnx")
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        raise BundleError(
+            f"{source} keeps its weights in another file, for it is above 2 GB; only fp32 is "
+            "available for such a model"
+        )
+    graphs.check_weights(model, source)
+    return graphs.infer_shapes(model, source)
+
+
+def _batches(model: Any, images: Iterable[Batch] | None) -> Iterator[Batch]:
+    """Cut images, or random ones, into batches that the model takes: of 1 unless it is fixed."""
+    batch, channels, *size = graphs.dims_of(model.graph.input[0])
+    if images is None:
+        shape = [s if isinstance(s, int) else _RANDOM_SIZE for s in size]
+        rng = np.random.default_rng(_SEED)
+        count = (_RANDOM_IMAGES, int(channels), *shape)
+        images = [rng.standard_normal(count, dtype=np.float32)]
+    rows = batch if isinstance(batch, int) else 1
+    for group in images:
+        for start in range(0, len(group), rows):
+            part = group[start : start + rows]
+            missing = rows - len(part)
+            yield np.concatenate([part, *[part[-1:]] * missing]) if missing else part
+
+
+def _overflowing(model: Any, batches: Sequence[Batch]) -> list[str]:
+    """Return the float tensors, weights included, that come near the end of fp16's range."""
+    onnx = import_library("onnx", "convert")
+    probe = type(model)()
+    probe.CopyFrom(model)
+    known = {value.name for value in model.graph.output}
+    inner = [
+        value
+        for value in model.graph.value_info
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in known
+    ]
+    probe.graph.output.extend(inner)
+    names = [value.name for value in probe.graph.output]
+    largest = dict.fromkeys(names, 0.0)
+    for arrays in _run(probe, batches, names):
+        for name, array in zip(names, arrays, strict=True):
+            largest[name] = max(largest[name], _largest(array))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            largest[tensor.name] = _largest(onnx.numpy_helper.to_array(tensor))
+    return [name for name, value in largest.items() if value > FP16_LIMIT]
+
+
+def _largest(array: NDArray[Any]) -> float:
+    """Largest magnitude; infinity where there is NaN."""
+    value = float(np.abs(array).max(initial=0.0))
+    return value if np.isfinite(value) else float("inf")
+
+
+def _run(model: Any, batches: Sequence[Batch], names: Sequence[str]) -> Iterator[list[Any]]:
+    """Run a model as it stands, without any optimisation, on each batch."""
+    ort = import_library("onnxruntime", "convert")
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+        for batch in batches:
+            yield session.run(names, {model.graph.input[0].name: batch})
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise EngineError(f"ONNX Runtime cannot run the model: {one_line(error)}") from None
+
+
+def _check_finite(twin: Any, batches: Sequence[Batch], precision: str, source: Path) -> None:
+    for (array,) in _run(twin, batches, [twin.graph.output[0].name]):
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"{source} in {precision} gives NaN or infinity on {len(batches)} batches of "
+                "images; use bf16 or fp32"
+            )

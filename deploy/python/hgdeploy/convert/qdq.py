@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QDQ pairs in an ONNX graph, by ONNX Runtime's quantizer, where all engines can use them.
+
+Pairs of QuantizeLinear and DequantizeLinear stand where an operator that runs in int8 reads, and
+nowhere else: after an activation rather than before it, so that an engine fuses convolution and
+activation, and never before a layer that stays in fp32 (between two pairs, ONNX Runtime would
+quantize that layer's weights by itself, per tensor). What follows the last layer stays in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.convert import graph as graphs
+from hgdeploy.environment import import_library
+from hgdeploy.errors import BundleError, one_line
+
+Ranges = Mapping[str, tuple[float, float]]
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
+
+
+def load_folded(source: Path) -> Any:
+    """Read a folded fp32 classifier, every node with a name.
+
+    Raises:
+        BundleError: it is something else.
+    """
+    onnx = import_library("onnx", "convert")
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    try:
+        model = onnx.load(str(source))
+    # protobuf's DecodeError is no public class of onnx, and onnx adds others.
+    except Exception as error:
+        raise BundleError(f"{source} is no readable ONNX model: {one_line(error)}") from None
+    graphs.require_classifier(model, source)
+    graphs.check_weights(model, source)
+    kinds = [node.op_type for node in model.graph.node]
+    if any("QuantizeLinear" in kind for kind in kinds):
+        raise BundleError(f"{source} is quantized already; start from inference.onnx")
+    if model.graph.input[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise BundleError(f"{source} does not take fp32; start from inference.onnx")
+    if kinds.count("BatchNormalization"):
+        raise BundleError(
+            f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "
+            "folded into their convolutions; convert the bundle anew with hgdeploy convert"
+        )
+    if graphs.opset(model) < 13:
+        raise BundleError(
+            f"{source} has opset {graphs.opset(model)}, and int8 weights per channel need 13; "
+            "convert the bundle anew with opset 17"
+        )
+    if not any(kind in _WEIGHTED for kind in kinds):
+        raise BundleError(f"{source} has no layer to quantize ({', '.join(_WEIGHTED)})")
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return graphs.infer_shapes(model, source)
+
+
+def node_names(model: Any) -> list[str]:
+    """Return the names of all quantizable nodes, in order."""
+    return [node.name for node in _quantizable(model)]
+
+
+def layer_names(model: Any) -> list[str]:
+    """Return the names of the quantizable nodes that have weights, in order."""
+    return [node.name for node in _quantizable(model) if node.op_type in _WEIGHTED]
+
+
+def activations(model: Any) -> list[str]:
+    """Return the names of the tensors that may get a pair: those that depend on the image."""
+    constant = {tensor.name for tensor in model.graph.initializer}
+    constant.update(n.output[0] for n in model.graph.node if n.op_type == "Constant")
+    nodes = _quantizable(model)
+    read = {name for node in nodes for name in node.input if name}
+    products = {node.output[0] for node in nodes if node.op_type == "MatMul"}
+    return sorted((read | products) - constant)
+
+
+def quantized(model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool) -> Any:
+    """Return a copy of a model in which some nodes read QDQ pairs.
+
+    Args:
+        model: an fp32 model from `load_folded`.
+        ranges: least and greatest value of each tensor in `activations(model)`.
+        nodes: names of the nodes, among `node_names(model)`.
+        symmetric: int8 activations with zero point 0 and fp32 biases, which is all that TensorRT
+            reads; else uint8 activations and int32 biases, for which CPUs have kernels.
+    """
+    library = import_library("onnxruntime.quantization", "cpu")
+    wanted = set(nodes)
+    copy = type(model)()
+    copy.CopyFrom(model)
+    limits = {name: tuple(np.float32(v) for v in pair) for name, pair in ranges.items()}
+    int8, uint8 = library.QuantType.QInt8, library.QuantType.QUInt8
+    quantizer = library.QDQQuantizer(
+        copy,
+        True,  # weights per channel
+        False,  # in all their 8 bits
+        int8,
+        int8 if symmetric else uint8,
+        library.TensorsData(library.CalibrationMethod.MinMax, limits),
+        sorted(wanted),
+        [],
+        list(_QUANTIZED),
+        {
+            "ActivationSymmetric": symmetric,
+            "QuantizeBias": not symmetric,
+            # A matrix product has a fast kernel on a CPU only with a pair after it too.
+            "OpTypesToExcludeOutputQuantization": [
+                kind for kind in _QUANTIZED if symmetric or kind != "MatMul"
+            ],
+            # Pooling too, else no pair follows the convolution before it and it runs in fp32.
+            "ForceQuantizeNoInputCheck": True,
+        },
+    )
+    quantizer.quantize_model()
+    _detach(quantizer.model.model, wanted)
+    quantizer.model.topological_sort()
+    return quantizer.model.model
+
+
+def _detach(model: Any, quantized_nodes: Collection[str]) -> None:
+    """Let the layers that stay in fp32 read the tensor before a pair that another node needs."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type not in _WEIGHTED or node.name in quantized_nodes:
+            continue
+        for index, name in enumerate(node.input):
+            maker = makers.get(name)
+            if maker is not None and maker.op_type == "DequantizeLinear":
+                node.input[index] = makers[maker.input[0]].input[0]
+
+
+def session_of(model: Any, source: Path, outputs: Sequence[str] = ()) -> Any:
+    """Load a model in ONNX Runtime; `outputs` are inner tensors to give instead of its own."""
+    onnxruntime = import_library("onnxruntime", "cpu")
+    if outputs:
+        onnx = import_library("onnx", "convert")
+        copy = type(model)()
+        copy.CopyFrom(model)
+        del copy.graph.output[:]
+        for name in outputs:
+            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+            copy.graph.output.append(value)
+        model = copy
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its notes about nodes it cannot fuse are no user's concern
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    # ONNX Runtime has a class for every status code.
+    except Exception as error:
+        raise BundleError(f"{source} does not load in ONNX Runtime: {one_line(error)}") from error
+
+
+def run(session: Any, x: NDArray[Any], source: Path) -> list[NDArray[Any]]:
+    """Run a session on one preprocessed image (1, C, H, W); returns all its outputs."""
+    name = session.get_inputs()[0].name
+    try:
+        values: list[NDArray[Any]] = session.run(None, {name: x})
+    except Exception as error:
+        raise BundleError(
+            f"{source} does not take one preprocessed image of {x.dtype} {x.shape}: "
+            f"{one_line(error)}"
+        ) from error
+    return values
+
+
+def _quantizable(model: Any) -> list[Any]:
+    """Nodes that int8 may run: all kinds that gain from it, up to the last layer with weights."""
+    nodes = list(model.graph.node)
+    last = max(index for index, node in enumerate(nodes) if node.op_type in _WEIGHTED)
+    return [node for node in nodes[: last + 1] if node.op_type in _QUANTIZED]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sidecars: what an artifact was made from, and whether that still lies beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex SHA-256 digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sidecar_path(artifact: Path) -> Path:
+    """Return where the sidecar of `artifact` lies: `NAME.meta.json` beside it."""
+    return artifact.with_name(f"{artifact.name}.meta.json")
+
+
+def read_sidecar(artifact: Path) -> dict[str, Any] | None:
+    """Return what an artifact's sidecar says; None where there is none that can be read."""
+    try:
+        facts = json.loads(sidecar_path(artifact).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def changed_source(artifact: Path) -> Path | None:
+    """Return a file that an artifact was made from and that has changed since; None if all is well.
+
+    A source that is not there any more is no change, nor is an artifact without a sidecar: a model
+    may be deployed alone. Sources that are artifacts themselves are followed to their own.
+    """
+    source = (read_sidecar(artifact) or {}).get("source")
+    for name, digest in source.items() if isinstance(source, dict) else ():
+        path = artifact.with_name(name)
+        if not path.is_file():
+            continue
+        if file_sha256(path) != digest:
+            return path
+        older = changed_source(path)
+        if older is not None:
+            return older
+    return None

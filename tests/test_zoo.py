@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from golden_fill import golden_fill
 from hgdeploy import zoo
 from hgdeploy.errors import ConfigError
 from hgdeploy.preprocess import CropImage, NormalizeImage, Preprocessor, ResizeImage
@@ -66,24 +66,10 @@ LITE_REPEATS = {
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
 
 
-def recipe(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The fill of the golden logits: each parameter from its own name."""
-    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    last = name.rpartition(".")[2]
-    if last == "_variance" or (last == "weight" and len(shape) == 1):
-        values = rng.uniform(0.5, 1.5, shape)
-    elif last in ("_mean", "bias"):
-        values = 0.1 * rng.standard_normal(shape)
-    else:
-        fan = math.prod(shape[1:]) if len(shape) == 4 else shape[0]
-        values = rng.standard_normal(shape) * np.sqrt(1 / fan)
-    return values.astype(np.float32)
-
-
 def filled(name: str) -> Any:
     layer = zoo.build(name)
     state = {key: tuple(tensor.shape) for key, tensor in layer.state_dict().items()}
-    load_into(layer, {key: recipe(key, shape) for key, shape in state.items()}, "recipe")
+    load_into(layer, {key: golden_fill(key, shape) for key, shape in state.items()}, "recipe")
     return layer
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 
 from conftest import REPO, hgdeploy, require_engine
-
 from hgdeploy.environment import installed_version
 
 DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]

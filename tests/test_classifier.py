@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from conftest import IMAGES, MINI
+from conftest import IMAGES, MINI, require_engine
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
@@ -36,6 +36,7 @@ def expected() -> dict[str, np.ndarray]:
 
 
 def assert_right(predictions, names, expected):
+    predictions = list(predictions)
     assert [prediction.path for prediction in predictions] == names
     for prediction in predictions:
         row = expected[prediction.path]
@@ -263,6 +264,31 @@ def test_an_output_that_is_not_finite_is_a_failure(mini, value):
     with constant_classifier(mini, [[0.5, value]], "n", batch_size=2) as classifier:
         predictions = list(classifier.predict(PHOTOS))
     assert all("not finite" in p.error for p in predictions)
+
+
+def test_an_onnx_model_from_elsewhere_runs_under_its_own_names(mini, expected):
+    model = onnx.load(mini / "inference.onnx")
+    renamed = {"x": "images.1", "probabilities": "out:0"}
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.name = renamed[value.name]
+    onnx.save(model, mini / "inference.onnx")
+    for name in ("onnxruntime", "openvino"):
+        require_engine(name)
+        with Classifier(mini, name, batch_size=2) as classifier:
+            assert_right(classifier.predict(IMAGES), [photo.name for photo in PHOTOS], expected)
+
+
+def test_a_model_of_two_inputs_is_refused(mini):
+    model = onnx.load(mini / "inference.onnx")
+    model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1]))
+    model.graph.output.append(helper.make_tensor_value_info("same", TensorProto.FLOAT, [1]))
+    model.graph.node.append(helper.make_node("Identity", ["scale"], ["same"]))
+    onnx.save(model, mini / "inference.onnx")
+    with pytest.raises(BundleError, match=r"expected one NCHW input, got x .*, scale"):
+        Classifier(mini, "onnxruntime")
 
 
 def test_an_image_size_left_open_is_served_batch_by_batch(mini):

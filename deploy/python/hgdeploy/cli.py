@@ -155,7 +155,9 @@ def _add_predict(verbs: Verbs[_Parser]) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list"
     )
-    parser.add_argument("--engine", default="paddle", help="paddle (default) or onnxruntime")
+    parser.add_argument(
+        "--engine", default="paddle", help="paddle (default), onnxruntime or openvino"
+    )
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
     parser.add_argument("--batch-size", type=int, default=1, help="images an inference takes (1)")

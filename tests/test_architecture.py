@@ -40,7 +40,7 @@ FLOORS = (
         "benchmark",
         "doctor",
     ),
-    ("cli", "hgdeploy"),
+    ("commands", "cli", "hgdeploy"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make variants of a bundle: `hgdeploy convert`, `quantize`, and paddle2onnx's command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.commands.common import Parser, Verbs, say, warn
+from hgdeploy.errors import EXIT_OK, ConfigError, nearest
+
+
+def add_convert(verbs: Verbs) -> None:
+    """Add `hgdeploy convert`."""
+    parser = verbs.add_parser("convert", help="make the ONNX variant of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 7 to 21 (17)")
+    parser.add_argument("--batch", default="dynamic", help="dynamic (default) or a fixed number")
+    parser.add_argument("--dynamic-size", action="store_true", help="leave height and width open")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16 or bf16")
+    parser.add_argument("--images", help="real images that show where fp16 would overflow")
+    parser.add_argument("--check", default="on", help="on (default): compare with the source; off")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.convert import OnnxOptions
+    from hgdeploy.images import find_images
+    from hgdeploy.variants import ConvertRequest, converted
+
+    for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
+        value = getattr(arguments, flag)
+        if value not in allowed:
+            raise ConfigError(f"--{flag} {value!r}, {nearest(value, allowed)}")
+    if arguments.batch != "dynamic" and not arguments.batch.isdecimal():
+        raise ConfigError(f"--batch {arguments.batch!r}, expected dynamic or a number from 1")
+    request = ConvertRequest(
+        OnnxOptions(
+            opset=arguments.opset,
+            batch=None if arguments.batch == "dynamic" else int(arguments.batch),
+            dynamic_size=arguments.dynamic_size,
+        ),
+        arguments.precision,
+        find_images(arguments.images) if arguments.images else (),
+        arguments.check == "on",
+    )
+    out.write(f"{converted(open_bundle(arguments.bundle), request, warn)}\n")
+    return EXIT_OK
+
+
+def add_quantize(verbs: Verbs) -> None:
+    """Add `hgdeploy quantize`."""
+    parser = verbs.add_parser("quantize", help="make the INT8 variant of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--calibration", required=True, help="real images: folder, glob or list")
+    parser.add_argument("--images", type=int, default=256, help="how many of them to use (256)")
+    parser.add_argument(
+        "--method", default="auto", help="auto (default), minmax, percentile or entropy"
+    )
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.99, help="top-1 share that must hold (0.99)"
+    )
+    parser.add_argument(
+        "--activations",
+        default="int8",
+        help="int8 (default: ONNX Runtime, OpenVINO, TensorRT), or uint8 (faster in ONNX Runtime)",
+    )
+    parser.set_defaults(run=_quantize)
+
+
+def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.convert.quantize import QuantizeOptions
+    from hgdeploy.images import find_images
+    from hgdeploy.variants import quantized
+
+    options = QuantizeOptions(
+        images=arguments.images,
+        method=arguments.method,
+        min_agreement=arguments.min_agreement,
+        activations=arguments.activations,
+    )
+    images = find_images(arguments.calibration)
+    report = quantized(open_bundle(arguments.bundle), images, options, progress=say, warn=warn)
+    for reason in report.skipped:
+        warn(reason)
+    say(f"chosen: {report.chosen}, on {report.held_out_images} held-out images")
+    out.write(f"{report.path}\n")
+    return EXIT_OK
+
+
+def run_paddle2onnx(argv: Sequence[str] | None, out: TextIO) -> int:
+    """Run `convert.py` with paddle2onnx's arguments and return the exit code."""
+    from hgdeploy.convert import command
+    from hgdeploy.validate import verify_conversion
+
+    parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(argv), out, verify_conversion, warn)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare runs: `hgdeploy validate` and `explain`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.commands.common import Verbs, progress, warn
+from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
+
+
+def add_validate(verbs: Verbs) -> None:
+    """Add `hgdeploy validate`."""
+    parser = verbs.add_parser("validate", help="compare engines and precisions on the same inputs")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument(
+        "--engines",
+        default="paddle,onnxruntime",
+        help="comma-separated ENGINE[:PRECISION]; the first is the reference",
+    )
+    parser.add_argument("--precision", default="fp32", help="of the engines after the first (fp32)")
+    parser.add_argument("--images", help="folder, glob or list of real images")
+    parser.add_argument("--labels", type=Path, help="'PATH LABEL' list, or the folder of --images")
+    parser.add_argument("--random", type=int, default=16, help="random inputs besides (16)")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows an inference takes (8)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
+    parser.add_argument("--report", type=Path, help="write a .json, .md or .html report")
+    parser.add_argument(
+        "--bisect", action="store_true", help="name the first layer where a failed pair parts"
+    )
+    parser.set_defaults(run=_validate)
+
+
+def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.divergence import bisect_failures
+    from hgdeploy.images import find_images
+    from hgdeploy.validate import ValidateOptions, parse_runs, read_image_labels, validate
+    from hgdeploy.validate_report import as_markdown, check_report_path, write_report
+
+    runs = parse_runs(arguments.engines, arguments.precision)
+    if arguments.report is not None:
+        check_report_path(arguments.report)
+    bundle = open_bundle(arguments.bundle)
+    labels = None
+    if arguments.labels is not None:
+        if arguments.images is None:
+            raise ConfigError("--labels needs --images, the folder its paths count from")
+        names = bundle.postprocess.output.labels if bundle.postprocess is not None else None
+        images, labels = read_image_labels(arguments.labels, Path(arguments.images), names)
+    else:
+        images = tuple(find_images(arguments.images)) if arguments.images else ()
+    options = ValidateOptions(
+        runs,
+        images,
+        labels,
+        random_rows=arguments.random,
+        batch_size=arguments.batch_size,
+        threads=arguments.threads,
+    )
+    report = validate(bundle, options, progress())
+    for name, reason in report.failed:
+        warn(f"{name}: {reason}")
+    if arguments.report is not None:
+        write_report(report, arguments.report)
+    out.write(as_markdown(report))
+    if arguments.bisect:
+        for line in bisect_failures(bundle, options, report):
+            out.write(f"{line}\n")
+    if not report.passed:
+        missed = [p for p in report.pairs if p.misses]
+        first = missed[0]
+        raise ValidationError(
+            f"{len(missed)} of {len(report.pairs)} comparisons are out of tolerance; "
+            f"{first.reference} / {first.candidate} on {first.inputs}: {'; '.join(first.misses)}"
+        )
+    return EXIT_OK
+
+
+def add_explain(verbs: Verbs) -> None:
+    """Add `hgdeploy explain`."""
+    parser = verbs.add_parser("explain", help="tell which stage makes two runs differ on an image")
+    parser.add_argument("image", type=Path, help="an image file")
+    for side in ("a", "b"):
+        parser.add_argument(
+            side, metavar=side.upper(), help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION]]"
+        )
+    parser.set_defaults(run=_explain)
+
+
+def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.explain import explain, parse_side
+
+    sides = parse_side(arguments.a), parse_side(arguments.b)
+    out.write(explain(arguments.image, *sides).text())
+    return EXIT_OK

@@ -39,7 +39,7 @@ format: $(VENV)/.dev
 $(VENV)/.cpu: EXTRAS := cpu
 $(VENV)/.test: EXTRAS := cpu,openvino,convert,test
 $(VENV)/.test: STANDS_FOR := .cpu
-$(VENV)/.dev: EXTRAS := cpu,openvino,convert,dev
+$(VENV)/.dev: EXTRAS := cpu,openvino,convert,test,dev
 $(VENV)/.dev: STANDS_FOR := .cpu .test
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'

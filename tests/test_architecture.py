@@ -26,6 +26,7 @@ FLOORS = (
         "compare",
         "paddle_params",
         "sidecar",
+        "text_table",
     ),
     ("bundle", "engines", "zoo"),
     ("convert", "export"),
@@ -49,6 +50,7 @@ HEAVY = {
     "openvino": ("engines/openvino.py",),
     "onnx": ("convert/", "engines/onnx_taps.py"),
     "cv2": ("images.py", "preprocess.py"),
+    "matplotlib": ("benchmark/plot.py",),
     "pyarrow": ("results.py",),
 }
 

@@ -296,6 +296,14 @@ def test_models_lists_every_model_with_its_figures():
         assert figure in line
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("benchmark", "--help"), ("--version",)])
+def test_help_goes_to_stdout(arguments):
+    result = hgdeploy(*arguments)
+    assert result.returncode == 0
+    assert result.stdout
+    assert result.stderr == ""
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("predict", "--help"), ("models",)])
 def test_looking_around_loads_no_heavy_library(arguments):
     code = (

@@ -51,7 +51,11 @@ class ModelBundle:
                     )
                 return path
         models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")
-        present = sorted(p.name for p in self.root.iterdir() if p.suffix in models)
+        present = sorted(
+            path.name
+            for path in self.root.iterdir()
+            if path.suffix in models and not path.name.endswith(".meta.json")
+        )
         raise BundleError(
             f"{self.root} has no {' or '.join(names)}; "
             + (f"it has {', '.join(present)}" if present else "there are no model files in it")

@@ -8,17 +8,19 @@ stderr.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from hgdeploy._version import __version__
-from hgdeploy.commands.common import Parser, say
-from hgdeploy.commands.convert import add_convert, add_quantize, run_paddle2onnx
+from hgdeploy.commands.benchmark import add_benchmark, add_recommend
+from hgdeploy.commands.common import Command, Parser, say
+from hgdeploy.commands.convert import add_convert, add_quantize, paddle2onnx_command
 from hgdeploy.commands.doctor import add_doctor
 from hgdeploy.commands.models import add_export, add_models
-from hgdeploy.commands.predict import add_predict, run_predict_cls
+from hgdeploy.commands.predict import add_predict, predict_cls_command
 from hgdeploy.commands.validate import add_explain, add_validate
 from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, HGDeployError
 
@@ -30,6 +32,8 @@ _VERBS = (
     add_quantize,
     add_validate,
     add_explain,
+    add_benchmark,
+    add_recommend,
     add_doctor,
 )
 
@@ -43,22 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `hgdeploy.errors`.
     """
-    return _run(lambda out: _hgdeploy(argv, out))
+    return _run(lambda: _hgdeploy(argv))
 
 
 def predict_cls(argv: Sequence[str] | None = None) -> int:
     """Run `predict_cls.py`, with PaddleClas's arguments; see `main`."""
-    return _run(lambda out: run_predict_cls(argv, out))
+    return _run(lambda: predict_cls_command(argv))
 
 
 def paddle2onnx(argv: Sequence[str] | None = None) -> int:
     """Run `deploy/paddle2onnx/convert.py`, with paddle2onnx's arguments; see `main`."""
-    return _run(lambda out: run_paddle2onnx(argv, out))
+    return _run(lambda: paddle2onnx_command(argv))
 
 
-def _run(command: Callable[[TextIO], int]) -> int:
-    """Run a command with stdout to itself; turn errors into one line and an exit code."""
+def _run(parse: Callable[[], Command]) -> int:
+    """Parse, then run with stdout to itself; turn errors into one line and an exit code."""
     try:
+        command = parse()  # first, so that --help goes where it belongs
         with _own_stdout() as out:
             return command(out)
     except HGDeployError as error:
@@ -99,12 +104,11 @@ def _own_stdout() -> Iterator[TextIO]:
         os.close(saved)
 
 
-def _hgdeploy(argv: Sequence[str] | None, out: TextIO) -> int:
+def _hgdeploy(argv: Sequence[str] | None) -> Command:
     parser = Parser(prog="hgdeploy", description="Deploy a PaddleClas-style classifier.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for add in _VERBS:
         add(verbs)
     arguments = parser.parse_args(argv)
-    code: int = arguments.run(arguments, out)
-    return code
+    return functools.partial(arguments.run, arguments)

@@ -44,6 +44,53 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
+def memory_mb() -> int | None:
+    """Return the machine's memory in MiB; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def cpu_governor() -> str | None:
+    """Return what sets the CPU's clock, such as `performance`; None where it cannot be read."""
+    return _read_cpufreq("scaling_governor")
+
+
+def cpu_mhz() -> float | None:
+    """Return the first CPU's clock as it is now; None where it cannot be read."""
+    khz = _read_cpufreq("scaling_cur_freq")
+    return int(khz) / 1000 if khz is not None and khz.isdecimal() else None
+
+
+def _read_cpufreq(name: str) -> str | None:
+    cpu = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    try:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/{name}")
+        return path.read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def peak_memory_mb() -> float | None:
+    """Return the most memory this process has had in use, in MiB; None where it is not told.
+
+    Linux's `ru_maxrss` starts at what the parent had in use when it made this process, so the
+    system's own account of the process is read where there is one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        lines = (line.split() for line in status.splitlines())
+        return next((int(words[1]) / 1024 for words in lines if words[0] == "VmHWM:"), None)
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS tells bytes
+
+
 def installed_version(*distributions: str) -> str | None:
     """Return the version of the first of `distributions` that is installed, else None."""
     for name in distributions:
@@ -80,15 +127,38 @@ def nvidia_gpus() -> tuple[int, str]:
     Returns:
         The count, and the reason why it is zero (empty where it is not).
     """
+    driver = _nvidia_driver()
+    if driver is None:
+        return 0, "no NVIDIA driver is installed"
+    status, count = driver.cuInit(0), ctypes.c_int(0)
+    if status == 0:
+        status = driver.cuDeviceGetCount(ctypes.byref(count))
+    if status != 0:
+        return 0, f"the NVIDIA driver answers with error {status}"
+    return count.value, "" if count.value else "the NVIDIA driver shows no device"
+
+
+def nvidia_gpu_names() -> tuple[str, ...]:
+    """Return each NVIDIA GPU's name with the CUDA version that the driver serves."""
+    driver = _nvidia_driver()
+    if driver is None:
+        return ()
+    version = ctypes.c_int(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    names = []
+    for index in range(nvidia_gpus()[0]):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(f"{name.value.decode(errors='replace')} (driver for CUDA {cuda})")
+    return tuple(names)
+
+
+def _nvidia_driver() -> ctypes.CDLL | None:
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
-            driver = ctypes.CDLL(name)
+            return ctypes.CDLL(name)
         except OSError:
             continue
-        status, count = driver.cuInit(0), ctypes.c_int(0)
-        if status == 0:
-            status = driver.cuDeviceGetCount(ctypes.byref(count))
-        if status != 0:
-            return 0, f"the NVIDIA driver answers with error {status}"
-        return count.value, "" if count.value else "the NVIDIA driver shows no device"
-    return 0, "no NVIDIA driver is installed"
+    return None

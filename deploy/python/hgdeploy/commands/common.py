@@ -7,9 +7,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TextIO, TypeAlias
 
 from hgdeploy.errors import ConfigError
+
+# What a parsed command line does: it takes stdout and returns the exit code.
+Command: TypeAlias = Callable[[TextIO], int]
 
 _PROGRESS_SECONDS = 5.0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.commands.common import Parser, Verbs, say, warn
+from hgdeploy.commands.common import Command, Parser, Verbs, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, nearest
 
 
@@ -92,11 +92,12 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     return EXIT_OK
 
 
-def run_paddle2onnx(argv: Sequence[str] | None, out: TextIO) -> int:
-    """Run `convert.py` with paddle2onnx's arguments and return the exit code."""
+def paddle2onnx_command(argv: Sequence[str] | None) -> Command:
+    """Parse the command line of `deploy/paddle2onnx/convert.py`, which is paddle2onnx's."""
     from hgdeploy.convert import command
     from hgdeploy.validate import verify_conversion
 
     parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
     command.add_arguments(parser)
-    return command.run(parser.parse_args(argv), out, verify_conversion, warn)
+    arguments = parser.parse_args(argv)
+    return lambda out: command.run(arguments, out, verify_conversion, warn)

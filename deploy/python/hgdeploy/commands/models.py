@@ -27,6 +27,7 @@ def add_models(verbs: Verbs) -> None:
 
 def _models(_: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy import zoo
+    from hgdeploy.text_table import aligned
 
     def shown(value: object) -> str:
         return "-" if value is None else str(value)
@@ -39,10 +40,7 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
         package = f"package {info.package.name}=={info.package.version}" if info.package else None
         sources = (info.inference_url or package, info.weights_url or package)
         rows.append((name, *map(shown, figures), info.describe_preprocess(), *map(shown, sources)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        out.write("  ".join(cells).rstrip() + "\n")
+    out.write(aligned(rows))
     return EXIT_OK
 
 

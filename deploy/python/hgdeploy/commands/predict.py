@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.commands.common import Parser, Verbs, say, warn
+from hgdeploy.commands.common import Command, Parser, Verbs, say, warn
 from hgdeploy.errors import EXIT_INTERRUPTED, OutputError
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     return _classify(arguments.inputs, open_results, load, lambda _: None)
 
 
-def run_predict_cls(argv: Sequence[str] | None, out: TextIO) -> int:
-    """Run `predict_cls.py` with PaddleClas's arguments and return the exit code."""
+def predict_cls_command(argv: Sequence[str] | None) -> Command:
+    """Parse the command line of `predict_cls.py`, which is PaddleClas's."""
     parser = Parser(
         prog="predict_cls.py", description="Classify images, with PaddleClas's arguments."
     )
@@ -75,7 +76,10 @@ def run_predict_cls(argv: Sequence[str] | None, out: TextIO) -> int:
         "-o", "--override", action="append", default=[], metavar="Section.key=value"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="print what will be done")
-    arguments = parser.parse_args(argv)
+    return functools.partial(_predict_cls, parser.parse_args(argv))
+
+
+def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classifier import Classifier, ClassifierSettings
     from hgdeploy.config import load_config
     from hgdeploy.results import LineWriter

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process in which one case runs: `python -m hgdeploy.benchmark.child`.
+
+It answers one JSON line with one JSON line: `{"do": "make" | "load" | "measure", ...}` with what
+that asks for, or `{"error": REASON}`. It waits for the next request asleep, and ends when there is
+none any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hgdeploy import environment
+from hgdeploy.benchmark.case import Case
+from hgdeploy.benchmark.measure import (
+    Step,
+    Timed,
+    measure,
+    overhead_us,
+    prepare_to_measure,
+    settle,
+)
+from hgdeploy.bundle import open_bundle
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines import Engine, engine_module, load_engine
+from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line
+
+_SEED = 0
+
+
+@dataclass
+class _Loaded:
+    """A case that is ready to run, and how many seconds that took."""
+
+    engine: Engine
+    step: Step
+    seconds: float
+
+
+class Child:
+    """Answers requests about one case."""
+
+    def __init__(self) -> None:
+        self._loaded: _Loaded | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a request asks for."""
+        handlers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "make": _make,
+            "load": self._load,
+            "measure": self._measure,
+        }
+        return handlers[request["do"]](request)
+
+    def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Load the case and run it once; `case`, `bundle` and `image` are given."""
+        case = Case(**request["case"])
+        root = Path(request["bundle"])
+        if case.scope == "pipeline":
+            loaded = _load_pipeline(case, root, Path(request["image"]))
+        else:
+            loaded = _load_engine(case, root)
+        start = time.perf_counter()
+        result = loaded.step()
+        first = time.perf_counter() - start
+        _check(result)
+        self._loaded = loaded
+        return {
+            "runtime": dataclasses.asdict(loaded.engine.runtime),
+            "load_ms": round(loaded.seconds * 1000, 3),
+            "first_ms": round(first * 1000, 5),
+            "overhead_us": overhead_us(),
+        }
+
+    def _measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Warm up, then measure: `warmup` and `measure` are (seconds, iterations) each."""
+        if self._loaded is None:
+            raise EngineError("nothing is loaded")
+        step, engine = self._loaded.step, self._loaded.engine
+        prepare_to_measure()
+        seconds, iterations = request["warmup"]
+        measure(step, seconds, iterations)
+        before = environment.cpu_mhz()
+        seconds, iterations = request["measure"]
+        timed = engine if isinstance(engine, Timed) else None
+        found = measure(step, seconds, iterations, timed)
+        after = environment.cpu_mhz()
+        return {
+            "samples_ms": found.samples_ms,
+            "timings_ms": found.timings_ms or None,
+            "mhz": None if before is None or after is None else [before, after],
+            "peak_rss_mb": _rounded(environment.peak_memory_mb()),
+            "settled": settle() if request["settle"] else True,
+        }
+
+
+def _make(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make what a case needs and its bundle lacks; see `prepare.make_missing`."""
+    from hgdeploy.benchmark.prepare import make_missing
+
+    return {"made": make_missing(Case(**request["case"]), Path(request["bundle"]))}
+
+
+def _options(case: Case) -> EngineOptions:
+    return EngineOptions(
+        device=case.device, precision=case.precision, threads=case.threads, max_batch=case.batch
+    )
+
+
+def _load_engine(case: Case, root: Path) -> _Loaded:
+    """Load the case's engine, to be run on one ready tensor of standard normal numbers."""
+    from hgdeploy.validate import random_rows
+
+    bundle = open_bundle(root)
+    source = bundle.find(engine_module(case.engine).artifact_names(case.precision))
+    start = time.perf_counter()
+    engine = load_engine(case.engine, source, _options(case))
+    seconds = time.perf_counter() - start
+    if len(engine.inputs) != 1 or len(engine.inputs[0].shape) != 4:
+        raise BundleError(f"{source} is no image classifier: expected one NCHW input")
+    spec = engine.inputs[0]
+    if spec.shape[0] not in (-1, case.batch):
+        raise BundleError(f"{source} has a fixed batch of {spec.shape[0]}, not {case.batch}")
+    feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}
+    return _Loaded(engine, lambda: engine.infer(feeds), seconds)
+
+
+def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
+    """Load the case's classifier, to be run on a photograph's bytes, once for each of a batch."""
+    from hgdeploy.classifier import Classifier, ClassifierSettings
+
+    data = [image.read_bytes()] * case.batch
+    settings = ClassifierSettings(case.engine, case.batch, _options(case))
+    start = time.perf_counter()
+    classifier = Classifier.from_settings(root, settings)
+    seconds = time.perf_counter() - start
+    return _Loaded(classifier.engine, lambda: list(classifier.predict(data)), seconds)
+
+
+def _check(result: Any) -> None:
+    """Refuse to time what does not work: images that fail, outputs that are no numbers."""
+    if isinstance(result, list):
+        reason = next((prediction.error for prediction in result if prediction.error), None)
+        if reason is not None:
+            raise EngineError(f"the photograph was not classified: {reason}")
+    elif not all(np.isfinite(output).all() for output in result.values()):
+        raise EngineError("the model's output is not finite (NaN or infinity)")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 1)
+
+
+def main() -> int:
+    """Answer until there are no more requests."""
+    # The answers get stdout for themselves; what native code prints there goes to stderr.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    child = Child()
+    for line in sys.stdin:
+        try:
+            answer = child.answer(json.loads(line))
+        except HGDeployError as error:
+            answer = {"error": str(error)}
+        except Exception as error:  # whatever it is, it is this case's reason and no other's
+            answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

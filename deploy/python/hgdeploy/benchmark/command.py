@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hgdeploy benchmark`: measure a suite, or what the flags name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from hgdeploy.benchmark.case import Suite, load_suite, threads_of
+from hgdeploy.benchmark.machine import describe_environment
+from hgdeploy.benchmark.prepare import bundle_folder, photograph
+from hgdeploy.benchmark.record import OK, Record, now
+from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SOME_IMAGES_FAILED,
+    ConfigError,
+)
+from hgdeploy.sidecar import file_sha256
+
+# Flag -> field of the suite that it replaces.
+_LISTS = {
+    "model": "models",
+    "engine": "engines",
+    "precision": "precisions",
+    "batch": "batches",
+    "threads": "threads",
+    "scope": "scopes",
+}
+_COLUMNS = ("model", "engine", "precision", "batch", "threads", "scope")
+_FIGURES = ("median", "p90", "p99")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `hgdeploy benchmark`."""
+    parser.add_argument("--suite", type=Path, help="YAML of lists; flags replace its values")
+
+    def add_list(name: str, kind: Callable[[str], Any], help_text: str) -> None:
+        parser.add_argument(f"--{name}", nargs="+", action="extend", type=kind, help=help_text)
+
+    add_list("model", str, "models of the zoo, or folders of bundles")
+    add_list("engine", str, "paddle (default), onnxruntime, openvino")
+    add_list("precision", str, "fp32 (default), fp16, bf16, int8")
+    add_list("batch", int, "images an inference takes (1)")
+    add_list("threads", str, "CPU threads, a number or all (all)")
+    add_list("scope", str, "engine (default): infer() alone; pipeline: from JPEG to classes")
+    parser.add_argument("--device", help="cpu (default) or gpu:N")
+    parser.add_argument("--image", type=Path, help="photograph of the scope pipeline")
+    parser.add_argument("--output", type=Path, help="results file, JSON, saved after each case")
+    parser.add_argument(
+        "--bundles", type=Path, default=Path("deploy/models"), help="parent folder (deploy/models)"
+    )
+    parser.add_argument(
+        "--interleave", action="store_true", help="measure the cases in turns, so drift cancels"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with --output")
+    parser.add_argument("--min-seconds", type=float, help="measure each case at least so long (3)")
+    parser.add_argument("--min-iterations", type=int, help="and at least so often (10)")
+
+
+def run(arguments: argparse.Namespace, out: TextIO, say: Callable[[str], None]) -> int:
+    """Measure as the flags say, and print a table.
+
+    Args:
+        arguments: what a parser with `add_arguments` gave.
+        out: takes the table.
+        say: takes a line at a time about what is going on.
+
+    Returns:
+        0; 3 where cases failed; 130 where it was interrupted, with all finished cases saved.
+
+    Raises:
+        ConfigError: the suite or a flag is wrong, or the file to resume does not fit.
+        OutputError: the results cannot be written.
+    """
+    suite = suite_of(arguments)
+    if suite.settings.interleave and arguments.resume:
+        raise ConfigError("--resume does not go with interleaving: all cases take turns at once")
+    cases = suite.cases()
+    for case in cases:
+        bundle_folder(case, arguments.bundles)
+    head = {
+        "suite": suite.name,
+        "created": now(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "settings": _settings(suite),
+        "environment": describe_environment(),
+    }
+    record = Record(arguments.output, head, cases, resume=arguments.resume)
+    try:
+        run_suite(suite, Runner(record, arguments.bundles, say))
+    except KeyboardInterrupt:
+        say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
+        return EXIT_INTERRUPTED
+    facts = [dataclasses.asdict(case) for case in cases]
+    rows = [row for row in record.document["cases"] if row["case"] in facts]
+    out.write(table(rows))
+    failed = sum(row["status"] != OK for row in rows)
+    if failed:
+        say(f"{failed} of {len(rows)} cases failed")
+    # As with images: the run finished, its failures are named, and a script can tell.
+    return EXIT_SOME_IMAGES_FAILED if failed else EXIT_OK
+
+
+def suite_of(arguments: argparse.Namespace) -> Suite:
+    """Return the suite that is named, with the flags' values in place of its own.
+
+    Raises:
+        ConfigError: the suite or a flag is wrong.
+    """
+    if arguments.suite is None and not arguments.model:
+        raise ConfigError("nothing to measure; name a --suite or a --model")
+    suite = load_suite(arguments.suite) if arguments.suite is not None else Suite()
+    given = {field: getattr(arguments, flag) for flag, field in _LISTS.items()}
+    changes: dict[str, Any] = {field: tuple(v) for field, v in given.items() if v is not None}
+    if "threads" in changes:
+        changes["threads"] = tuple(map(threads_of, changes["threads"]))
+    for name in ("device", "image"):
+        if getattr(arguments, name) is not None:
+            changes[name] = getattr(arguments, name)
+    measuring = {
+        name: getattr(arguments, name)
+        for name in ("min_seconds", "min_iterations")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.interleave:
+        measuring["interleave"] = True
+    settings = dataclasses.replace(suite.settings, **measuring)
+    return dataclasses.replace(suite, settings=settings, **changes)
+
+
+def _settings(suite: Suite) -> dict[str, Any]:
+    """Return what a resumed suite must have in common with its file."""
+    facts = dataclasses.asdict(suite.settings)
+    image = None
+    if any(case.scope == "pipeline" for case in suite.cases()):
+        path = photograph(suite.image)
+        image = {"name": path.name, "sha256": file_sha256(path)}
+    return {**facts, "image": image}
+
+
+def _interrupted(done: int, count: int, output: Path | None, suite: Suite) -> str:
+    if output is None:
+        return "interrupted; without --output nothing is saved"
+    if suite.settings.interleave:
+        return f"interrupted; {done} of {count} cases are saved, the rounds must begin anew"
+    return (
+        f"interrupted; {done} of {count} cases are saved in {output}; the same command with "
+        "--resume goes on with the others"
+    )
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return results as lines of aligned columns; times in milliseconds."""
+    lines = [(*_COLUMNS, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
+    for row in rows:
+        case, stats = row["case"], row["stats"]
+        cells = ["all" if case[key] is None else str(case[key]) for key in _COLUMNS]
+        if stats is None:
+            cells += ["-"] * (len(_FIGURES) + 1) + [f"{row['status']}: {row['reason']}"]
+        else:
+            cells += [f"{stats[name]:.3f}" for name in _FIGURES]
+            cells += [f"{stats['throughput']:.1f}", ""]
+        lines.append(tuple(cells))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+    return "".join(f"{line.rstrip()}\n" for line in text)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the case that belongs in a place of a table or a plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hgdeploy.benchmark.published import (
+    PUBLISHED,
+    REFERENCE,
+    Published,
+    graph_of,
+    published,
+    table_name,
+)
+from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the figures of a table come from: a line on the hardware, and the command."""
+
+    measured_on: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: a model, and in which environment its figures were measured."""
+
+    model: str
+    environment: str
+
+    @property
+    def published(self) -> Published | None:
+        """What is published of the model."""
+        return published(self.model)
+
+
+class Lookup:
+    """Finds cases by the model's name in the published table."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self._cases = {
+            (table_name(case.model), case.environment, case.configuration): case
+            for case in results.cases()
+        }
+        self.configurations = tuple(dict.fromkeys(case.configuration for case in results.cases()))
+        self.environments = tuple(dict.fromkeys(file.environment for file in results.files))
+        known = [entry.model for entry in PUBLISHED]
+        measured = [table_name(case.model) for case in results.cases()]
+        self.models = tuple(dict.fromkeys([*known, *measured]))
+
+    def find(self, line: Line, configuration: Configuration) -> CaseResult | None:
+        """Return the case of a line in a configuration; None where there is none.
+
+        Models of one network differ in their weights and take the same time: where only one of
+        them is in the results, its case stands for the others too; see `borrowed`.
+        """
+        own = self._own(line.model, line, configuration)
+        if own is not None:
+            return own
+        twins = [model for model in self.models if graph_of(model) == graph_of(line.model)]
+        found = [self._own(model, line, configuration) for model in twins]
+        cases = [case for case in found if case is not None]
+        return next((case for case in cases if case.stats is not None), next(iter(cases), None))
+
+    def _own(self, model: str, line: Line, configuration: Configuration) -> CaseResult | None:
+        return self._cases.get((model, line.environment, configuration))
+
+    def over_reference(self, case: CaseResult) -> float | None:
+        """Return the median over ResNet50's, measured in the same configuration; None: it isn't."""
+        base = self.find(Line(REFERENCE, case.environment), case.configuration)
+        if base is None or base.stats is None or case.stats is None:
+            return None
+        return case.stats.median / base.stats.median
+
+    def lines(self, configuration: Configuration | None = None) -> tuple[Line, ...]:
+        """Return the lines of a table, in the environments that measured `configuration`."""
+        environments = [
+            environment
+            for environment in self.environments
+            if any(
+                case.environment == environment and configuration in (None, case.configuration)
+                for case in self._cases.values()
+            )
+        ]
+        return tuple(Line(model, at) for model in self.models for at in environments)
+
+    def sources(self, configuration: Configuration | None = None) -> tuple[Source, ...]:
+        """Return the sources of the cases in `configuration`, or of all."""
+        return tuple(
+            Source(f"{file.hardware}; suite {file.suite}, {file.created}", file.command)
+            for file in self.results.files
+            if configuration is None
+            or any(case.configuration == configuration for case in file.cases)
+        )
+
+
+def borrowed(line: Line, case: CaseResult) -> bool:
+    """Tell whether a line shows a case of another model of the same network."""
+    return table_name(case.model) != line.model

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The measuring loop: what is between its two readings of the clock is the sample."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+Clock = Callable[[], int]
+
+_OVERHEAD_RUNS = 10_000
+# Idle thread pools spin for a while (OpenMP's up to 200 ms) before they sleep.
+_SETTLE_STEP_S = 0.05
+_SETTLE_LIMIT_S = 2.0
+_IDLE_SHARE = 0.05
+
+
+class Step(Protocol):
+    """One run of what is measured."""
+
+    def __call__(self) -> object:
+        """Run it once, and return when it is done."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """An engine on a device that times its own parts by the device's events."""
+
+    def last_timings(self) -> Mapping[str, float]:
+        """Return the last infer()'s parts in ms, such as h2d, compute, d2h and enqueue."""
+
+
+@dataclass
+class Measurement:
+    """Samples in the order in which they were taken.
+
+    Attributes:
+        samples_ns: nanoseconds of each run.
+        timings_ms: the parts of each run, by name, where the engine tells them.
+    """
+
+    samples_ns: list[int] = field(default_factory=list)
+    timings_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def samples_ms(self) -> list[float]:
+        """The samples in milliseconds, to 10 nanoseconds."""
+        return [round(sample / 1e6, 5) for sample in self.samples_ns]
+
+
+def measure(
+    step: Step,
+    seconds: float,
+    iterations: int,
+    timed: Timed | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> Measurement:
+    """Run `step` for at least `seconds` and at least `iterations` times, timing each run.
+
+    Args:
+        step: what is measured.
+        seconds: how long; the run that passes this is the last.
+        iterations: how often; zero and no seconds run nothing.
+        timed: asked after each run, outside the sample, for the run's parts.
+        clock: nanoseconds, monotonic.
+    """
+    found = Measurement()
+    samples, count = found.samples_ns, 0
+    stop = clock()
+    end = stop + int(seconds * 1e9)
+    while stop < end or count < iterations:
+        start = clock()
+        step()
+        stop = clock()
+        samples.append(stop - start)
+        count += 1
+        if timed is not None:
+            for name, value in timed.last_timings().items():
+                found.timings_ms.setdefault(name, []).append(round(value, 5))
+    return found
+
+
+def prepare_to_measure() -> None:
+    """Collect garbage now, and keep what is loaded out of later collections.
+
+    Python's own collections stay on, as in production, but must not walk through the hundreds of
+    thousands of objects of an imported library in the middle of a sample.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def overhead_us(clock: Clock = time.perf_counter_ns) -> float:
+    """Return what the loop itself adds to each sample, in microseconds: the median of no work."""
+    samples = measure(lambda: None, 0.0, _OVERHEAD_RUNS, clock=clock).samples_ns
+    return round(statistics.median(samples) / 1000, 4)
+
+
+def settle() -> bool:
+    """Wait until this process's threads are idle, so that they disturb no other measurement.
+
+    Returns:
+        Whether they are; False where they are still spinning after two seconds.
+    """
+    end = time.monotonic() + _SETTLE_LIMIT_S
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(_SETTLE_STEP_S)
+        if time.process_time() - before < _IDLE_SHARE * _SETTLE_STEP_S:
+            return True
+    return False

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before measuring: find each case's bundle, and make what can be made without weights or images.
+
+Latency does not depend on the weights, so a missing bundle of the zoo is exported with random ones,
+and the results say so. Reduced precisions do depend on real images, and are never made here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgdeploy import zoo
+from hgdeploy.benchmark.case import Case
+from hgdeploy.bundle import open_bundle
+from hgdeploy.engines import engine_module
+from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.sidecar import file_sha256, read_sidecar
+
+ONNX_FILE = "inference.onnx"
+_STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
+# The photograph of the scope `pipeline`, in HGDeploy's folder.
+_PHOTO = Path("deploy") / "images" / "coffee.jpg"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a result tells of the model that was measured.
+
+    Attributes:
+        artifact: the file's name.
+        sha256: hash of the file, or of its hash and those of the weights beside it.
+        weights: `random` or `file`; None where nothing tells.
+    """
+
+    artifact: str
+    sha256: str
+    weights: str | None
+
+
+def bundle_folder(case: Case, bundles: Path) -> Path:
+    """Return where a case's bundle lies, or will.
+
+    Args:
+        case: its model is a name of the zoo, or a folder.
+        bundles: the folder of the zoo's bundles.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if case.model in zoo.names():
+        return (bundles / f"{case.model}_infer").absolute()
+    folder = Path(case.model)
+    if folder.is_dir():
+        return folder.absolute()
+    raise ConfigError(
+        f"model {case.model!r} is neither a folder nor in the zoo, "
+        f"{nearest(case.model, zoo.names())}"
+    )
+
+
+def photograph(image: Path | None) -> Path:
+    """Return the photograph of the scope `pipeline`.
+
+    Args:
+        image: the suite's own; None for HGDeploy's.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    path = image or Path(__file__).resolve().parents[4] / _PHOTO
+    if not path.is_file():
+        raise ConfigError(
+            f"the scope pipeline needs a photograph, and {path} is none; name one by --image"
+        )
+    return path.absolute()
+
+
+def is_missing(case: Case, folder: Path) -> bool:
+    """Tell whether `make_missing` has something to do for a case."""
+    if not folder.is_dir():
+        return True
+    names = engine_module(case.engine).artifact_names(case.precision)
+    return ONNX_FILE in names and not any((folder / name).is_file() for name in names)
+
+
+def make_missing(case: Case, folder: Path) -> list[str]:
+    """Export a bundle that is not there, and convert it to ONNX where the case needs that.
+
+    Args:
+        case: the case.
+        folder: its bundle's folder.
+
+    Returns:
+        One line for each thing that was made or noted.
+
+    Raises:
+        HGDeployError: it cannot be made.
+    """
+    from hgdeploy.export import bundle_from_weights
+    from hgdeploy.variants import ConvertRequest, converted
+
+    told: list[str] = []
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        bundle_from_weights(case.model, None, folder)
+        told.append(f"made {folder} with random weights, for timing only")
+    if is_missing(case, folder):
+        made = converted(open_bundle(folder), ConvertRequest(), told.append)
+        told.append(f"made {made}")
+    return told
+
+
+def model_facts(case: Case, folder: Path) -> ModelFacts:
+    """Return what is known of the file that a case's engine will load.
+
+    Raises:
+        BundleError: the bundle does not have it, or it is stale.
+    """
+    names = engine_module(case.engine).artifact_names(case.precision)
+    artifact = open_bundle(folder).find(names)
+    weights = artifact.with_suffix(".pdiparams")
+    if artifact.suffix == ".onnx":
+        weights = artifact.with_name(f"{artifact.name}.data")
+    try:
+        digests = [file_sha256(path) for path in (artifact, weights) if path.is_file()]
+    except OSError as error:
+        raise BundleError(f"{artifact} cannot be read: {error.strerror}") from None
+    whole = digests[0]
+    if len(digests) > 1:
+        whole = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return ModelFacts(artifact.name, whole, _weights(folder))
+
+
+def _weights(folder: Path) -> str | None:
+    """Return where the weights are from, as the bundle's own sidecar tells it."""
+    origin = (read_sidecar(folder / _STEM) or {}).get("weights")
+    source = origin.get("source") if isinstance(origin, dict) else None
+    return source if isinstance(source, str) else None

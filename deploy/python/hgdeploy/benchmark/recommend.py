@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find the fastest way to run a bundle on this machine that still gives its answers.
+
+Every engine and precision that the bundle has an artifact for is compared with fp32 on the user's
+images and then measured, with different threads and batches, within a budget of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgdeploy.benchmark.case import Settings, Suite
+from hgdeploy.benchmark.record import OK, Record, Row
+from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.bundle import ModelBundle
+from hgdeploy.config import PRECISIONS
+from hgdeploy.engines import ENGINES
+from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
+from hgdeploy.images import ImageFile
+from hgdeploy.validate import Run, ValidateOptions, load_run, validate
+
+Say = Callable[[str], None]
+
+_LEAST_SECONDS = 0.3
+_WARMUP_SECONDS = 0.2
+# What a case costs besides its measurement: a process, the library, the model, the first run.
+_OVERHEAD_SECONDS = 2.5
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    """What is wanted.
+
+    Attributes:
+        latency_ms: the most that 99 of 100 inferences may take; None where only images a second
+            count.
+        images: real images to compare precisions on; without any, only fp32 is considered.
+        min_agreement: share of the images whose best class must be that of fp32.
+        batches: batch sizes to try.
+        threads: CPU threads to try; None for all.
+        budget_seconds: about how long the measurements may take in all.
+    """
+
+    latency_ms: float | None = None
+    images: tuple[ImageFile, ...] = ()
+    min_agreement: float = 0.99
+    batches: tuple[int, ...] = (1, 8)
+    threads: tuple[int | None, ...] = (1, None)
+    budget_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.latency_ms is not None and not self.latency_ms > 0:
+            raise ConfigError(f"latency_ms is {self.latency_ms}, expected more than 0")
+        if not 0 <= self.min_agreement <= 1:
+            raise ConfigError(f"min_agreement is {self.min_agreement}, expected 0 to 1")
+        if not self.budget_seconds > 0:
+            raise ConfigError(f"budget_seconds is {self.budget_seconds}, expected more than 0")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One way to run the bundle, and what is known of it.
+
+    Attributes:
+        run: engine and precision.
+        agreement: share of images with fp32's best class; None where none were given.
+        row: the measurement; None where the run was left out before it.
+        reason: why it was left out, or does not qualify; empty where it does.
+    """
+
+    run: Run
+    agreement: float | None
+    row: Row | None
+    reason: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the evidence as cells of a table."""
+        agreement = "-" if self.agreement is None else f"{self.agreement:.4f}"
+        if self.row is None:
+            return (self.run.name, "-", "-", agreement, "-", "-", "-", self.reason)
+        case, stats = self.row.case, self.row.stats
+        threads = "all" if case.threads is None else str(case.threads)
+        figures = ("-", "-", "-")
+        if stats is not None:
+            figures = (
+                f"{stats['median']:.3f}",
+                f"{stats['p99']:.3f}",
+                f"{stats['throughput']:.1f}",
+            )
+        return (self.run.name, str(case.batch), threads, agreement, *figures, self.reason)
+
+
+HEAD = ("run", "batch", "threads", "agreement", "median ms", "p99 ms", "images/s", "")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The best way, and all the evidence, best first."""
+
+    best: Evidence
+    evidence: tuple[Evidence, ...]
+
+
+def recommend(
+    bundle: ModelBundle, options: RecommendOptions, record: Record, say: Say
+) -> Recommendation:
+    """Measure what the bundle has and name the best that keeps the agreement asked for.
+
+    Args:
+        bundle: the bundle.
+        options: what is wanted.
+        record: takes the measurements.
+        say: takes a line at a time.
+
+    Raises:
+        EngineError: no engine can run the bundle in fp32 here.
+        ValidationError: nothing qualifies; the message names the nearest miss.
+    """
+    runs, left_out = _available(bundle, options)
+    agreements = _agreements(bundle, runs, options, say)
+    kept = []
+    for run in runs:
+        agreement = agreements.get(run.name)
+        if agreement is not None and agreement < options.min_agreement:
+            reason = f"agrees less than {options.min_agreement:g}"
+            left_out.append(Evidence(run, agreement, None, reason))
+        else:
+            kept.append(run)
+    runner = Runner(record, bundle.root.parent, say)
+    measured = [
+        Evidence(run, agreements.get(run.name), row, _miss(row, options))
+        for run in kept
+        for row in run_suite(_suite(bundle, run, options, len(kept)), runner)
+    ]
+    evidence = sorted(measured, key=_rank)
+    if not evidence or evidence[0].reason:
+        told = f"; the nearest was {' '.join(evidence[0].cells())}" if evidence else ""
+        raise ValidationError(f"nothing qualifies on this machine{told}")
+    return Recommendation(evidence[0], (*evidence, *left_out))
+
+
+def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run], list[Evidence]]:
+    """Try to load every engine and precision; return those that do and why the others do not."""
+    runs, left_out = [], []
+    for engine in ENGINES:
+        for precision in PRECISIONS:
+            run = Run(engine, precision)
+            if precision != "fp32" and not options.images:
+                left_out.append(Evidence(run, None, None, "no images to compare it with fp32 on"))
+                continue
+            try:
+                load_run(bundle, run, ValidateOptions((run,))).close()
+                runs.append(run)
+            except HGDeployError as error:
+                left_out.append(Evidence(run, None, None, str(error)))
+    if not any(run.precision == "fp32" for run in runs):
+        first = next(one for one in left_out if one.run.precision == "fp32")
+        raise ConfigError(f"{bundle.root} does not run in fp32 here: {first.reason}")
+    return runs, left_out
+
+
+def _agreements(
+    bundle: ModelBundle, runs: Sequence[Run], options: RecommendOptions, say: Say
+) -> dict[str, float]:
+    """Return each run's top-1 agreement with the first fp32 run; empty without images."""
+    if not options.images:
+        return {}
+    say(f"comparing {len(runs)} runs on {len(options.images)} images")
+    ordered = tuple(sorted(runs, key=lambda run: run.precision != "fp32"))
+    report = validate(bundle, ValidateOptions(ordered, options.images, random_rows=0))
+    found = {
+        pair.candidate: pair.comparison.top1_agreement
+        for pair in report.pairs
+        if pair.reference == ordered[0].name
+    }
+    return {ordered[0].name: 1.0, **found}
+
+
+def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) -> Suite:
+    """Return the suite of one run; the budget is shared out evenly."""
+    cases = runs * len(options.batches) * len(options.threads)
+    each = options.budget_seconds / cases - _OVERHEAD_SECONDS - _WARMUP_SECONDS
+    return Suite(
+        name="recommend",
+        models=(str(Path(bundle.root).absolute()),),
+        engines=(run.engine,),
+        precisions=(run.precision,),
+        batches=options.batches,
+        threads=options.threads,
+        settings=Settings(_WARMUP_SECONDS, 3, max(_LEAST_SECONDS, each), 10),
+    )
+
+
+def _miss(row: Row, options: RecommendOptions) -> str:
+    """Say why a measured row does not qualify; empty where it does."""
+    if row.status != OK or row.stats is None:
+        return row.reason or row.status
+    if options.latency_ms is not None and row.stats["p99"] > options.latency_ms:
+        return f"slower than {options.latency_ms:g} ms"
+    return ""
+
+
+def _rank(evidence: Evidence) -> tuple[bool, float]:
+    """Order by what qualifies, then by images a second."""
+    stats = evidence.row.stats if evidence.row is not None else None
+    return bool(evidence.reason), -(stats["throughput"] if stats is not None else 0.0)

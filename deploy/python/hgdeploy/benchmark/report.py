@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmark results as Markdown, CSV or one self-contained HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+
+from hgdeploy.benchmark.lookup import Line, Lookup
+from hgdeploy.benchmark.published import over_reference
+from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.benchmark.tables import (
+    NOT_MEASURED,
+    Table,
+    preface,
+    tables,
+    title,
+)
+
+# A page that the browser itself keeps from fetching anything.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;margin:0 0 .5rem}"
+    "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:right}"
+    "th{background:#f3f3f3;vertical-align:bottom;max-width:11rem}"
+    "td:first-child,th:first-child{text-align:left}"
+    ".failed td{background:#fde2e2}.source,.note{font-size:.85em;color:#555;margin:.2rem 0}"
+    "code{background:#f3f3f3}section{margin:0 0 2rem}svg{max-width:100%;height:auto}"
+)
+
+
+def as_markdown(results: Results) -> str:
+    """Return the results as Markdown tables, with their sources under each."""
+    lines = [f"# {title(results)}", ""]
+    for sentence in preface(results):
+        lines += [_markdown_text(sentence), ""]
+    for table in tables(results):
+        lines += [f"## {_markdown_text(table.title)}", "", *_markdown_table(table), ""]
+        lines += [f"- {_markdown_text(note)}" for note in table.notes]
+        for source in table.sources:
+            lines.append(f"- Measured on: {_markdown_text(source.measured_on)}")
+            lines.append(f"- Made by: {_markdown_code(source.command)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    rows = [table.head, *(row.cells for row in table.rows)]
+    written = ["| " + " | ".join(map(_markdown_text, cells)) + " |" for cells in rows]
+    return [written[0], "|---|" + "---:|" * (len(table.head) - 1), *written[1:]]
+
+
+def _markdown_text(text: str) -> str:
+    """Return text in which neither a table's nor an HTML mark is left."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def _markdown_code(text: str) -> str:
+    """Return text as a code span; twice as many marks where it holds some itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def as_csv(results: Results) -> str:
+    """Return the results as CSV: one row a case, and one for each published model without one.
+
+    Cells of what is not published or was not measured are empty; `status` says which it is.
+    """
+    lookup = Lookup(results)
+    stream = io.StringIO()
+    rows = [
+        _csv_row(lookup, line, configuration)
+        for configuration in lookup.configurations
+        for line in lookup.lines(configuration)
+    ]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _csv_row(lookup: Lookup, line: Line, configuration: Configuration) -> dict[str, object]:
+    case, entry = lookup.find(line, configuration), line.published
+    over, over_revised = over_reference(entry) if entry is not None else (None, None)
+    row: dict[str, object] = {
+        "model": line.model,
+        "engine": configuration.engine,
+        "precision": configuration.precision,
+        "threads": configuration.threads,
+        "batch": configuration.batch,
+        "device": configuration.device,
+        "scope": configuration.scope,
+        "environment": line.environment,
+        "comparable": "no: environments differ" if lookup.results.mixed else "yes",
+        "published_top1_percent": entry.top1 if entry else None,
+        "published_v100_ms": entry.v100_ms if entry else None,
+        "published_revised_v100_ms": entry.v100_ms_revised if entry else None,
+        "published_v100_over_resnet50": over and round(over, 4),
+        "published_revised_v100_over_resnet50": over_revised and round(over_revised, 4),
+        "status": NOT_MEASURED if case is None else case.status,
+    }
+    return row if case is None else row | _csv_measured(lookup, case)
+
+
+def _csv_measured(lookup: Lookup, case: CaseResult) -> dict[str, object]:
+    row: dict[str, object] = {"reason": case.reason}
+    if case.stats is not None:
+        stats, over = case.stats, lookup.over_reference(case)
+        row |= {"measured_n": stats.n}
+        for name in ("min", "mean", "median", "p90", "p95", "p99", "max"):
+            row[f"measured_{name}_ms"] = getattr(stats, name)
+        row |= {
+            "measured_median_low_ms": stats.median_ci[0],
+            "measured_median_high_ms": stats.median_ci[1],
+            "measured_throughput_per_s": stats.throughput,
+            "measured_over_resnet50": over and round(over, 4),
+        }
+    (file,) = [file for file in lookup.results.files if case in file.cases]
+    return row | {
+        "load_ms": case.load_ms,
+        "first_ms": case.first_ms,
+        "peak_rss_mb": case.peak_rss_mb,
+        "overhead_us": case.overhead_us,
+        "measured_as": case.model,
+        "weights": case.weights,
+        "model_sha256": case.model_sha256,
+        "warnings": " / ".join(case.warnings),
+        "hardware": file.hardware,
+        "command": file.command,
+        "created": file.created,
+    }
+
+
+def as_html(results: Results, figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the results as one page that needs no other file.
+
+    Args:
+        results: the result files.
+        figures: titles and SVG elements to stand between the first table and the others.
+    """
+    name = html.escape(title(results))
+    first, *others = tables(results)
+    return "".join(
+        [
+            "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f"<title>{name}</title><style>{_STYLE}</style></head><body><h1>{name}</h1>\n",
+            *(f"<p>{html.escape(sentence)}</p>\n" for sentence in preface(results)),
+            _html_table(first),
+            *(f"<section><h2>{html.escape(head)}</h2>\n{svg}</section>\n" for head, svg in figures),
+            *(_html_table(table) for table in others),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _html_table(table: Table) -> str:
+    parts = [f"<section><h2>{html.escape(table.title)}</h2><div class='wide'><table>\n<tr>"]
+    parts += [f"<th>{html.escape(cell)}</th>" for cell in table.head]
+    parts.append("</tr>\n")
+    for row in table.rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
+        parts.append(f"<tr{' class=failed' * row.failed}>{cells}</tr>\n")
+    parts.append("</table></div>\n")
+    parts += [f"<p class='note'>{html.escape(note)}</p>\n" for note in table.notes]
+    for source in table.sources:
+        parts.append(f"<p class='source'>Measured on: {html.escape(source.measured_on)}<br>")
+        parts.append(f"Made by: <code>{html.escape(source.command)}</code></p>\n")
+    return "".join([*parts, "</section>\n"])

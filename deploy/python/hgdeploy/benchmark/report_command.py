@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of `hgdeploy benchmark report` and `compare`, and what they do."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.benchmark.compare import as_markdown as comparison_as_markdown
+from hgdeploy.benchmark.compare import compare_files, raise_where_slower
+from hgdeploy.benchmark.report import as_csv, as_html, as_markdown
+from hgdeploy.benchmark.result_file import Results, read_all, read_results
+from hgdeploy.errors import EXIT_OK, ConfigError, OutputError, nearest
+
+FORMATS = ("md", "csv", "html", "png")
+_FIGURES = ("accuracy", "distribution")
+
+
+def add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `benchmark report`."""
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of hgdeploy benchmark")
+    parser.add_argument(
+        "--format", help="md, csv, html or png (default: by the suffix of --output, else md)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="file to write (default: stdout); png writes NAME-accuracy.png, NAME-distribution.png",
+    )
+    parser.add_argument(
+        "--mix-environments",
+        action="store_true",
+        help="show results of different machines or libraries together, marked not comparable",
+    )
+    parser.add_argument(
+        "--no-plots", action="store_true", help="leave the plots out of html: no matplotlib needed"
+    )
+
+
+def run_report(arguments: argparse.Namespace, out: TextIO) -> int:
+    """Write a report; without an output file to `out`, else the files' names to it.
+
+    Raises:
+        ConfigError: a wrong argument or result file.
+        EngineError: plots are asked for and matplotlib is not installed.
+        OutputError: a file cannot be written.
+    """
+    output: Path | None = arguments.output
+    form = _format(arguments.format, output)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise OutputError(f"--output {output}: its folder does not exist")
+    results = read_all(arguments.results, arguments.mix_environments)
+    if form == "png":
+        _write(_png_files(results, output), out)
+        return EXIT_OK
+    if form == "html":
+        text = as_html(results, () if arguments.no_plots else _svg_figures(results))
+    else:
+        text = as_csv(results) if form == "csv" else as_markdown(results)
+    if output is None:
+        out.write(text)
+    else:
+        _write({output: text.encode()}, out)
+    return EXIT_OK
+
+
+def _format(asked: str | None, output: Path | None) -> str:
+    """Return the format: what was asked for, else the output's suffix; both must agree."""
+    suffix = "" if output is None else output.suffix.lstrip(".").lower()
+    form = asked or suffix or "md"
+    if form not in FORMATS:
+        where = "--format" if asked else f"--output {output}: format"
+        raise ConfigError(f"{where} {form!r}, {nearest(form, FORMATS)}")
+    if suffix and suffix != form:
+        raise ConfigError(f"--output {output} does not fit --format {form}, expected .{form}")
+    if form == "png" and output is None:
+        raise ConfigError("--format png needs --output NAME.png")
+    return form
+
+
+def _svg_figures(results: Results) -> list[tuple[str, str]]:
+    from hgdeploy.benchmark import plot
+
+    if not any(case.stats for case in results.cases()):
+        return []
+    return [
+        ("Accuracy against latency", plot.as_svg(plot.accuracy_figure(results))),
+        ("How the latencies are spread", plot.as_svg(plot.distribution_figure(results))),
+    ]
+
+
+def _png_files(results: Results, output: Path | None) -> dict[Path, bytes]:
+    from hgdeploy.benchmark import plot
+
+    stem = Path() if output is None else output.with_suffix("")
+    figures = (plot.accuracy_figure(results), plot.distribution_figure(results))
+    return {
+        stem.with_name(f"{stem.name}-{name}.png"): plot.as_png(figure)
+        for name, figure in zip(_FIGURES, figures, strict=True)
+    }
+
+
+def _write(files: Mapping[Path, bytes], out: TextIO) -> None:
+    for path, data in files.items():
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+        out.write(f"{path}\n")
+
+
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `benchmark compare`."""
+    parser.add_argument("a", metavar="A.json", type=Path, help="the results before")
+    parser.add_argument("b", metavar="B.json", type=Path, help="the results after")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.05,
+        help="relative difference that counts (0.05); two runs of one thing may differ by that",
+    )
+    parser.add_argument(
+        "--mix-environments",
+        action="store_true",
+        help="compare results of different machines or libraries anyway",
+    )
+
+
+def run_compare(arguments: argparse.Namespace, out: TextIO) -> int:
+    """Write a comparison to `out`.
+
+    Raises:
+        ConfigError: a wrong argument or result file.
+        ValidationError: a case became slower than the threshold allows, or stopped running.
+    """
+    threshold: float = arguments.threshold
+    if not math.isfinite(threshold) or threshold < 0:
+        raise ConfigError(f"--threshold {threshold}, expected a number from 0, such as 0.05")
+    comparison = compare_files(
+        read_results(arguments.a), read_results(arguments.b), threshold, arguments.mix_environments
+    )
+    out.write(comparison_as_markdown(comparison))
+    raise_where_slower(comparison)
+    return EXIT_OK

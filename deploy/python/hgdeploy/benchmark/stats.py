@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What samples say, and what they do not: summaries, intervals, warnings and verdicts.
+
+Percentiles are numpy's default: linear interpolation between the two nearest samples. Intervals
+are 95 % percentile bootstrap intervals from seeded draws, so that the same samples always give the
+same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FASTER, SLOWER, CANT_TELL = "faster", "slower", "can't tell"
+
+_SEED = 0
+_DRAWS = 2000
+_INTERVAL = (2.5, 97.5)
+# Fewer pairs than this may all fall on one side by chance more often than 5 times in 100.
+_LEAST_ROUNDS = 6
+# Two processes of one and the same case differ by about this much, through where their memory
+# happens to lie: no number of rounds makes a smaller difference mean anything.
+_PAIRED_MARGIN = 0.03
+# Runs that did not alternate also differ by what the machine did meanwhile.
+_UNPAIRED_MARGIN = 0.05
+
+_SLOW_FIRST = 5.0
+_OUTLIER_Z = 10.0
+_OUTLIER_SHARE = 0.01
+_NOISE = 0.10
+_DRIFT = 0.05
+_SLOWER_CLOCK = 0.10
+_OVERHEAD_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Samples in milliseconds, summed up.
+
+    Attributes:
+        n: how many.
+        min: the fastest.
+        mean: their mean.
+        median: their median.
+        p90: 90th percentile.
+        p95: 95th percentile.
+        p99: 99th percentile.
+        max: the slowest.
+        throughput: images a second: the batch over the mean time.
+        median_ci: 95 % bootstrap interval of the median. It takes samples as independent, and so
+            covers noise, not drift.
+    """
+
+    n: int
+    min: float
+    mean: float
+    median: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+    throughput: float
+    median_ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How long A takes, over how long B takes.
+
+    Attributes:
+        ratio: the estimate; below 1 where A is faster.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        verdict: `faster`, `slower` (A than B) or `can't tell`.
+        paired: the samples come from interleaved rounds, so that drift cancels. Else the verdict
+            asks for a difference of more than 5 % instead of 3 %.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+    paired: bool = False
+
+
+def summarize(samples_ms: Sequence[float], batch: int) -> Stats:
+    """Sum up the samples of a case.
+
+    Args:
+        samples_ms: milliseconds of each run; at least one.
+        batch: images of each run.
+    """
+    times = np.asarray(samples_ms, np.float64)
+    median, p90, p95, p99 = (_ms(value) for value in np.percentile(times, [50, 90, 95, 99]))
+    low, high = np.percentile(bootstrap_medians(times), _INTERVAL)
+    mean = float(times.mean())
+    return Stats(
+        n=len(times),
+        min=_ms(times.min()),
+        mean=_ms(mean),
+        median=median,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        max=_ms(times.max()),
+        throughput=round(batch * 1000 / max(mean, 1e-9), 3),
+        median_ci=(_ms(low), _ms(high)),
+    )
+
+
+def _ms(value: float) -> float:
+    return round(float(value), 5)
+
+
+def bootstrap_medians(
+    samples: Sequence[float] | NDArray[np.float64], draws: int = _DRAWS, seed: int = _SEED
+) -> NDArray[np.float64]:
+    """Return the medians of `draws` resamples of `samples`.
+
+    A resample of n values is n uniform positions in the sorted samples, and its median is the
+    value at the middle one of these. The k-th smallest of n uniform numbers is Beta(k, n - k + 1),
+    and the smallest of those above it Beta(1, n - k) of the way to 1: drawing these directly is
+    the same distribution as resampling, without draws x n numbers.
+    """
+    ordered = np.sort(np.asarray(samples, np.float64))
+    n = len(ordered)
+    k = (n + 1) // 2
+    rng = np.random.default_rng(seed)
+    middle = rng.beta(k, n - k + 1, draws)
+    below = ordered[np.minimum((middle * n).astype(np.intp), n - 1)]
+    if n % 2:
+        return below
+    following = middle + (1 - middle) * rng.beta(1, n - k, draws)
+    above = ordered[np.minimum((following * n).astype(np.intp), n - 1)]
+    medians: NDArray[np.float64] = (below + above) / 2
+    return medians
+
+
+def compare_samples(
+    a_rounds: Sequence[Sequence[float]], b_rounds: Sequence[Sequence[float]]
+) -> Ratio:
+    """Compare two cases by the ratio of their medians, A over B.
+
+    Args:
+        a_rounds: the samples of A, one list a round.
+        b_rounds: those of B. Interleaved cases have the same number of rounds, at least two: then
+            the ratio is the median of the rounds' own ratios. Else all samples of a side are taken
+            together, and the two sides as independent.
+
+    Returns:
+        The ratio, its interval and the verdict.
+    """
+    paired = len(a_rounds) == len(b_rounds) > 1
+    if paired:
+        pairs = zip(a_rounds, b_rounds, strict=True)
+        ratios = np.array([np.median(a) / np.median(b) for a, b in pairs])
+        ratio, drawn = float(np.median(ratios)), bootstrap_medians(ratios)
+    else:
+        a, b = np.concatenate([*a_rounds]), np.concatenate([*b_rounds])
+        ratio = float(np.median(a) / np.median(b))
+        drawn = bootstrap_medians(a, seed=_SEED) / bootstrap_medians(b, seed=_SEED + 1)
+    low, high = (float(value) for value in np.percentile(drawn, _INTERVAL))
+    margin = _PAIRED_MARGIN if paired else _UNPAIRED_MARGIN
+    verdict = CANT_TELL
+    if not paired or len(a_rounds) >= _LEAST_ROUNDS:
+        if high < 1 / (1 + margin):
+            verdict = FASTER
+        elif low > 1 + margin:
+            verdict = SLOWER
+    return Ratio(ratio, low, high, verdict, paired)
+
+
+def split_rounds(
+    samples_ms: Sequence[float], rounds: Sequence[int] | None
+) -> tuple[tuple[float, ...], ...]:
+    """Return samples one tuple a round, in order of the rounds; one tuple where there are none.
+
+    Args:
+        samples_ms: a result's `samples_ms`.
+        rounds: its `rounds`.
+    """
+    if rounds is None:
+        return (tuple(samples_ms),)
+    found: dict[int, list[float]] = {}
+    for sample, number in zip(samples_ms, rounds, strict=True):
+        found.setdefault(number, []).append(sample)
+    return tuple(tuple(found[number]) for number in sorted(found))
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known of a measurement besides its samples.
+
+    Attributes:
+        first_ms: the first inference after loading.
+        overhead_us: what the harness itself adds to each sample.
+        mhz: clock of the CPU before and after, where it can be read.
+        settled: the engine's threads went to sleep between rounds.
+    """
+
+    first_ms: float
+    overhead_us: float
+    mhz: tuple[float, float] | None = None
+    settled: bool = True
+
+
+def advise(samples_ms: Sequence[float], known: Circumstances) -> list[str]:
+    """Return what looks wrong with a measurement and what to do about it, one line each."""
+    times = np.asarray(samples_ms, np.float64)
+    median = float(np.median(times))
+    told = [*_about_first(times, known.first_ms), *_about_spread(times), *_about_drift(times)]
+    if known.mhz is not None and known.mhz[1] < known.mhz[0] * (1 - _SLOWER_CLOCK):
+        before, after = known.mhz
+        told.append(
+            f"the CPU's clock fell from {before:.0f} to {after:.0f} MHz: it is throttled; cool it, "
+            "or set the governor performance and a fixed clock"
+        )
+    if known.overhead_us / 1000 > _OVERHEAD_SHARE * median:
+        told.append(
+            f"the harness itself takes {known.overhead_us:.2f} us of each run, "
+            f"{known.overhead_us / 10 / max(median, 1e-9):.1f} % of the median; use a larger batch"
+        )
+    if not known.settled:
+        told.append(
+            "the engine kept a CPU busy between rounds and disturbed the other cases; measure it "
+            "without --interleave"
+        )
+    return told
+
+
+def _about_first(times: NDArray[np.float64], first_ms: float) -> list[str]:
+    median = float(np.median(times))
+    if first_ms > _SLOW_FIRST * median:
+        return [
+            f"the first inference took {first_ms:.1f} ms, {first_ms / median:.0f} times the "
+            "median; a service should run one before it takes traffic"
+        ]
+    return []
+
+
+def _about_spread(times: NDArray[np.float64]) -> list[str]:
+    """Tell of outliers by the modified z-score, and of a wide middle half."""
+    told = []
+    median = float(np.median(times))
+    deviation = float(np.median(np.abs(times - median)))
+    outliers = np.abs(times - median) * 0.6745 > _OUTLIER_Z * max(deviation, median * 1e-3)
+    count, first = int(outliers.sum()), bool(outliers[0])
+    if count > max(1.0, _OUTLIER_SHARE * len(times)):
+        told.append(
+            f"{count} of {len(times)} samples are outliers: something else ran meanwhile; close "
+            "it, or measure longer (--min-seconds)"
+        )
+    elif first and times[0] > median:
+        told.append(
+            f"the first sample ({times[0]:.2f} ms) is an outlier: the warm-up was too short; raise "
+            "warmup_seconds"
+        )
+    low, high = np.percentile(times, [25, 75])
+    if high - low > _NOISE * median:
+        told.append(
+            f"the middle half of the samples spans {100 * (high - low) / median:.0f} % of the "
+            "median: the machine is noisy; use fewer threads than CPUs, or compare by --interleave"
+        )
+    return told
+
+
+def _about_drift(times: NDArray[np.float64]) -> list[str]:
+    third = len(times) // 3
+    if third < 3:
+        return []
+    first, last = np.median(times[:third]), np.median(times[-third:])
+    change = float(last / first) - 1
+    if abs(change) <= _DRIFT:
+        return []
+    way = "slower" if change > 0 else "faster"
+    cause = "heat, or load beside it" if change > 0 else "the warm-up was too short, or load ended"
+    return [
+        f"the last third of the samples is {100 * abs(change):.0f} % {way} than the first: "
+        f"{cause}; measure again, and compare by --interleave"
+    ]

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The published table with what was measured beside it, as plain cells.
+
+Everything here is a pure function of the result files; `report` puts the cells into a format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hgdeploy.benchmark.lookup import Line, Lookup, Source, borrowed
+from hgdeploy.benchmark.published import REFERENCE, over_reference
+from hgdeploy.benchmark.result_file import Configuration, Results
+
+NOTHING = "-"
+NOT_MEASURED = "not measured"
+BORROWED = " *"
+
+_PUBLISHED_HEAD = (
+    "top-1 % (published)",
+    "ms (published, V100)",
+    "ms (published revised, V100)",
+    f"/ {REFERENCE} (published, V100)",
+    f"/ {REFERENCE} (published revised, V100)",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of a row; `failed` where they tell of a case that failed."""
+
+    cells: tuple[str, ...]
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table, with what belongs under it."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+
+def tables(results: Results) -> tuple[Table, ...]:
+    """Return all tables: the overview, each configuration in full, and how the runs went."""
+    lookup = Lookup(results)
+    found = [_detail(lookup, configuration) for configuration in lookup.configurations]
+    if len(found) != 1:
+        found.insert(0, _overview(lookup))
+    return (*found, _runs(lookup))
+
+
+def title(results: Results) -> str:
+    """Return what the report is called."""
+    suites = ", ".join(dict.fromkeys(file.suite for file in results.files))
+    return f"Latency: {suites}" + (" (not comparable: environments differ)" * results.mixed)
+
+
+def preface(results: Results) -> tuple[str, ...]:
+    """Return the sentences that say how to read the tables."""
+    sentences = [
+        "Columns marked published are PaddleClas's figures, taken on an NVIDIA Tesla V100 with "
+        "TensorRT FP32 at batch 1; PaddleClas carries two sets that disagree. Everything else was "
+        "measured on the machine named under each table.",
+        "Milliseconds do not carry from one machine to another. What may be held against the "
+        f"published figures is the latency as a multiple of {REFERENCE}'s.",
+        "Medians have a 95 % interval; a latency is that of a whole batch.",
+    ]
+    if results.mixed:
+        sentences.insert(
+            0,
+            "NOT COMPARABLE: these results come from different environments, named in the column "
+            "environment; no difference between them says anything about a model or an engine.",
+        )
+    return tuple(sentences)
+
+
+def milliseconds(value: float) -> str:
+    """Return a latency with four significant digits."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:#.4g}"
+
+
+def _two_decimals(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def _published_cells(line: Line) -> tuple[str, ...]:
+    entry = line.published
+    if entry is None:
+        return (NOTHING,) * len(_PUBLISHED_HEAD)
+    figures = (entry.top1, entry.v100_ms, entry.v100_ms_revised, *over_reference(entry))
+    return tuple(_two_decimals(value) for value in figures)
+
+
+def _outcome(lookup: Lookup, line: Line, configuration: Configuration) -> tuple[str, bool]:
+    """Return the median, or why there is none; and whether the case failed."""
+    case = lookup.find(line, configuration)
+    if case is None:
+        return NOT_MEASURED, False
+    mark = BORROWED * borrowed(line, case)
+    if case.stats is None:
+        return f"{case.status}: {case.reason}{mark}", True
+    return f"{milliseconds(case.stats.median)}{mark}", False
+
+
+def _key_head(lookup: Lookup) -> tuple[str, ...]:
+    return ("model", "environment") if lookup.results.mixed else ("model",)
+
+
+def _key_cells(lookup: Lookup, line: Line) -> tuple[str, ...]:
+    return (line.model, line.environment) if lookup.results.mixed else (line.model,)
+
+
+def _overview(lookup: Lookup) -> Table:
+    """Return one line a model with the medians of every configuration."""
+
+    def row(line: Line) -> Row:
+        cells: list[str] = []
+        failed = False
+        for configuration in lookup.configurations:
+            text, this_failed = _outcome(lookup, line, configuration)
+            case = lookup.find(line, configuration)
+            ratio = lookup.over_reference(case) if case is not None else None
+            cells.append(text if ratio is None else f"{text} ({ratio:.2f})")
+            failed = failed or this_failed
+        return Row((*_key_cells(lookup, line), *_published_cells(line), *cells), failed)
+
+    return Table(
+        "Overview",
+        (
+            *_key_head(lookup),
+            *_PUBLISHED_HEAD,
+            *(f"{c.text()}: median ms (/ {REFERENCE})" for c in lookup.configurations),
+        ),
+        tuple(row(line) for line in lookup.lines()),
+        (
+            f"In brackets: the median over {REFERENCE}'s, measured in the same configuration.",
+            *_borrowings(lookup, lookup.configurations),
+        ),
+        lookup.sources(),
+    )
+
+
+def _detail(lookup: Lookup, configuration: Configuration) -> Table:
+    """Return one configuration with intervals and percentiles."""
+
+    def row(line: Line) -> Row:
+        case = lookup.find(line, configuration)
+        outcome, failed = _outcome(lookup, line, configuration)
+        figures = [NOTHING] * 4
+        if case is not None and case.stats is not None:
+            stats = case.stats
+            figures = [
+                " to ".join(milliseconds(end) for end in stats.median_ci),
+                milliseconds(stats.p90),
+                milliseconds(stats.p99),
+                _two_decimals(lookup.over_reference(case)),
+            ]
+        cells = (*_key_cells(lookup, line), *_published_cells(line), outcome, *figures)
+        return Row(cells, failed)
+
+    return Table(
+        configuration.text(),
+        (
+            *_key_head(lookup),
+            *_PUBLISHED_HEAD,
+            "median ms (measured)",
+            "95 % interval",
+            "p90 ms",
+            "p99 ms",
+            f"/ {REFERENCE} (measured)",
+        ),
+        tuple(row(line) for line in lookup.lines(configuration)),
+        (*_borrowings(lookup, (configuration,)), *_warnings(lookup, configuration)),
+        lookup.sources(configuration),
+    )
+
+
+def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """Return the note that says what was measured in place of what."""
+    pairs = [
+        f"{line.model} as {case.model}"
+        for configuration in configurations
+        for line in lookup.lines(configuration)
+        if (case := lookup.find(line, configuration)) is not None and borrowed(line, case)
+    ]
+    if not pairs:
+        return ()
+    told = ", ".join(dict.fromkeys(pairs))
+    return (f"* measured here under another model's name, of the same network: {told}",)
+
+
+def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
+    notes = [
+        f"{case.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
+        for case in lookup.results.cases()
+        if case.configuration == configuration
+        for warning in case.warnings
+    ]
+    measured = [
+        environment
+        for environment in lookup.environments
+        if (case := lookup.find(Line(REFERENCE, environment), configuration)) is not None
+        and case.stats is not None
+    ]
+    if not measured:
+        notes.append(f"{REFERENCE} was not measured here, so nothing is given as its multiple.")
+    return tuple(notes)
+
+
+def _runs(lookup: Lookup) -> Table:
+    """Return what was measured of each case apart from its latency."""
+
+    def number(value: float | None, form: str) -> str:
+        return NOTHING if value is None else format(value, form)
+
+    rows = [
+        Row(
+            (
+                *_key_cells(lookup, Line(case.model, case.environment)),
+                case.configuration.text(),
+                str(case.stats.n) if case.stats else f"{case.status}: {case.reason}",
+                number(case.load_ms, ".1f"),
+                number(case.first_ms, ".2f"),
+                number(case.peak_rss_mb, ".0f"),
+                number(case.overhead_us, ".2f"),
+                number(case.stats.throughput if case.stats else None, ".1f"),
+                case.weights,
+            ),
+            case.stats is None,
+        )
+        for case in lookup.results.cases()
+    ]
+    head = (
+        "configuration", "runs", "load ms", "first inference ms", "peak memory MB",
+        "harness overhead us", "images/s", "weights",
+    )  # fmt: skip
+    return Table(
+        "How the runs went",
+        (*_key_head(lookup), *head),
+        tuple(rows),
+        ("Random weights do the same work as trained ones.",)
+        if any(case.weights == "random" for case in lookup.results.cases())
+        else (),
+        lookup.sources(),
+    )

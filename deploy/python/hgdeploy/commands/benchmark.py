@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure: `hgdeploy benchmark`, its `report` and `compare`, and `hgdeploy recommend`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.commands.common import Verbs, say
+from hgdeploy.errors import EXIT_OK
+
+
+def add_benchmark(verbs: Verbs) -> None:
+    """Add `hgdeploy benchmark`, `benchmark report` and `benchmark compare`."""
+    from hgdeploy.benchmark import command, report_command
+
+    parser = verbs.add_parser("benchmark", help="measure models, engines, precisions")
+    command.add_arguments(parser)
+    parser.set_defaults(run=lambda arguments, out: command.run(arguments, out, say))
+    actions = parser.add_subparsers(metavar="ACTION")
+    report = actions.add_parser("report", help="make tables and plots of results")
+    report_command.add_report_arguments(report)
+    report.set_defaults(run=report_command.run_report)
+    compare = actions.add_parser("compare", help="tell what became faster or slower")
+    report_command.add_compare_arguments(compare)
+    compare.set_defaults(run=report_command.run_compare)
+
+
+def add_recommend(verbs: Verbs) -> None:
+    """Add `hgdeploy recommend`."""
+    parser = verbs.add_parser("recommend", help="find the fastest way to run a bundle here")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--latency-ms", type=float, help="most that 99 of 100 inferences may take")
+    wanted.add_argument("--throughput", action="store_true", help="most images a second")
+    parser.add_argument("--images", help="real images; without them only fp32 is considered")
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.99, help="share with fp32's best class (0.99)"
+    )
+    parser.add_argument("--budget-seconds", type=float, default=60.0, help="time to take (60)")
+    parser.add_argument("--output", type=Path, help="keep the measurements, as benchmark does")
+    parser.set_defaults(run=_recommend)
+
+
+def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.benchmark.machine import describe_environment
+    from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
+    from hgdeploy.benchmark.record import Record, now
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.images import find_images
+    from hgdeploy.text_table import aligned
+
+    options = RecommendOptions(
+        latency_ms=arguments.latency_ms,
+        images=tuple(find_images(arguments.images)) if arguments.images else (),
+        min_agreement=arguments.min_agreement,
+        batches=(1,) if arguments.latency_ms is not None else (1, 8),
+        budget_seconds=arguments.budget_seconds,
+    )
+    head = {
+        "suite": "recommend",
+        "created": now(),
+        "command": ["hgdeploy", "recommend", str(arguments.bundle)],
+        "settings": {"budget_seconds": options.budget_seconds},
+        "environment": describe_environment(),
+    }
+    bundle = open_bundle(arguments.bundle)
+    found = recommend(bundle, options, Record(arguments.output, head), say)
+    out.write(aligned([HEAD, *(evidence.cells() for evidence in found.evidence)]))
+    best = found.best.cells()
+    out.write(f"best: {best[0]}, batch {best[1]}, threads {best[2]}: {best[6]} images/s\n")
+    return EXIT_OK

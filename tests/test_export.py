@@ -360,6 +360,17 @@ def test_weights_from_a_package_become_a_bundle_once(
     assert done.stdout.strip() == "False"
 
 
-def test_a_model_that_nobody_published_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="published nowhere; try PPHGNet_base_ssld"):
-        download_model("PPHGNet_base", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("PPHGNet_base", "PPHGNet_base_ssld"),
+        ("ResNet50_rsb", "ResNet50"),
+        (
+            "SwinTransformer_base_patch4_window7_224",
+            "SwinTransformer_base_patch4_window7_224_22kto1k",
+        ),
+    ],
+)
+def test_a_model_that_nobody_published_is_refused(name: str, other: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"published nowhere; try {other}, which is the same"):
+        download_model(name, tmp_path)

@@ -134,8 +134,17 @@ def download_model(
         weights = fetch_registry_weights(name, output_dir)
         return bundle_from_weights(name, weights, bundle)
     if info.inference_url is None:
-        raise ConfigError(f"{name}: its weights are published nowhere; try {name}_ssld")
+        raise ConfigError(f"{name}: its weights are published nowhere{_published_hint(info)}")
     return _download_archive(info, bundle, official_url(name, base_url), progress)
+
+
+def _published_hint(info: zoo.ModelInfo) -> str:
+    """Advice where another model has the same network and published weights."""
+    for name in zoo.names():
+        other = zoo.info(name)
+        if other.architecture == info.architecture and other.inference_url is not None:
+            return f"; try {name}, which is the same network"
+    return ""
 
 
 def write_description(
@@ -239,7 +248,8 @@ def _random_layer(name: str, num_classes: int) -> Any:
     """The network with seeded random weights whose signals keep their size from layer to layer.
 
     Under Paddle's own initial values they fade until every image gets the same answer, and then a
-    comparison of two engines would pass whatever they compute.
+    comparison of two engines would pass whatever they compute. Along many shortcuts they would grow
+    beyond float32, so batch norms bring them back to size.
     """
     paddle = import_library("paddle", "cpu")
     layer = zoo.build(name, num_classes)
@@ -252,10 +262,26 @@ def _random_layer(name: str, num_classes: int) -> Any:
         parameter.set_value(values)
     size = zoo.info(name).input_size
     x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
+    norms = [part for part in layer.sublayers() if isinstance(part, paddle.nn.BatchNorm2D)]
+    hooks = [norm.register_forward_pre_hook(_bound_size) for norm in norms]
     with paddle.no_grad():
+        layer(paddle.to_tensor(x))
+        for hook in hooks:
+            hook.remove()
         last = parameters[-1]
         last.set_value(last * (_LOGIT_SPREAD / float(layer(paddle.to_tensor(x)).std())))
     return layer
+
+
+def _bound_size(norm: Any, inputs: tuple[Any, ...]) -> None:
+    """Make a batch norm divide what is larger than 1, by one value for all channels.
+
+    The channels' own statistics would leave little but differences between images, and rounding
+    errors would grow from layer to layer.
+    """
+    (x,) = inputs
+    mean_square = (x * x).mean().clip(min=1)
+    norm._variance.set_value(mean_square.expand(norm._variance.shape))
 
 
 def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:

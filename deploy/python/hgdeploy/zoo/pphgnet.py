@@ -14,6 +14,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
+from hgdeploy.zoo.layers import ConvNormAct
+
 
 @dataclass(frozen=True)
 class _Stage:
@@ -24,37 +26,6 @@ class _Stage:
     out_channels: int
     blocks: int
     downsample: bool
-
-
-class _ConvBNAct(nn.Layer):
-    """Convolution without bias, batch normalisation, and ReLU where `act` is set."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        act: bool = True,
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2D(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias_attr=False,
-        )
-        self.bn = nn.BatchNorm2D(out_channels, epsilon=1e-5)
-        self.act = act
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.bn(self.conv(x))
-        return functional.relu(x) if self.act else x
 
 
 class _ESE(nn.Layer):
@@ -76,9 +47,9 @@ class _HGBlock(nn.Layer):
         super().__init__()
         mid = stage.mid_channels
         self.layers = nn.LayerList(
-            _ConvBNAct(in_channels if index == 0 else mid, mid, 3) for index in range(depth)
+            ConvNormAct(in_channels if index == 0 else mid, mid, 3) for index in range(depth)
         )
-        self.aggregation_conv = _ConvBNAct(in_channels + depth * mid, stage.out_channels, 1)
+        self.aggregation_conv = ConvNormAct(in_channels + depth * mid, stage.out_channels, 1)
         self.att = _ESE(stage.out_channels)
         self.identity = identity
 
@@ -97,7 +68,7 @@ class _HGStage(nn.Layer):
         super().__init__()
         channels = stage.in_channels
         self.downsample = (
-            _ConvBNAct(channels, channels, 3, stride=2, groups=channels, act=False)
+            ConvNormAct(channels, channels, 3, stride=2, groups=channels, act=False)
             if stage.downsample
             else None
         )
@@ -137,9 +108,9 @@ class PPHGNet(nn.Layer):
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            _ConvBNAct(3, stem[0], 3, stride=2),
-            _ConvBNAct(stem[0], stem[1], 3),
-            _ConvBNAct(stem[1], stem[2], 3),
+            ConvNormAct(3, stem[0], 3, stride=2),
+            ConvNormAct(stem[0], stem[1], 3),
+            ConvNormAct(stem[1], stem[2], 3),
         )
         self.pool = nn.MaxPool2D(kernel_size=3, stride=2, padding=1)
         self.stages = nn.LayerList(_HGStage(stage, depth) for stage in stages)

@@ -5,9 +5,10 @@ Nothing heavy is imported here: an architecture is named by its module and facto
 (with Paddle) is imported when the model is built.
 
 Sources of the figures:
-    PP-HGNet: accuracy (ImageNet-1k validation) and `v100_ms` from PaddleClas's PP-HGNet page
-        (Tesla V100, TensorRT FP32, batch 1); parameters and MACs from its model documentation.
-        PaddleClas's Chinese pages carry a newer latency set: tiny 1.72 ms, small 2.46 ms.
+    PP-HGNet and the models it is compared with: accuracy (ImageNet-1k validation) and `v100_ms`
+        from PaddleClas's PP-HGNet page (Tesla V100, TensorRT FP32, batch 1); parameters and MACs
+        from its model documentation. PaddleClas's Chinese pages carry a newer set of latencies,
+        which disagrees; the benchmark's report has both.
     EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
         of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
         and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only
@@ -27,11 +28,24 @@ from hgdeploy.preprocess import CropImage, Op, ResizeImage, imagenet_ops
 
 OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 
+_SWIN_TINY = "SwinTransformer_tiny_patch4_window7_224"
+_SWIN_BASE = "SwinTransformer_base_patch4_window7_224"
+
 # Architecture -> module of this package and the function in it that takes `num_classes`.
 _FACTORIES = {
     "PPHGNet_tiny": ("pphgnet", "pphgnet_tiny"),
     "PPHGNet_small": ("pphgnet", "pphgnet_small"),
     "PPHGNet_base": ("pphgnet", "pphgnet_base"),
+    "ResNet34": ("resnet", "resnet34"),
+    "ResNet34_vd": ("resnet", "resnet34_vd"),
+    "ResNet50": ("resnet", "resnet50"),
+    "ResNet50_vd": ("resnet", "resnet50_vd"),
+    "EfficientNetB0": ("efficientnet", "efficientnet_b0"),
+    "EfficientNetB1": ("efficientnet", "efficientnet_b1"),
+    _SWIN_TINY: ("swin", "swin_tiny"),
+    _SWIN_BASE: ("swin", "swin_base"),
+    "Res2Net200_vd_26w_4s": ("res2net", "res2net200_vd_26w_4s"),
+    "ResNeXt101_32x48d_wsl": ("resnext", "resnext101_32x48d_wsl"),
     "EfficientNetLite0": ("efficientnet", "efficientnet_lite0"),
     "EfficientNetLite1": ("efficientnet", "efficientnet_lite1"),
     "EfficientNetLite2": ("efficientnet", "efficientnet_lite2"),
@@ -100,24 +114,59 @@ class ModelInfo:
         return " ".join(words)
 
 
-def _pphgnet(
-    name: str, figures: tuple[float, float, float | None], size: tuple[float, float, int]
+@dataclass(frozen=True)
+class _Figures:
+    """What is published of a model's accuracy and latency; see `ModelInfo`."""
+
+    top1: float | None = None
+    top5: float | None = None
+    v100_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class _Size:
+    """A network's size, and how the images for it are resized and cropped."""
+
+    params_m: float
+    macs_g: float
+    resize_short: int
+    crop: int = 224
+    pil_bicubic: bool = False
+
+    @property
+    def preprocess(self) -> tuple[Op, ...]:
+        if self.pil_bicubic:
+            return imagenet_ops(
+                self.resize_short, self.crop, interpolation="bicubic", backend="pil"
+            )
+        return imagenet_ops(self.resize_short, self.crop)
+
+
+def _official(
+    name: str,
+    figures: _Figures,
+    size: _Size,
+    *,
+    architecture: str | None = None,
+    folder: str | None = "legendary_models/",
 ) -> ModelInfo:
-    """Entry of a published PP-HGNet: (top1, top5, v100_ms), (params_m, macs_g, resize_short)."""
-    top1, top5, v100_ms = figures
-    params_m, macs_g, resize_short = size
+    """Entry of a model of PaddleClas; its weights lie in `folder`, or nowhere where that is None.
+
+    The architecture is the name without `_ssld` (distilled weights) unless it is given.
+    """
+    published = folder is not None
     return ModelInfo(
         name=name,
-        architecture=name.removesuffix("_ssld"),
-        input_size=224,
-        params_m=params_m,
-        macs_g=macs_g,
-        top1=top1,
-        top5=top5,
-        v100_ms=v100_ms,
-        preprocess=imagenet_ops(resize_short, 224, interpolation="bicubic", backend="pil"),
-        weights_url=f"{OFFICIAL_URL}/legendary_models/{name}_pretrained.pdparams",
-        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar",
+        architecture=architecture or name.removesuffix("_ssld"),
+        input_size=size.crop,
+        params_m=size.params_m,
+        macs_g=size.macs_g,
+        top1=figures.top1,
+        top5=figures.top5,
+        v100_ms=figures.v100_ms,
+        preprocess=size.preprocess,
+        weights_url=f"{OFFICIAL_URL}/{folder}{name}_pretrained.pdparams" if published else None,
+        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar" if published else None,
     )
 
 
@@ -157,28 +206,54 @@ def _efficientnet_lite(
     )
 
 
-# PPHGNet_base was published with distilled weights only: the plain name has no figures, no files.
-_BASE = ModelInfo(
-    name="PPHGNet_base",
-    architecture="PPHGNet_base",
-    input_size=224,
-    params_m=71.62,
-    macs_g=25.14,
-    top1=None,
-    top5=None,
-    v100_ms=None,
-    preprocess=imagenet_ops(236, 224, interpolation="bicubic", backend="pil"),
-)
+_HG_TINY = _Size(14.75, 4.54, 232, pil_bicubic=True)
+_HG_SMALL = _Size(24.38, 8.53, 236, pil_bicubic=True)
+_HG_BASE = _Size(71.62, 25.14, 236, pil_bicubic=True)
+_R50 = _Size(25.61, 4.11, 256)
+_SWIN_T = _Size(28.26, 4.35, 256, pil_bicubic=True)
+_SWIN_B = _Size(87.70, 15.13, 256, pil_bicubic=True)
+_R2N200 = _Size(76.44, 15.77, 256)
 
 _MODELS = {
     entry.name: entry
     for entry in (
-        _pphgnet("PPHGNet_tiny", (79.83, 95.04, 1.77), (14.75, 4.54, 232)),
-        _pphgnet("PPHGNet_tiny_ssld", (81.95, 96.12, 1.77), (14.75, 4.54, 232)),
-        _pphgnet("PPHGNet_small", (81.51, 95.82, 2.52), (24.38, 8.53, 236)),
-        _pphgnet("PPHGNet_small_ssld", (83.82, 96.81, 2.52), (24.38, 8.53, 236)),
-        _BASE,
-        _pphgnet("PPHGNet_base_ssld", (85.00, 97.35, 5.97), (71.62, 25.14, 236)),
+        _official("PPHGNet_tiny", _Figures(79.83, 95.04, 1.77), _HG_TINY),
+        _official("PPHGNet_tiny_ssld", _Figures(81.95, 96.12, 1.77), _HG_TINY),
+        _official("PPHGNet_small", _Figures(81.51, 95.82, 2.52), _HG_SMALL),
+        _official("PPHGNet_small_ssld", _Figures(83.82, 96.81, 2.52), _HG_SMALL),
+        # Published with other weights only: the plain names have no figures and no files.
+        _official("PPHGNet_base", _Figures(), _HG_BASE, folder=None),
+        _official("PPHGNet_base_ssld", _Figures(85.00, 97.35, 5.97), _HG_BASE),
+        _official("ResNet34", _Figures(74.57, 92.14, 1.97), _Size(21.81, 3.68, 256)),
+        _official("ResNet34_vd", _Figures(75.98, 92.98, 2.00), _Size(21.84, 3.93, 256)),
+        _official("ResNet50", _Figures(76.50, 93.00, 2.54), _R50),
+        _official("ResNet50_vd", _Figures(79.12, 94.44, 2.60), _Size(25.63, 4.35, 256)),
+        _official(
+            "ResNet50_rsb",
+            _Figures(80.40, v100_ms=2.54),
+            _R50,
+            architecture="ResNet50",
+            folder=None,
+        ),
+        _official(
+            "EfficientNetB0", _Figures(77.38, 93.31, 1.96), _Size(5.33, 0.40, 256), folder=""
+        ),
+        _official(
+            "EfficientNetB1", _Figures(79.15, 94.41, 2.88), _Size(7.86, 0.71, 272, 240), folder=""
+        ),
+        _official(_SWIN_TINY, _Figures(81.2, 95.5, 6.59), _SWIN_T),
+        _official(_SWIN_BASE, _Figures(), _SWIN_B, folder=None),
+        _official(
+            f"{_SWIN_BASE}_22kto1k", _Figures(85.2, 97.5, 13.53), _SWIN_B, architecture=_SWIN_BASE
+        ),
+        _official("Res2Net200_vd_26w_4s", _Figures(), _R2N200, folder=None),
+        _official("Res2Net200_vd_26w_4s_ssld", _Figures(85.13, 97.42, 11.45), _R2N200, folder=""),
+        _official(
+            "ResNeXt101_32x48d_wsl",
+            _Figures(85.37, 97.69, 55.07),
+            _Size(829.26, 153.57, 256),
+            folder="",
+        ),
         _efficientnet_lite(
             0,
             (256, 224),

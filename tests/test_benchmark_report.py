@@ -206,6 +206,16 @@ def test_a_failed_case_is_a_row_with_its_reason(write):
     assert told["ResNet34"] == "timeout: took longer than 600 s"
 
 
+def test_what_an_engine_times_on_its_device_has_a_table_of_its_own(write):
+    timed = case("ResNet50", 2.0, device="gpu:0", threads=None)
+    timed["timings_ms"] = {"h2d": [0.1, 0.2, 0.3], "compute": [1.5, 1.6, 1.7]}
+    tables = markdown_tables(report(write("r.json", case("PPHGNet_tiny", 1.0), timed)))
+    (row,) = tables["Where the device's time goes, median ms"]
+    assert (row["model"], row["h2d"], row["compute"]) == ("ResNet50", "0.200", "1.600")
+    without = markdown_tables(report(write("s.json", *fast_cases())))
+    assert "Where the device's time goes, median ms" not in without
+
+
 def test_hardware_and_command_stand_under_every_table(write):
     text = report(write("r.json", *fast_cases()))
     assert text.count("Some &lt;CPU> \\| 3 GHz, 2 CPUs; governor unknown; 8.0 GiB memory") == 2

@@ -34,6 +34,13 @@ class JsonReader:
         """Return the object at `key`."""
         return JsonReader(self._path, self.raw(key), self._name(key))
 
+    def numbers_by_name(self, key: str) -> dict[str, tuple[float, ...]]:
+        """Return the lists of numbers in the object at `key`; a missing key or null is empty."""
+        if self._values.get(key) is None:
+            return {}
+        inner = self.inner(key)
+        return {name: inner.numbers(name) for name in inner._values}
+
     def each(self, key: str) -> list[JsonReader]:
         """Return the objects of the list at `key`."""
         return [

@@ -42,7 +42,10 @@ class Configuration:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case; `stats` is None where it was not measured, and `reason` says why."""
+    """One case; `stats` is None where it was not measured, and `reason` says why.
+
+    `timings` are the parts of each sample in ms, by name, where the engine times its device.
+    """
 
     model: str
     configuration: Configuration
@@ -58,6 +61,7 @@ class CaseResult:
     samples: tuple[float, ...]
     stats: Stats | None
     warnings: tuple[str, ...]
+    timings: Mapping[str, tuple[float, ...]]
 
     def name(self) -> str:
         """Return model and configuration in words."""
@@ -173,6 +177,7 @@ def _case(reader: JsonReader, environment: str) -> CaseResult:
         samples=reader.numbers("samples_ms") if measured else (),
         stats=_stats(reader.inner("stats")) if measured else None,
         warnings=tuple(" ".join(str(text).split()) for text in reader.sequence("warnings")),
+        timings=reader.numbers_by_name("timings_ms"),
     )
     if measured and not result.samples:
         raise reader.wrong("samples_ms", "at least one number where the status is ok")

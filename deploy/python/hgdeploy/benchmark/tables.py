@@ -6,12 +6,13 @@ Everything here is a pure function of the result files; `report` puts the cells 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.lookup import Line, Lookup, Source, borrowed
 from hgdeploy.benchmark.published import REFERENCE, over_reference
-from hgdeploy.benchmark.result_file import Configuration, Results
+from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
 
 NOTHING = "-"
 NOT_MEASURED = "not measured"
@@ -51,7 +52,8 @@ def tables(results: Results) -> tuple[Table, ...]:
     found = [_detail(lookup, configuration) for configuration in lookup.configurations]
     if len(found) != 1:
         found.insert(0, _overview(lookup))
-    return (*found, _runs(lookup))
+    timed = [case for case in results.cases() if case.timings]
+    return (*found, *([_device_times(lookup, timed)] if timed else []), _runs(lookup))
 
 
 def title(results: Results) -> str:
@@ -210,6 +212,34 @@ def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
     if not measured:
         notes.append(f"{REFERENCE} was not measured here, so nothing is given as its multiple.")
     return tuple(notes)
+
+
+def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
+    """Return the medians of the parts that engines time on their device, such as h2d and d2h."""
+    parts = list(dict.fromkeys(part for case in cases for part in case.timings))
+    rows = [
+        Row(
+            (
+                *_key_cells(lookup, Line(case.model, case.environment)),
+                case.configuration.text(),
+                *(
+                    f"{statistics.median(case.timings[part]):.3f}"
+                    if case.timings.get(part)
+                    else NOTHING
+                    for part in parts
+                ),
+            ),
+            False,
+        )
+        for case in cases
+    ]
+    return Table(
+        "Where the device's time goes, median ms",
+        (*_key_head(lookup), "configuration", *parts),
+        tuple(rows),
+        (),
+        lookup.sources(),
+    )
 
 
 def _runs(lookup: Lookup) -> Table:

@@ -15,6 +15,10 @@ from hgdeploy.preprocess import Op, parse_ops
 from hgdeploy.sidecar import changed_source
 
 DESCRIPTION = "inference.yml"
+# Paddle's program in either format, best first, and the parameters that go with it.
+PADDLE_PROGRAMS = ("inference.json", "inference.pdmodel")
+PADDLE_PARAMS = "inference.pdiparams"
+ONNX_FILE = "inference.onnx"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines import Engine, engine_module, infer_rows, load_engine
+from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
 from hgdeploy.images import ImageFile, decode_image, find_images, read_image
 from hgdeploy.postprocess import Postprocess, Prediction, Topk
@@ -284,10 +284,7 @@ def _check_fit(source: Path, engine: Engine, preprocessor: Preprocessor, batch_s
     Raises:
         BundleError: the two sizes, types or batches, and how to make them fit.
     """
-    if len(engine.inputs) != 1 or len(engine.inputs[0].shape) != 4:
-        told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in engine.inputs)
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {told}")
-    spec = engine.inputs[0]
+    spec = image_input(engine, source)
     batch, _, height, width = spec.shape
     if batch not in (-1, batch_size):
         raise BundleError(

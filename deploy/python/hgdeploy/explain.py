@@ -123,7 +123,7 @@ class Explanation:
         return "\n".join(lines) + "\n"
 
 
-def parse_side(text: str, other_engine: str = "paddle") -> Side:
+def parse_side(text: str) -> Side:
     """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION]]`.
 
     Raises:
@@ -135,7 +135,7 @@ def parse_side(text: str, other_engine: str = "paddle") -> Side:
         return _side_of_config(text, config)
     folder, _, runner = text.partition("@")
     engine, _, precision = runner.partition(":")
-    engine = engine or other_engine
+    engine = engine or "paddle"
     if engine not in ENGINES:
         raise ConfigError(f"{text!r}: unknown engine, {nearest(engine, ENGINES)}")
     bundle = open_bundle(folder)

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from hgdeploy import zoo
 from hgdeploy._version import __version__
-from hgdeploy.bundle import DESCRIPTION
+from hgdeploy.bundle import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.preprocess import Op, ops_to_config
@@ -35,8 +37,7 @@ from hgdeploy.zoo.download import (
 from hgdeploy.zoo.staging import staged_folder
 from hgdeploy.zoo.weights import load_into, read_weights
 
-MODEL_FILE = "inference.json"
-PARAMS_FILE = "inference.pdiparams"
+MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
 SIDECAR_FILE = "inference.meta.json"
 
 _SEED = 0
@@ -211,7 +212,7 @@ def is_intact(folder: Path, name: str) -> bool:
         files = facts["files"]
         return (
             facts["model"] == name
-            and PARAMS_FILE in files
+            and PADDLE_PARAMS in files
             and all(file_sha256(folder / file) == digest for file, digest in files.items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -306,7 +307,7 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
     # Paddle's tracing raises many types; whatever it is, there is no bundle.
     except Exception as error:
         raise BundleError(f"Paddle cannot export the model: {one_line(error)}") from error
-    for name in (MODEL_FILE, PARAMS_FILE):
+    for name in (MODEL_FILE, PADDLE_PARAMS):
         if not (folder / name).is_file() or not (folder / name).stat().st_size:
             raise BundleError(f"Paddle exported no {name}: this needs Paddle 3")
 
@@ -328,22 +329,12 @@ def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
 
 
 def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run the exported model with Paddle Inference on the CPU, in its plain configuration."""
-    import_library("paddle", "cpu")
-    from paddle import inference
-
-    config = inference.Config(str(folder / MODEL_FILE), str(folder / PARAMS_FILE))
-    config.disable_gpu()
-    config.disable_glog_info()
+    """Run the exported model as predictions will, in the paddle engine on the CPU."""
+    engine = load_engine("paddle", folder / MODEL_FILE, EngineOptions(max_batch=len(x)))
     try:
-        predictor = inference.create_predictor(config)
-        predictor.get_input_handle("x").copy_from_cpu(x)
-        predictor.run()
-        (output,) = predictor.get_output_names()
-        return np.array(predictor.get_output_handle(output).copy_to_cpu(), dtype=np.float32)
-    # Paddle Inference raises RuntimeError and others, with many lines of C++ trace.
-    except Exception as error:
-        raise BundleError(f"the exported model does not run: {one_line(error)}") from error
+        return infer_rows(engine, x)
+    finally:
+        engine.close()
 
 
 def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: bool) -> Path:

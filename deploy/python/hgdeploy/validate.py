@@ -29,6 +29,7 @@ from hgdeploy.engines import (
     RuntimeInfo,
     TensorSpec,
     engine_module,
+    image_input,
     infer_rows,
     load_engine,
 )
@@ -40,7 +41,7 @@ from hgdeploy.errors import (
     ValidationError,
     nearest,
 )
-from hgdeploy.images import ImageFile, read_image
+from hgdeploy.images import ImageFile, find_images, read_image
 from hgdeploy.preprocess import Preprocessor
 
 _WORST = 5
@@ -324,9 +325,11 @@ def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
         precision=run.precision, threads=options.threads, max_batch=options.batch_size
     )
     engine = load_engine(run.engine, source, asked)
-    if len(engine.inputs) != 1 or len(engine.inputs[0].shape) != 4:
+    try:
+        image_input(engine, source)
+    except BundleError:
         engine.close()
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input")
+        raise
     return engine
 
 
@@ -545,8 +548,6 @@ def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
 
 
 def _labelled_folders(images: Path, names: Mapping[int, str] | None) -> list[tuple[ImageFile, int]]:
-    from hgdeploy.images import find_images
-
     classes = {
         part.strip(): index
         for index, name in (names or {}).items()

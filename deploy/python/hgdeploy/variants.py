@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle import ONNX_FILE, ModelBundle
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.onnx import onnx_notes
 from hgdeploy.convert.quantize import QuantizeOptions, QuantizeReport, int8_from_onnx
@@ -98,7 +98,7 @@ def quantized(
         OutputError: the bundle cannot be written.
     """
     preprocessor = _preprocessor(bundle)
-    source = bundle.root / "inference.onnx"
+    source = bundle.root / ONNX_FILE
     if not source.is_file() or changed_source(source) is not None:
         progress(f"{source} is missing, or the Paddle model has changed since: converting")
         converted(bundle, ConvertRequest(), warn)

@@ -33,7 +33,7 @@ from hgdeploy.benchmark.measure import (
 )
 from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines import Engine, engine_module, load_engine
+from hgdeploy.engines import Engine, engine_module, image_input, load_engine
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line
 
 _SEED = 0
@@ -127,9 +127,7 @@ def _load_engine(case: Case, root: Path) -> _Loaded:
     start = time.perf_counter()
     engine = load_engine(case.engine, source, _options(case))
     seconds = time.perf_counter() - start
-    if len(engine.inputs) != 1 or len(engine.inputs[0].shape) != 4:
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input")
-    spec = engine.inputs[0]
+    spec = image_input(engine, source)
     if spec.shape[0] not in (-1, case.batch):
         raise BundleError(f"{source} has a fixed batch of {spec.shape[0]}, not {case.batch}")
     feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}

@@ -22,6 +22,7 @@ from hgdeploy.errors import (
     ConfigError,
 )
 from hgdeploy.sidecar import file_sha256
+from hgdeploy.text_table import aligned
 
 # Flag -> field of the suite that it replaces.
 _LISTS = {
@@ -167,9 +168,4 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             cells += [f"{stats[name]:.3f}" for name in _FIGURES]
             cells += [f"{stats['throughput']:.1f}", ""]
         lines.append(tuple(cells))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
-    return "".join(f"{line.rstrip()}\n" for line in text)
+    return aligned(lines)

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle import ONNX_FILE, open_bundle
 from hgdeploy.engines import engine_module
 from hgdeploy.errors import BundleError, ConfigError, nearest
 from hgdeploy.sidecar import file_sha256, read_sidecar
 
-ONNX_FILE = "inference.onnx"
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
 # The photograph of the scope `pipeline`, in HGDeploy's folder.
 _PHOTO = Path("deploy") / "images" / "coffee.jpg"

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.bundle import PADDLE_PARAMS, PADDLE_PROGRAMS, ModelBundle, open_bundle
 from hgdeploy.convert.onnx import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
 
-_PROGRAMS = ("inference.json", "inference.pdmodel")
-_WEIGHTS = "inference.pdiparams"
 _HARMLESS = ("False", "None", "{}", "")
 # Flags that paddle2onnx has or had: what HGDeploy does instead. The first ask for nothing that
 # would be missed, the others for a result that would be another one.
@@ -116,16 +114,19 @@ def _bundle(folder: Path, model: str | None, params: str | None) -> Iterator[Mod
         BundleError: the folder or a file in it does not exist.
     """
     bundle = open_bundle(folder)
-    program = bundle.find([model] if model else _PROGRAMS)
+    program = bundle.find([model] if model else PADDLE_PROGRAMS)
     weights = bundle.find([params or program.with_suffix(".pdiparams").name])
-    if program == bundle.find([*_PROGRAMS, program.name]) and weights == bundle.root / _WEIGHTS:
+    if (
+        program == bundle.find([*PADDLE_PROGRAMS, program.name])
+        and weights == bundle.root / PADDLE_PARAMS
+    ):
         yield bundle
         return
     # Any other name than .json is Paddle 2's format: .pdmodel, or __model__ before it.
-    name = _PROGRAMS[0 if program.suffix == ".json" else 1]
+    name = PADDLE_PROGRAMS[0 if program.suffix == ".json" else 1]
     with tempfile.TemporaryDirectory(prefix="hgdeploy-names-") as scratch:
         root = Path(scratch)
-        names = {root / name: program, root / _WEIGHTS: weights}
+        names = {root / name: program, root / PADDLE_PARAMS: weights}
         for new, path in names.items():
             _link(path, new)
         try:

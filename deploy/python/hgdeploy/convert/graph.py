@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,28 @@ _OTHER_OUTPUT = "logits"
 # Operators that hand values through; they may stand between a softmax and the output.
 _PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast")
 Dims = list[int | str]
+
+
+def read_classifier(source: Path, *, external_data: bool = False) -> Any:
+    """Read an ONNX file of one input and one output.
+
+    Args:
+        source: the file.
+        external_data: read the weights too that lie in another file.
+
+    Raises:
+        BundleError: it is missing, unreadable, or no classifier.
+    """
+    onnx = import_library("onnx", "convert")
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    try:
+        model = onnx.load(str(source), load_external_data=external_data)
+    # protobuf's DecodeError is no public class of onnx, and onnx adds others.
+    except Exception as error:
+        raise BundleError(f"{source} is no readable ONNX model: {one_line(error)}") from None
+    require_classifier(model, source)
+    return model
 
 
 def require_classifier(model: Any, source: object) -> None:

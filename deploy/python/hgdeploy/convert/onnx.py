@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle import ONNX_FILE, PADDLE_PROGRAMS, ModelBundle
 from hgdeploy.convert import graph
 from hgdeploy.convert.artifact import (
     converter_versions,
@@ -29,9 +29,7 @@ Verify = Callable[[Path, Path], Mapping[str, Any]]
 """Compares the source model's file with the artifact's and returns the sidecar's verdict; raises
 BundleError where they differ by more than they may."""
 
-ONNX_FILE = "inference.onnx"
 OPSETS = range(7, 22)
-_PADDLE_FILES = ("inference.json", "inference.pdmodel")
 _LIBRARIES = ("paddle2onnx", "onnx", "onnxslim", "paddlepaddle", "paddlepaddle-gpu")
 # A softmax's row misses 1 by rounding only.
 _SUM_TOLERANCE = 1e-3
@@ -91,7 +89,7 @@ def onnx_from_paddle(
         OutputError: the file cannot be written.
     """
     options = options or OnnxOptions()
-    source = bundle.find(_PADDLE_FILES)
+    source = bundle.find(PADDLE_PROGRAMS)
     params = source.with_suffix(".pdiparams")
     tensors = read_params(params)
     for library in ("onnx", "onnxslim"):

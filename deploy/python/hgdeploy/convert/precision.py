@@ -132,14 +132,7 @@ def _load(source: Path) -> Any:
         BundleError: it is missing, unreadable, no classifier, or not fp32.
     """
     onnx = import_library("onnx", "convert")
-    if not source.is_file():
-        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
-    try:
-        model = onnx.load(str(source), load_external_data=False)
-    # protobuf's DecodeError is no public class of onnx, and onnx adds others.
-    except Exception as error:
-        raise BundleError(f"{source} is no readable ONNX model: {one_line(error)}") from None
-    graphs.require_classifier(model, source)
+    model = graphs.read_classifier(source)
     sidecar = read_sidecar(source) or {}
     quantized = any("QuantizeLinear" in node.op_type for node in model.graph.node)
     if sidecar.get("precision", "fp32") != "fp32" or quantized:

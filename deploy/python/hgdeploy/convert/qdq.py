@@ -33,14 +33,7 @@ def load_folded(source: Path) -> Any:
         BundleError: it is something else.
     """
     onnx = import_library("onnx", "convert")
-    if not source.is_file():
-        raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
-    try:
-        model = onnx.load(str(source))
-    # protobuf's DecodeError is no public class of onnx, and onnx adds others.
-    except Exception as error:
-        raise BundleError(f"{source} is no readable ONNX model: {one_line(error)}") from None
-    graphs.require_classifier(model, source)
+    model = graphs.read_classifier(source, external_data=True)
     graphs.check_weights(model, source)
     kinds = [node.op_type for node in model.graph.node]
     if any("QuantizeLinear" in kind for kind in kinds):

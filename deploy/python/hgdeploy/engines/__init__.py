@@ -10,7 +10,14 @@ from typing import Any, Protocol, cast
 from numpy.typing import NDArray
 
 from hgdeploy.config import EngineOptions
-from hgdeploy.engines.base import Capability, Engine, RuntimeInfo, TensorSpec, infer_rows
+from hgdeploy.engines.base import (
+    Capability,
+    Engine,
+    RuntimeInfo,
+    TensorSpec,
+    image_input,
+    infer_rows,
+)
 from hgdeploy.errors import EngineError, nearest
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "RuntimeInfo",
     "TensorSpec",
     "engine_module",
+    "image_input",
     "infer_rows",
     "load_engine",
 ]

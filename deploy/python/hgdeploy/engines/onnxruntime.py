@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hgdeploy.bundle import ONNX_FILE
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -63,7 +64,7 @@ class OnnxRuntimeEngine(CheckedEngine):
 
 def artifact_names(precision: str) -> tuple[str, ...]:
     """Name the bundle files this engine can read for `precision`, best first."""
-    return ("inference.onnx",) if precision == "fp32" else (f"inference.{precision}.onnx",)
+    return (ONNX_FILE,) if precision == "fp32" else (f"inference.{precision}.onnx",)
 
 
 def load(source: Path, options: EngineOptions) -> Engine:

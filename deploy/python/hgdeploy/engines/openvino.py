@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hgdeploy.bundle import ONNX_FILE
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -73,7 +74,7 @@ def artifact_names(precision: str) -> tuple[str, ...]:
     """
     if precision == "int8":
         return ("inference.int8.onnx",)
-    return ("inference.onnx", "inference.pdmodel")
+    return (ONNX_FILE, "inference.pdmodel")
 
 
 def load(source: Path, options: EngineOptions) -> Engine:

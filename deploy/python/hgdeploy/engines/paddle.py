@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.bundle import PADDLE_PROGRAMS
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -113,7 +114,7 @@ def artifact_names(precision: str) -> tuple[str, ...]:
     """Name the bundle files this engine can read for `precision`, best first."""
     if precision == "int8":
         return ("inference_int8.json", "inference_int8.pdmodel")
-    return ("inference.json", "inference.pdmodel")
+    return PADDLE_PROGRAMS
 
 
 def load(source: Path, options: EngineOptions) -> Engine:

@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
+from hgdeploy.bundle import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
 from hgdeploy.sidecar import file_sha256
 from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
@@ -47,8 +48,6 @@ _CHUNK = 1 << 20
 MAX_MEMBER_BYTES = 8 << 30
 MAX_TOTAL_BYTES = 10 << 30
 MAX_MEMBERS = 64
-_MODEL_FILES = ("inference.json", "inference.pdmodel")
-_PARAMS_FILE = "inference.pdiparams"
 
 
 class _TransientError(Exception):
@@ -457,9 +456,9 @@ def unpack_bundle(archive: Path, output_dir: Path) -> Path:
             ) from error
         except OSError as error:
             raise DownloadError(f"{archive}: cannot be read: {error.strerror or error}") from error
-        if not members.keys() & set(_MODEL_FILES) or _PARAMS_FILE not in members:
+        if not members.keys() & set(PADDLE_PROGRAMS) or PADDLE_PARAMS not in members:
             raise DownloadError(
-                f"{archive}: holds no {' or '.join(_MODEL_FILES)} with {_PARAMS_FILE}; "
+                f"{archive}: holds no {' or '.join(PADDLE_PROGRAMS)} with {PADDLE_PARAMS}; "
                 f"it holds {', '.join(sorted(members)) or 'nothing'}"
             )
     return output_dir

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hgdeploy.bundle import PADDLE_PROGRAMS
 from hgdeploy.errors import OutputError
-
-# A folder holds a model in one format: two would share one parameters file, and one would be stale.
-_FORMATS = ("inference.json", "inference.pdmodel")
 
 
 @contextmanager
@@ -56,8 +54,9 @@ def _publish(folder: Path, final: Path) -> None:
         folder.rename(final)
         return
     ours = {path.name for path in folder.iterdir()}
-    for name in _FORMATS:
-        if ours.intersection(_FORMATS) and name not in ours and (final / name).exists():
+    # One format a folder: two would share one parameters file, and one would be stale.
+    for name in PADDLE_PROGRAMS:
+        if ours.intersection(PADDLE_PROGRAMS) and name not in ours and (final / name).exists():
             raise OutputError(
                 f"{final} already holds {name}, a model in another format: "
                 "choose another folder, or remove that model"

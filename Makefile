@@ -9,6 +9,12 @@ SETUP := setup.cfg pyproject.toml
 MODELS := deploy/models
 DEMO := $(MODELS)/EfficientNetLite0_infer
 
+# TensorRT's Python API, against which our calls are checked; its libraries are not needed.
+TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
+ifeq ($(shell uname -s),Linux)
+BINDINGS := $(TENSORRT_BINDINGS:%=.cache/tensorrt-bindings/%)
+endif
+
 # Engines whose tests must not be skipped, since the extras below install them.
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
@@ -20,7 +26,7 @@ demo: $(VENV)/.cpu $(DEMO)/inference.json
 $(DEMO)/inference.json: | $(VENV)/.cpu
 	$(BIN)/hgdeploy models download EfficientNetLite0 --output $(MODELS)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(BINDINGS)
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.test
@@ -44,6 +50,10 @@ $(VENV)/.dev: STANDS_FOR := .cpu .test
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@ $(addprefix $(VENV)/,$(STANDS_FOR))
+
+.cache/tensorrt-bindings/%: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ tensorrt-cu13-bindings==$*
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \

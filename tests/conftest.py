@@ -32,11 +32,14 @@ with warnings.catch_warnings():
 
 
 def require_engine(name: str) -> None:
-    """Skip where the engine's library is missing, unless this run must have it."""
-    if engine_module(name).capability().version is None:
+    """Skip where the engine's library or device is missing, unless this run must have it."""
+    found = engine_module(name).capability()
+    if found.version is None:
         if name in os.environ.get("HGDEPLOY_REQUIRED_ENGINES", "").split(","):
             pytest.fail(f"the {name} engine is required here, and its library is not installed")
         pytest.skip(f"the library of the {name} engine is not installed")
+    if not found.devices:
+        pytest.skip(f"the {name} engine {found.notes[0]}")
 
 
 @pytest.fixture(params=ENGINES)

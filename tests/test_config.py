@@ -145,7 +145,9 @@ def test_an_index_out_of_range_names_the_range():
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (("Global.use_onnx=True", "Global.use_tensorrt=True"), "runs in the paddle engine"),
+        (("Global.use_onnx=True", "Global.use_tensorrt=True"), "Global.use_gpu is False"),
+        (("Global.engine=tensorrt",), "Global.use_gpu is False"),
+        (("Global.engine=openvino", "Global.use_tensorrt=True"), "contradicts"),
         (("Global.use_onnx=True", "Global.engine=paddle"), "contradicts"),
         (("Global.use_fp16=True", "Global.use_int8=True"), "were asked for at once"),
         (("Global.use_fp16=True", "Global.precision=fp32"), "were asked for at once"),
@@ -154,6 +156,34 @@ def test_an_index_out_of_range_names_the_range():
 def test_contradictions_are_refused(overrides: tuple[str, ...], told: str):
     with pytest.raises(ConfigError, match=told):
         config_of(*overrides)
+
+
+TENSORRT = ("Global.use_gpu=True", "Global.use_tensorrt=True")
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides", "engine"),
+    [
+        ((), TENSORRT, "paddle"),
+        ((), (*TENSORRT, "Global.use_onnx=True"), "tensorrt"),
+        ((), ("Global.use_gpu=True", "Global.engine=tensorrt"), "tensorrt"),
+        (("inference.engine",), TENSORRT, "tensorrt"),
+        (("inference.rtx.engine",), TENSORRT, "tensorrt"),
+        (("inference.engine",), ("Global.use_gpu=True",), "paddle"),
+        (("inference.engine",), (*TENSORRT, "Global.engine=paddle"), "paddle"),
+        (("inference.engine",), (*TENSORRT, "Global.use_fp16=True"), "paddle"),
+        (("inference.fp16.engine",), (*TENSORRT, "Global.use_fp16=True"), "tensorrt"),
+    ],
+)
+def test_use_tensorrt_takes_an_engine_file_or_onnx_else_paddles_own(
+    tmp_path, files, overrides, engine
+):
+    for name in files:
+        (tmp_path / name).write_bytes(b"engine")
+    config = config_of(f"Global.inference_model_dir={tmp_path}", *overrides)
+    assert config.engine == engine
+    wanted = "Global.use_tensorrt=True" in overrides and engine == "paddle"
+    assert config.options.paddle_tensorrt == wanted
 
 
 @pytest.mark.parametrize("missing", ["infer_imgs", "inference_model_dir"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
-from hgdeploy.sidecar import changed_source
+from hgdeploy.sidecar import changed_source, file_sha256
 
 DESCRIPTION = "inference.yml"
 # Paddle's program in either format, best first, and the parameters that go with it.
@@ -64,6 +65,24 @@ class ModelBundle:
             f"{self.root} has no {' or '.join(names)}; "
             + (f"it has {', '.join(present)}" if present else "there are no model files in it")
         )
+
+
+def model_digest(artifact: Path) -> str:
+    """Return the SHA-256 of a model file, or of its hash and that of the weights beside it.
+
+    Raises:
+        BundleError: a file cannot be read.
+    """
+    weights = artifact.with_suffix(".pdiparams")
+    if artifact.suffix == ".onnx":
+        weights = artifact.with_name(f"{artifact.name}.data")
+    try:
+        digests = [file_sha256(path) for path in (artifact, weights) if path.is_file()]
+    except OSError as error:
+        raise BundleError(f"{artifact} cannot be read: {error.strerror}") from None
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def open_bundle(root: str | Path) -> ModelBundle:

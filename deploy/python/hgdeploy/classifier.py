@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import heapq
+import itertools
+import json
 import math
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy._version import __version__
+from hgdeploy.bundle import ModelBundle, model_digest, open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
-from hgdeploy.images import ImageFile, decode_image, find_images, read_image
+from hgdeploy.image_reader import ImageReader, ReadImage
+from hgdeploy.images import ImageFile, find_images
+from hgdeploy.isolated_reader import IsolatedReader
 from hgdeploy.postprocess import Postprocess, Prediction, Topk
-from hgdeploy.preprocess import Op, Preprocessor, ops_difference
+from hgdeploy.preprocess import Op, Preprocessor, ops_difference, ops_to_config
 
 # How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
 _SUM_TOLERANCE = 0.02
+_SLOWEST = 5
 
 Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
 
@@ -40,6 +49,9 @@ class ClassifierSettings:
         preprocess: transform ops instead of the bundle's own.
         postprocess: postprocessing instead of the bundle's own.
         topk: how many classes to give, instead of what the postprocessing says.
+        fast_decode: decode JPEG files at a reduced scale; faster, with slightly other pixels.
+        image_timeout: seconds that reading one file may take, in a process of its own; None to read
+            in this process.
     """
 
     engine: str = "paddle"
@@ -48,26 +60,43 @@ class ClassifierSettings:
     preprocess: tuple[Op, ...] | None = None
     postprocess: Postprocess | None = None
     topk: int | None = None
+    fast_decode: bool = False
+    image_timeout: float | None = None
 
 
 @dataclass
 class StageTimes:
-    """Seconds spent in each stage, summed over all images, and how many images that were."""
+    """Seconds spent in each stage, summed over all images, and how many images that were.
+
+    Attributes:
+        images: how many.
+        decode: reading and decoding files.
+        preprocess: making tensors of pixels.
+        infer: running the engine, and waiting for its turn.
+        postprocess: making predictions of scores.
+        slowest: the images that took longest to become tensors, as (seconds, name).
+    """
 
     images: int = 0
     decode: float = 0.0
     preprocess: float = 0.0
     infer: float = 0.0
     postprocess: float = 0.0
+    slowest: list[tuple[float, str]] = field(default_factory=list)
+
+    def add(self, other: StageTimes) -> None:
+        """Add the times of other images."""
+        for name in ("images", "decode", "preprocess", "infer", "postprocess"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.slowest = heapq.nlargest(_SLOWEST, self.slowest + other.slowest)
 
 
 @dataclass(frozen=True)
-class _Item:
-    """One image on its way: its name, and its tensor or the reason why there is none."""
+class _Image:
+    """One image to classify: what to call it, and how to get its tensor."""
 
-    path: str
-    tensor: NDArray[Any] | None
-    error: str | None = None
+    name: str
+    read: Callable[[], ReadImage]
 
 
 class Classifier:
@@ -117,16 +146,22 @@ class Classifier:
             )
         self.bundle = bundle
         self.times = StageTimes()
+        self._times_lock = threading.Lock()
         self.warnings: list[str] = _preprocess_warnings(settings.preprocess, bundle)
-        self._preprocessor = Preprocessor(ops)
-        self._batch_size = settings.batch_size
+        self.reader = ImageReader(ops, settings.fast_decode)
+        self._isolated = None
+        if settings.image_timeout is not None:
+            self._isolated = IsolatedReader(ops, settings.fast_decode, settings.image_timeout)
+        self._settings = settings
+        self.batch_size = settings.batch_size
+        self.cpus = settings.options.cpu_threads * settings.options.streams
         options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
         names = engine_module(settings.engine).artifact_names(options.precision)
-        source = bundle.find(names)
+        self._source = source = bundle.find(names)
         self._postprocess = _postprocess(settings, bundle)
         self.engine: Engine = load_engine(settings.engine, source, options)
         try:
-            _check_fit(source, self.engine, self._preprocessor, settings.batch_size)
+            _check_fit(source, self.engine, self.reader.preprocessor, settings.batch_size)
             self._postprocess.check_classes(self.engine.outputs[0].shape[-1], source)
         except Exception:
             self.engine.close()
@@ -139,7 +174,9 @@ class Classifier:
         return self._postprocess
 
     def predict(self, source: Source) -> Iterator[Prediction]:
-        """Classify images, lazily and in order; an image that fails keeps its place.
+        """Classify images, lazily and in order, one batch after the other.
+
+        An image that fails keeps its place. For many files `hgdeploy.folder` is faster.
 
         Args:
             source: a file, folder, glob or text list; the bytes of an image file; a decoded image
@@ -152,15 +189,49 @@ class Classifier:
             InputError: a named file, folder or glob holds no images.
             EngineError: the engine failed.
         """
-        return self._predict_items(self._items(source))
+        images = self._images(source)
+        while batch := list(itertools.islice(images, self.batch_size)):
+            yield from self._classify(batch)
 
-    def predict_files(self, files: Iterable[ImageFile]) -> Iterator[Prediction]:
-        """Classify image files that were found before; see `predict`."""
-        return self._predict_items(self._file_item(file) for file in files)
+    def classify(self, files: Sequence[ImageFile]) -> list[Prediction]:
+        """Classify image files, a batch of them at most; safe from many threads at once.
+
+        Args:
+            files: as `find_images` gives them.
+
+        Returns:
+            One `Prediction` a file, in order. One that cannot be read carries its reason.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        return self._classify([self._file(file) for file in files])
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
+        if self._isolated is not None:
+            self._isolated.close()
         self.engine.close()
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what predictions depend on, by name: the model's files, the engine, the settings.
+
+        Raises:
+            BundleError: a model file cannot be read any more.
+        """
+        runtime, name = self.engine.runtime, self.bundle.model_name
+        return {
+            "model": name or str(self.bundle.root),
+            "model file": self._source.name,
+            "model hash": model_digest(self._source),
+            "engine": f"{runtime.engine} ({runtime.library} {runtime.version})",
+            "device": runtime.device,
+            "precision": runtime.precision,
+            "preprocessing": json.dumps(ops_to_config(self.reader.preprocessor.ops)),
+            "postprocessing": hashlib.sha256(repr(self._postprocess).encode()).hexdigest(),
+            "fast decode": str(self._settings.fast_decode),
+            "hgdeploy": __version__,
+        }
 
     def __enter__(self) -> Classifier:
         return self
@@ -173,74 +244,56 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _items(self, source: Source, index: int = 0) -> Iterator[_Item]:
-        """Turn a source into items; `index` names images that have no file name."""
+    def _images(self, source: Source, index: int = 0) -> Iterator[_Image]:
+        """Turn a source into images to read; `index` names those that have no file name."""
         if isinstance(source, str | Path):
-            yield from (self._file_item(file) for file in find_images(source))
+            yield from (self._file(file) for file in find_images(source))
         elif isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
-            yield self._item(f"<bytes {index}>", lambda: decode_image(data))
+            yield _Image(f"<bytes {index}>", lambda: self.reader.read_bytes(data))
         elif isinstance(source, np.ndarray) and source.ndim != 4:
-            yield self._item(f"<array {index}>", lambda: source)
+            yield _Image(f"<array {index}>", lambda: self.reader.read_array(source))
         elif isinstance(source, Iterable):
             for i, part in enumerate(source):
-                yield from self._items(part, i)
+                yield from self._images(part, i)
         else:
             raise InputError(
                 f"cannot classify a {type(source).__name__}, expected a path, bytes, an RGB array "
                 "or an iterable of these"
             )
 
-    def _file_item(self, file: ImageFile) -> _Item:
-        return self._item(file.name, lambda: read_image(file.path))
+    def _file(self, file: ImageFile) -> _Image:
+        read = (self._isolated or self.reader).read_file
+        return _Image(file.name, lambda: read(file.path))
 
-    def _item(self, path: str, read: Any) -> _Item:
-        start = time.perf_counter()
-        try:
-            image = read()
-            decoded = time.perf_counter()
-            tensor = self._preprocessor(image)
-        except ImageError as error:
-            return _Item(path, None, str(error))
-        finally:
-            self.times.images += 1
-        self.times.decode += decoded - start
-        self.times.preprocess += time.perf_counter() - decoded
-        return _Item(path, tensor)
-
-    def _predict_items(self, items: Iterable[_Item]) -> Iterator[Prediction]:
-        """Gather batches of equal shape; failures wait in line so that the order holds."""
-        waiting: list[_Item] = []
-        tensors: list[NDArray[Any]] = []
-        for item in items:
-            if item.tensor is not None:
-                if tensors and item.tensor.shape != tensors[0].shape:
-                    yield from self._flush(waiting, tensors)
-                    waiting, tensors = [], []
-                tensors.append(item.tensor)
-            waiting.append(item)
-            if len(tensors) == self._batch_size or not tensors:
-                yield from self._flush(waiting, tensors)
-                waiting, tensors = [], []
-        yield from self._flush(waiting, tensors)
-
-    def _flush(self, waiting: list[_Item], tensors: list[NDArray[Any]]) -> Iterator[Prediction]:
-        rows = iter(self._infer(tensors)) if tensors else iter(())
-        for item in waiting:
-            if item.tensor is None:
-                yield Prediction.failed(item.path, item.error or "")
-                continue
+    def _classify(self, images: Sequence[_Image]) -> list[Prediction]:
+        """Classify a batch; an image that fails keeps its place."""
+        times = StageTimes(images=len(images))
+        predictions: dict[int, Prediction] = {}
+        tensors: dict[int, NDArray[Any]] = {}
+        for place, image in enumerate(images):
             start = time.perf_counter()
-            prediction = self._prediction(item.path, next(rows))
-            self.times.postprocess += time.perf_counter() - start
-            yield prediction
-
-    def _infer(self, tensors: list[NDArray[Any]]) -> NDArray[Any]:
-        """Run one batch."""
-        start = time.perf_counter()
-        output = infer_rows(self.engine, np.stack(tensors))
-        self.times.infer += time.perf_counter() - start
-        return output
+            try:
+                read = image.read()
+                tensors[place] = read.tensor
+                times.decode += read.decode
+                times.preprocess += read.preprocess
+            except ImageError as error:
+                predictions[place] = Prediction.failed(image.name, str(error))
+            times.slowest.append((time.perf_counter() - start, image.name))
+        # Tensors of several shapes (no crop, and a model of any size) share no inference.
+        for _, group in itertools.groupby(tensors, lambda place: tensors[place].shape):
+            places = list(group)
+            start = time.perf_counter()
+            rows = infer_rows(self.engine, _stacked([tensors[place] for place in places]))
+            inferred = time.perf_counter()
+            for place, row in zip(places, rows, strict=True):
+                predictions[place] = self._prediction(images[place].name, row)
+            times.infer += inferred - start
+            times.postprocess += time.perf_counter() - inferred
+        with self._times_lock:
+            self.times.add(times)
+        return [predictions[place] for place in range(len(images))]
 
     def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
         if not np.isfinite(scores).all():
@@ -254,6 +307,11 @@ class Classifier:
                     "export the model with a softmax at its end"
                 )
         return self._postprocess.output(path, scores)
+
+
+def _stacked(tensors: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return a batch, without a copy where it is of one."""
+    return np.stack(tensors) if len(tensors) > 1 else tensors[0][None]
 
 
 def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> list[str]:

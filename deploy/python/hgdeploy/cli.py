@@ -16,6 +16,7 @@ from typing import TextIO
 
 from hgdeploy._version import __version__
 from hgdeploy.commands.benchmark import add_benchmark, add_recommend
+from hgdeploy.commands.build import add_build
 from hgdeploy.commands.common import Command, Parser, say
 from hgdeploy.commands.convert import add_convert, add_quantize, paddle2onnx_command
 from hgdeploy.commands.doctor import add_doctor
@@ -30,6 +31,7 @@ _VERBS = (
     add_models,
     add_convert,
     add_quantize,
+    add_build,
     add_validate,
     add_explain,
     add_benchmark,

@@ -21,6 +21,7 @@ from hgdeploy.environment import available_cpus
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
+from hgdeploy.tensorrt_files import RUNTIMES, engine_name
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -33,6 +34,8 @@ class EngineOptions:
         device: `cpu` or `gpu:N`.
         precision: `fp32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no bf16).
         threads: CPU threads of one inference; None for all this process may use.
+        streams: inferences that are meant to run at once, each with `threads`; a GPU has its own
+            idea of that.
         max_batch: the largest batch that will be fed, for engines that plan by shape.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
         onednn: let Paddle use oneDNN on a CPU (`Global.enable_mkldnn`).
@@ -45,6 +48,7 @@ class EngineOptions:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int | None = None
+    streams: int = 1
     max_batch: int = 1
     graph_optimization: bool = True
     onednn: bool = True
@@ -60,6 +64,8 @@ class EngineOptions:
             )
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}, expected at least 1")
+        if self.streams < 1:
+            raise ConfigError(f"streams is {self.streams}, expected at least 1")
         if self.max_batch < 1:
             raise ConfigError(f"the batch size is {self.max_batch}, expected at least 1")
 
@@ -319,7 +325,8 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     for key in ("infer_imgs", "inference_model_dir"):
         if not getattr(settings, key):
             raise ConfigError(f"Global.{key} is not set; give it with -o Global.{key}=PATH")
-    engine, precision = _engine_and_precision(settings)
+    bundle = Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir))
+    engine, precision = _engine_and_precision(settings, bundle)
     warnings = list(_warnings(settings))
     threads = settings.cpu_num_threads
     if threads is not None and threads > available_cpus():
@@ -338,7 +345,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     if raw.get("PostProcess") is not None:
         postprocess = parse_postprocess(raw["PostProcess"], "PostProcess", place.resolve)
     return PredictConfig(
-        bundle=Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir)),
+        bundle=bundle,
         inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
         engine=engine,
         batch_size=settings.batch_size,
@@ -349,7 +356,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
             max_batch=settings.batch_size,
             graph_optimization=settings.ir_optim,
             onednn=settings.enable_mkldnn,
-            paddle_tensorrt=settings.use_tensorrt,
+            paddle_tensorrt=settings.use_tensorrt and engine == "paddle",
             gpu_memory_mb=settings.gpu_mem,
             profile=settings.enable_profile,
         ),
@@ -361,16 +368,37 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     )
 
 
-def _engine_and_precision(settings: _Global) -> tuple[str, str]:
+def _engine_and_precision(settings: _Global, bundle: Path) -> tuple[str, str]:
     """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
-    engine = settings.engine or ("onnxruntime" if settings.use_onnx else "paddle")
+    precision = _precision(settings)
+    engine = settings.engine or _switched_engine(settings, bundle, precision)
     if settings.use_onnx and engine == "paddle":
         raise ConfigError("Global.use_onnx=True contradicts Global.engine=paddle; drop one of them")
-    if settings.use_tensorrt and engine != "paddle":
+    if settings.use_tensorrt and engine not in ("paddle", "tensorrt"):
         raise ConfigError(
-            f"Global.use_tensorrt=True runs in the paddle engine, not in {engine}; "
-            "drop use_onnx or use_tensorrt"
+            f"Global.use_tensorrt=True contradicts Global.engine={engine}; drop one of them"
         )
+    if engine == "tensorrt" and not settings.use_gpu:
+        raise ConfigError(
+            "TensorRT runs on an NVIDIA GPU and Global.use_gpu is False; set it to True, or drop "
+            "Global.use_tensorrt (Global.engine=tensorrt)"
+        )
+    return engine, precision
+
+
+def _switched_engine(settings: _Global, bundle: Path, precision: str) -> str:
+    """Return the engine that PaddleClas's two switches ask for.
+
+    TensorRT itself runs what is built from ONNX, which both switches together ask for, or an engine
+    file that is there already; otherwise Paddle hands parts of its own model to TensorRT.
+    """
+    if not settings.use_tensorrt:
+        return "onnxruntime" if settings.use_onnx else "paddle"
+    files = (bundle / engine_name(precision, runtime) for runtime in RUNTIMES)
+    return "tensorrt" if settings.use_onnx or any(map(Path.is_file, files)) else "paddle"
+
+
+def _precision(settings: _Global) -> str:
     switches = {"fp16": settings.use_fp16, "int8": settings.use_int8}
     asked = [name for name, on in switches.items() if on]
     if settings.precision is not None:
@@ -380,7 +408,7 @@ def _engine_and_precision(settings: _Global) -> tuple[str, str]:
             f"{' and '.join(sorted(set(asked)))} were asked for at once; keep one of "
             "Global.use_fp16, Global.use_int8 and Global.precision"
         )
-    return engine, asked[0] if asked else "fp32"
+    return asked[0] if asked else "fp32"
 
 
 def _warnings(settings: _Global) -> list[str]:

@@ -49,7 +49,6 @@ def _engine_lines(name: str) -> list[str]:
         return [f"  {name}: broken", f"    {error}"]
     head = f"  {name}: not installed"
     if found.version is not None:
-        head = (
-            f"  {name} {found.version}: {', '.join(found.devices)}; {', '.join(found.precisions)}"
-        )
+        able = f"{', '.join(found.devices)}; {', '.join(found.precisions)}"
+        head = f"  {name} {found.version}: {able if found.devices else 'no device here'}"
     return [head, *(f"    {note}" for note in found.notes)]

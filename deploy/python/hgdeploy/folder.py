@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify many files, losing none: each is classified, or failed with its reason."""
+"""Classify many files at full speed, losing none: each is classified, or failed with its reason."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from hgdeploy.classifier import Classifier
+from hgdeploy.classifier import Classifier, StageTimes
+from hgdeploy.config import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
+from hgdeploy.image_reader import one_opencv_thread
 from hgdeploy.images import ImageFile
+from hgdeploy.parallel import WorkerTuner, ordered_map
 from hgdeploy.postprocess import Prediction, printable, save_image
+from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
+
+# Threads beyond one a CPU pay only while others wait for a disk or network.
+_MOST_WORKERS_PER_CPU = 4
+_SHOWN = 5
+_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass
@@ -23,12 +36,31 @@ class Summary:
         classified: images with a prediction.
         failed: images with a reason instead.
         seconds: wall time of the run, without loading the model.
+        reasons: failures by kind of reason, in which each number is an N.
+        earlier: how many of the classified and failed images an earlier run did.
+        times: where the time went, summed over threads.
+        workers: threads at the end.
     """
 
     found: int
     classified: int = 0
     failed: int = 0
     seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    earlier: int = 0
+    times: StageTimes = field(default_factory=StageTimes)
+    workers: int = 0
+
+    def take_earlier(self, done: int, failed: int) -> None:
+        """Count what an earlier run did: `done` images, of which `failed` failed."""
+        self.earlier = done
+        self.classified += done - failed
+        self.failed += failed
+
+    @property
+    def done(self) -> int:
+        """Images that are classified or failed."""
+        return self.classified + self.failed
 
     @property
     def exit_code(self) -> int:
@@ -37,11 +69,55 @@ class Summary:
 
     def text(self) -> str:
         """Return the accounts on one line."""
-        rate = (self.classified + self.failed) / self.seconds if self.seconds > 0 else 0.0
+        done = self.done - self.earlier
+        rate = done / self.seconds if self.seconds > 0 else 0.0
+        earlier = f" ({self.earlier} of them earlier)" if self.earlier else ""
         return (
-            f"found {self.found} = classified {self.classified} + failed {self.failed}, "
+            f"found {self.found} = classified {self.classified} + failed {self.failed}{earlier}, "
             f"{self.seconds:.1f} s, {rate:.1f} images/s"
         )
+
+    def details(self) -> list[str]:
+        """Return lines that tell why images failed, where the time went, and the slowest files."""
+        lines = [
+            f"failed: {count} x {reason}" for reason, count in self.reasons.most_common(_SHOWN)
+        ]
+        rest = len(self.reasons) - _SHOWN
+        if rest > 0:
+            lines.append(f"failed: {rest} more kinds of reasons")
+        shares = self.shares()
+        if shares:
+            told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+            lines.append(f"time of {self.workers} threads: {told}")
+        slowest = ", ".join(
+            f"{printable(name)} {1000 * seconds:.0f} ms" for seconds, name in self.times.slowest
+        )
+        if slowest:
+            lines.append(f"slowest to read: {slowest}")
+        return lines
+
+    def shares(self) -> dict[str, float]:
+        """Return each stage's share, 0 to 1, of the time that all threads had."""
+        stages = ("decode", "preprocess", "infer", "postprocess")
+        seconds = {name: getattr(self.times, name) for name in stages}
+        total = sum(seconds.values())
+        return {name: value / total for name, value in seconds.items()} if total else {}
+
+
+def folder_options(options: EngineOptions, images: int) -> EngineOptions:
+    """Return engine options for many images: on a CPU, inferences side by side on a thread each.
+
+    A thread of its own costs an inference nothing for its neighbours, while several threads on one
+    inference wait for each other; and a thread that is not inside the engine reads files.
+
+    Args:
+        options: as for one image: `threads` are all that may be used.
+        images: how many there are; one gets all threads.
+    """
+    streams = min(options.cpu_threads, images) if options.device == "cpu" else 1
+    if options.streams > 1 or streams < 2:
+        return options
+    return dataclasses.replace(options, threads=options.cpu_threads // streams, streams=streams)
 
 
 def classify_files(
@@ -50,15 +126,17 @@ def classify_files(
     writers: Sequence[Writer],
     report: Callable[[str], None],
     summary: Summary,
+    workers: int | None = None,
 ) -> None:
-    """Classify `files` in order and hand each prediction to every writer.
+    """Classify `files` and hand each prediction, in order, to every writer.
 
     Args:
         classifier: the loaded model.
         files: the images.
-        writers: where predictions go; the caller closes them.
+        writers: where predictions go; the caller finishes and closes them.
         report: takes one line for each failed image and each warning, as it happens.
         summary: filled as the run goes, so that it holds when the run is interrupted.
+        workers: threads that read, infer and postprocess; None to find out how many pay.
 
     Raises:
         OutputError: a writer, or `SavePreLabel`, cannot write.
@@ -66,19 +144,54 @@ def classify_files(
     """
     start = time.perf_counter()
     told = 0
-    save_dir = classifier.postprocess.save_dir
+    tuner = _tuner(classifier, len(files), workers)
+    results = ordered_map(_work(classifier), _batches(files, classifier.batch_size, tuner), tuner)
+    one_opencv_thread()
     try:
-        predictions = classifier.predict_files(files)
-        for file, prediction in zip(files, predictions, strict=True):
-            for warning in classifier.warnings[told:]:
-                report(warning)
-            told = len(classifier.warnings)
-            _account(summary, prediction, report)
-            _write(writers, prediction)
-            if save_dir is not None and prediction.error is None:
-                save_image(prediction, file.path, save_dir)
+        with contextlib.closing(results):
+            for batch in results:
+                for warning in classifier.warnings[told:]:
+                    report(warning)
+                told = len(classifier.warnings)
+                for prediction, facts in batch:
+                    _write(writers, prediction, facts)
+                    _save(classifier, prediction, facts)
+                    _account(summary, prediction, report)
+                summary.seconds = time.perf_counter() - start
     finally:
         summary.seconds = time.perf_counter() - start
+        summary.times, summary.workers = classifier.times, tuner.workers
+
+
+def _tuner(classifier: Classifier, images: int, workers: int | None) -> WorkerTuner:
+    if workers is not None:
+        return WorkerTuner(workers, workers)
+    threads = max(classifier.engine.concurrency, classifier.cpus)
+    least = max(1, min(threads, images))
+    return WorkerTuner(least, min(_MOST_WORKERS_PER_CPU * least, max(1, images)))
+
+
+Classified = list[tuple[Prediction, FileFacts]]
+
+
+def _work(classifier: Classifier) -> Callable[[Sequence[ImageFile]], Classified]:
+    def work(files: Sequence[ImageFile]) -> Classified:
+        # Looked at before they are read: a change meanwhile then shows as a change.
+        facts = [file_facts(file.path) for file in files]
+        return list(zip(classifier.classify(files), facts, strict=True))
+
+    return work
+
+
+def _batches(
+    files: Sequence[ImageFile], size: int, tuner: WorkerTuner
+) -> Iterator[Sequence[ImageFile]]:
+    """Yield batches; the last ones are smaller, so that all threads end together."""
+    start = 0
+    while start < len(files):
+        count = min(size, -(-(len(files) - start) // tuner.workers))
+        yield files[start : start + count]
+        start += count
 
 
 def _account(summary: Summary, prediction: Prediction, report: Callable[[str], None]) -> None:
@@ -86,14 +199,21 @@ def _account(summary: Summary, prediction: Prediction, report: Callable[[str], N
         summary.classified += 1
     else:
         summary.failed += 1
+        summary.reasons[_NUMBERS.sub("N", prediction.error)] += 1
         report(f"{printable(prediction.path)}: {prediction.error}")
 
 
-def _write(writers: Sequence[Writer], prediction: Prediction) -> None:
+def _write(writers: Sequence[Writer], prediction: Prediction, facts: FileFacts) -> None:
     try:
         for writer in writers:
-            writer.write(prediction)
+            writer.write(prediction, facts)
     except BrokenPipeError:
         raise  # a reader such as `head` has had enough; that is no failure to write
     except OSError as error:
         raise OutputError(f"results cannot be written: {error.strerror}") from None
+
+
+def _save(classifier: Classifier, prediction: Prediction, facts: FileFacts) -> None:
+    folder = classifier.postprocess.save_dir
+    if folder is not None and prediction.error is None:
+        save_image(prediction, facts.path, folder)

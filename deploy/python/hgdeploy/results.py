@@ -1,66 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where predictions go: PaddleClas's lines, or a JSON-lines, CSV or Parquet file."""
+"""Where predictions go besides the result file: PaddleClas's lines, and the list of failures."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-from collections.abc import Callable
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-from hgdeploy.errors import ConfigError, OutputError, nearest
-from hgdeploy.postprocess import Prediction, text_line
-
-_COLUMNS = ("path", "class_ids", "scores", "labels", "error")
-# CSV has no lists: classes and scores are parted by a space, names (which hold commas) by this.
-_CSV_LABEL_SEPARATOR = " | "
-_PARQUET_ROWS = 4096
+from hgdeploy.durable import check_replaceable, replacing, writing
+from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.images import LIST_SUFFIXES
+from hgdeploy.postprocess import Prediction, printable, text_line
+from hgdeploy.result_rows import FileFacts
 
 
 class Writer(Protocol):
-    """Takes predictions one by one."""
+    """Takes predictions one by one; `close` without `finish` means that some are missing."""
 
-    def write(self, prediction: Prediction) -> None:
-        """Write one prediction."""
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:
+        """Take one prediction, and the image's file as it was when it was read."""
+
+    def finish(self) -> None:
+        """Make what is to be made once every image has been written."""
 
     def close(self) -> None:
-        """Finish the file."""
-
-
-def open_writer(path: Path) -> Writer:
-    """Open a result file by its suffix; an existing file is replaced.
-
-    Every row holds the path relative to the searched folder, class ids, scores rounded to five
-    decimals, labels, and the reason where the image failed.
-
-    Args:
-        path: a `.jsonl`, `.csv` or `.parquet` file.
-
-    Raises:
-        ConfigError: another suffix, or Parquet without pyarrow.
-        OutputError: the file cannot be written.
-    """
-    kinds: dict[str, Callable[[Path], Writer]] = {
-        ".jsonl": JsonLinesWriter,
-        ".csv": CsvWriter,
-        ".parquet": ParquetWriter,
-    }
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigError(f"--output {path}: unknown suffix, {nearest(path.suffix, kinds)}")
-    try:
-        return kind(path)
-    except OSError as error:
-        raise OutputError(f"--output {path} cannot be written: {error.strerror}") from None
-
-
-def _row(prediction: Prediction) -> dict[str, Any]:
-    scores = [round(score, 5) for score in prediction.scores]
-    ids = None if prediction.class_ids is None else list(prediction.class_ids)
-    values = (prediction.path, ids, scores, list(prediction.labels), prediction.error)
-    return dict(zip(_COLUMNS, values, strict=True))
+        """Let go of what is held; a second call does nothing."""
 
 
 class LineWriter:
@@ -69,95 +34,101 @@ class LineWriter:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
         """Write one line, at once, so that a reader sees it when it is known."""
         if prediction.error is None:
             self._stream.write(text_line(prediction) + "\n")
             self._stream.flush()
 
+    def finish(self) -> None:
+        """Do nothing: each line was written at once."""
+
     def close(self) -> None:
         """Leave the stream to its owner."""
 
 
-class JsonLinesWriter:
-    """Writes one JSON object a line; ASCII, so that no name can break a line."""
+class FailuresWriter:
+    """Lists the images that failed, so that the list can be given to `predict` again.
+
+    `NAME` has one absolute path a line, and `NAME.reasons.tsv` beside it the same paths, with
+    control characters escaped, each with its reason. Both replace what is there when the run is
+    finished, and are empty but for the heading if nothing failed.
+
+    Args:
+        path: the list; its suffix is one that `find_images` takes for a list's.
+
+    Raises:
+        ConfigError: another suffix.
+        OutputError: it cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="ascii", newline="\n")
-
-    def write(self, prediction: Prediction) -> None:
-        """Write one row."""
-        self._file.write(json.dumps(_row(prediction)) + "\n")
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-
-
-class CsvWriter:
-    """Writes a header and one row an image."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(_COLUMNS)
-
-    def write(self, prediction: Prediction) -> None:
-        """Write one row."""
-        row = _row(prediction)
-        row["class_ids"] = " ".join(str(i) for i in row["class_ids"] or ())
-        row["scores"] = " ".join(f"{score:.5f}" for score in row["scores"])
-        row["labels"] = _CSV_LABEL_SEPARATOR.join(row["labels"])
-        row["error"] = row["error"] or ""
-        self._rows.writerow(row.values())
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-
-
-class ParquetWriter:
-    """Writes a Parquet file aside and renames it when it is whole: half of one cannot be read."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
+        if path.suffix.lower() not in LIST_SUFFIXES:
             raise ConfigError(
-                f"--output {path} needs pyarrow: pip install 'hgdeploy[parquet]', or choose .jsonl"
-            ) from None
-        self._schema = pyarrow.schema(
-            [
-                ("path", pyarrow.string()),
-                ("class_ids", pyarrow.list_(pyarrow.int32())),
-                ("scores", pyarrow.list_(pyarrow.float64())),
-                ("labels", pyarrow.list_(pyarrow.string())),
-                ("error", pyarrow.string()),
-            ]
-        )
-        self._target = path
-        self._aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._writer = pyarrow.parquet.ParquetWriter(self._aside, self._schema)
-        self._rows: list[dict[str, Any]] = []
+                f"--failures {path}: unknown suffix, {nearest(path.suffix, LIST_SUFFIXES)}"
+            )
+        self._path = path
+        self._reasons_path = path.with_name(f"{path.name}.reasons.tsv")
+        check_replaceable(path)
+        check_replaceable(self._reasons_path)
+        with writing(path):
+            # Files without a name: a run that is killed leaves nothing of them.
+            folder = path.absolute().parent
+            self._list = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (close() closes it)
+            self._reasons = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._reasons.write(b"path\treason\n")
+        self._failed = 0
+        self._unlisted = 0
 
-    def write(self, prediction: Prediction) -> None:
-        """Keep one row; rows go to disk a group at a time."""
-        row = _row(prediction)
-        row["path"] = os.fsencode(row["path"]).decode("utf-8", "backslashreplace")
-        self._rows.append(row)
-        if len(self._rows) == _PARQUET_ROWS:
-            self._flush()
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:
+        """Take one prediction; nothing is made of one that did not fail."""
+        if prediction.error is None:
+            return
+        path = str(facts.path.absolute())
+        self._failed += 1
+        with writing(self._path):
+            if _listable(path):
+                self._list.write(path.encode("utf-8") + b"\n")
+            else:
+                self._unlisted += 1
+            reason = f"{printable(path)}\t{printable(prediction.error)}\n"
+            self._reasons.write(reason.encode("utf-8"))
+
+    def finish(self) -> None:
+        """Make both files.
+
+        Raises:
+            OutputError: one cannot be written; it is as it was before.
+        """
+        for part, path in ((self._list, self._path), (self._reasons, self._reasons_path)):
+            with replacing(path) as stream:
+                part.seek(0)
+                shutil.copyfileobj(part, stream)
 
     def close(self) -> None:
-        """Finish the file under its name."""
-        self._flush()
-        self._writer.close()
-        self._aside.replace(self._target)
+        """Drop what was gathered."""
+        for part in (self._list, self._reasons):
+            with writing(self._path):
+                part.close()
 
-    def _flush(self) -> None:
-        import pyarrow
+    def text(self) -> str:
+        """Say what is in the files."""
+        told = (
+            f"{self._failed} failed images are in {self._path}, with reasons in "
+            f"{self._reasons_path.name}"
+        )
+        if self._unlisted:
+            told += (
+                f"; {self._unlisted} of them only there, since no text list can hold a name that "
+                "has line breaks, spaces at its end or bytes that are not UTF-8"
+            )
+        return told
 
-        if self._rows:
-            self._writer.write_table(pyarrow.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
+
+def _listable(path: str) -> bool:
+    """Tell whether a line of a UTF-8 text list can stand for a path; see `find_images`."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\n" not in path and path == path.strip()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a Paddle bundle to its ONNX variants, each checked against what it was made from."""
+"""From a Paddle bundle to its variants: ONNX, each checked against its source, and TensorRT."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,24 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hgdeploy.bundle import ONNX_FILE, ModelBundle
+from hgdeploy.config import EngineOptions
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.onnx import onnx_notes
 from hgdeploy.convert.quantize import QuantizeOptions, QuantizeReport, int8_from_onnx
-from hgdeploy.errors import ConfigError, ImageError
+from hgdeploy.convert.tensorrt import (
+    BuildOptions,
+    EngineBuild,
+    Shapes,
+    engine_from_onnx,
+    open_builder,
+)
+from hgdeploy.engines import engine_module
+from hgdeploy.engines.base import device_index
+from hgdeploy.errors import BundleError, ConfigError, ImageError
 from hgdeploy.images import ImageFile, read_image
 from hgdeploy.preprocess import Preprocessor
-from hgdeploy.sidecar import changed_source
+from hgdeploy.sidecar import changed_source, sidecar_path
+from hgdeploy.tensorrt_files import RUNTIMES, TensorRtRuntime, engine_name
 from hgdeploy.validate import verify_conversion, verify_precision
 
 Tell = Callable[[str], None]
@@ -65,8 +77,11 @@ def converted(bundle: ModelBundle, request: ConvertRequest, warn: Tell) -> Path:
     )
     for note in onnx_notes(onnx):
         warn(note)
-    if request.precision == "fp32":
-        return onnx
+    return onnx if request.precision == "fp32" else _reduced(bundle, onnx, request, warn)
+
+
+def _reduced(bundle: ModelBundle, onnx: Path, request: ConvertRequest, warn: Tell) -> Path:
+    """Make the fp16 or bf16 variant of an fp32 ONNX file."""
     rows = _rows(bundle, request.images, warn)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[request.precision]
     verify = verify_precision(request.precision, rows) if request.check else None
@@ -98,12 +113,116 @@ def quantized(
         OutputError: the bundle cannot be written.
     """
     preprocessor = _preprocessor(bundle)
-    source = bundle.root / ONNX_FILE
+    source = _fp32_onnx(bundle, progress, warn)
+    target = bundle.root / "inference.int8.onnx"
+    return int8_from_onnx(source, target, images, preprocessor, options, progress)
+
+
+def built(
+    bundle: ModelBundle,
+    shapes: Shapes,
+    options: BuildOptions,
+    progress: Tell,
+    warn: Tell,
+    output: Path | None = None,
+) -> EngineBuild:
+    """Make a TensorRT engine; the ONNX file of its precision is made first, but for int8.
+
+    Args:
+        bundle: the bundle.
+        shapes: the shapes to serve.
+        options: how to build.
+        progress: takes a line at a time.
+        warn: takes what there is to beware of.
+        output: the engine file; None for its own name in the bundle.
+
+    Returns:
+        The engine.
+
+    Raises:
+        BundleError: the model cannot be converted or built, or int8 has not been quantized.
+        ConfigError: the shapes or compute capabilities are not possible.
+        ValidationError: the ONNX file does not compute what it was made from.
+        EngineError: a library or GPU is missing, or the build fails.
+        OutputError: a file cannot be written.
+    """
+    open_builder(options)  # first: the conversions take longer to fail
+    onnx = _onnx_of(bundle, options.precision, progress, warn)
+    target = output or bundle.root / engine_name(options.precision, options.runtime)
+    return engine_from_onnx(onnx, target, shapes, options, progress)
+
+
+def ensure_artifact(
+    bundle: ModelBundle, engine: str, options: EngineOptions, progress: Tell, warn: Tell
+) -> None:
+    """Make what an engine is to load, where that is built from ONNX for this GPU.
+
+    An engine file that serves these options is left alone, and so is one that lies without its
+    sidecar, which somebody else has made, or without the ONNX file, on the machine it is used on.
+
+    Args:
+        bundle: the bundle.
+        engine: the engine's name.
+        options: what will be asked of the engine.
+        progress: takes a line at a time.
+        warn: takes what there is to beware of.
+
+    Raises:
+        HGDeployError: as `built`.
+    """
+    names = engine_module(engine).artifact_names(options.precision)
+    kinds = [r for r in RUNTIMES if engine_name(options.precision, r) in names]
+    gpu = device_index(options.device)
+    if not kinds or gpu is None:
+        return
+    there = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
+    runtime = there[0] if there else _installed(kinds)
+    sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
+    onnx = _onnx_path(bundle, options.precision)
+    if there and not (sidecar.is_file() and onnx.is_file()):
+        return
+    how = BuildOptions(
+        runtime, options.precision, gpu=gpu, cache_dir=options.cache_dir, accept_wider=True
+    )
+    most = options.max_batch
+    built(bundle, Shapes(batch=(1, most, most)), how, progress, warn)
+
+
+def _installed(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
+    """Return the first that is installed, else the first, whose absence is then the error."""
+    found = (r for r in runtimes if importlib.util.find_spec(r.module) is not None)
+    return next(found, runtimes[0])
+
+
+def _onnx_path(bundle: ModelBundle, precision: str) -> Path:
+    name = ONNX_FILE if precision == "fp32" else f"inference.{precision}.onnx"
+    return bundle.root / name
+
+
+def _fp32_onnx(bundle: ModelBundle, progress: Tell, warn: Tell) -> Path:
+    source = _onnx_path(bundle, "fp32")
     if not source.is_file() or changed_source(source) is not None:
         progress(f"{source} is missing, or the Paddle model has changed since: converting")
         converted(bundle, ConvertRequest(), warn)
-    target = bundle.root / "inference.int8.onnx"
-    return int8_from_onnx(source, target, images, preprocessor, options, progress)
+    return source
+
+
+def _onnx_of(bundle: ModelBundle, precision: str, progress: Tell, warn: Tell) -> Path:
+    """Return the bundle's ONNX file of a precision, made now where it is missing or stale."""
+    if precision == "fp32":
+        return _fp32_onnx(bundle, progress, warn)
+    path = _onnx_path(bundle, precision)
+    if path.is_file() and changed_source(path) is None:
+        return path
+    if precision == "int8":
+        raise BundleError(
+            f"{path} is missing or older than the model, and int8 needs real images; make it with "
+            f"hgdeploy quantize {bundle.root} --calibration FOLDER"
+        )
+    onnx = _fp32_onnx(bundle, progress, warn)
+    progress(f"{path} is missing or older than the model: converting")
+    warn(f"{path} is made without real images; hgdeploy convert takes some with --images")
+    return _reduced(bundle, onnx, ConvertRequest(precision=precision), warn)
 
 
 def _preprocessor(bundle: ModelBundle) -> Preprocessor:

@@ -7,16 +7,15 @@ and the results say so. Reduced precisions do depend on real images, and are nev
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case
-from hgdeploy.bundle import ONNX_FILE, open_bundle
+from hgdeploy.bundle import ONNX_FILE, model_digest, open_bundle
 from hgdeploy.engines import engine_module
-from hgdeploy.errors import BundleError, ConfigError, nearest
-from hgdeploy.sidecar import file_sha256, read_sidecar
+from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.sidecar import read_sidecar
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
 # The photograph of the scope `pipeline`, in HGDeploy's folder.
@@ -119,17 +118,7 @@ def model_facts(case: Case, folder: Path) -> ModelFacts:
     """
     names = engine_module(case.engine).artifact_names(case.precision)
     artifact = open_bundle(folder).find(names)
-    weights = artifact.with_suffix(".pdiparams")
-    if artifact.suffix == ".onnx":
-        weights = artifact.with_name(f"{artifact.name}.data")
-    try:
-        digests = [file_sha256(path) for path in (artifact, weights) if path.is_file()]
-    except OSError as error:
-        raise BundleError(f"{artifact} cannot be read: {error.strerror}") from None
-    whole = digests[0]
-    if len(digests) > 1:
-        whole = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return ModelFacts(artifact.name, whole, _weights(folder))
+    return ModelFacts(artifact.name, model_digest(artifact), _weights(folder))
 
 
 def _weights(folder: Path) -> str | None:

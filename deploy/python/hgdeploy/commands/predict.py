@@ -5,18 +5,50 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.commands.common import Command, Parser, Verbs, say, warn
-from hgdeploy.errors import EXIT_INTERRUPTED, OutputError
+from hgdeploy.commands.progress import image_progress
+from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError, OutputError
 
 if TYPE_CHECKING:
-    from hgdeploy.classifier import Classifier
+    from hgdeploy.classifier import Classifier, ClassifierSettings
     from hgdeploy.folder import Summary
-    from hgdeploy.results import Writer
+    from hgdeploy.results import FailuresWriter, Writer
+    from hgdeploy.resume import OnChange
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to classify, with what, and where results go.
+
+    Attributes:
+        bundle: the model's folder.
+        inputs: files, folders, globs or text lists.
+        settings: how to load and drive the bundle.
+        output: the result file; None for lines on stdout.
+        resume: go on with what an earlier run left in `output`; see `ResultsFile.begin`.
+        failures: where the failed images are listed.
+        report: the HTML page of the run.
+        workers: threads; None to find out how many pay.
+        finish: called with the classifier after the last image.
+    """
+
+    bundle: Path
+    inputs: Sequence[str]
+    settings: ClassifierSettings
+    output: Path | None = None
+    resume: OnChange | None = None
+    failures: Path | None = None
+    report: Path | None = None
+    workers: int | None = None
+    finish: Callable[[Classifier], None] = lambda _: None
 
 
 def add_predict(verbs: Verbs) -> None:
@@ -27,7 +59,7 @@ def add_predict(verbs: Verbs) -> None:
         "inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list"
     )
     parser.add_argument(
-        "--engine", default="paddle", help="paddle (default), onnxruntime or openvino"
+        "--engine", default="paddle", help="paddle (default), onnxruntime, openvino or tensorrt"
     )
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
@@ -37,14 +69,44 @@ def add_predict(verbs: Verbs) -> None:
     parser.add_argument(
         "--output", type=Path, help="write a .jsonl, .csv or .parquet file instead of lines"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where an interrupted run of --output stopped"
+    )
+    parser.add_argument(
+        "--redo-changed",
+        action="store_true",
+        help="with --resume: classify what has changed since again, instead of refusing",
+    )
+    parser.add_argument(
+        "--failures", type=Path, help="list failed images in this .txt, and reasons beside it"
+    )
+    parser.add_argument("--report", type=Path, help="write an HTML page about the run")
+    parser.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="decode JPEG files at a reduced scale: faster on large ones, slightly other pixels",
+    )
+    parser.add_argument(
+        "--image-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="read each image in a process of its own that may crash or take so long, no longer",
+    )
+    parser.add_argument(
+        "--workers", type=int, help="threads that work on images (default: as many as pay)"
+    )
     parser.set_defaults(run=_predict)
 
 
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classifier import Classifier, ClassifierSettings
+    from hgdeploy.classifier import ClassifierSettings
     from hgdeploy.config import EngineOptions
-    from hgdeploy.results import LineWriter, open_writer
 
+    for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
+        if getattr(arguments, flag) and not getattr(arguments, needs):
+            raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers is {arguments.workers}, expected at least 1")
     settings = ClassifierSettings(
         engine=arguments.engine,
         batch_size=arguments.batch_size,
@@ -55,15 +117,20 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
             max_batch=arguments.batch_size,
         ),
         topk=arguments.topk,
+        fast_decode=arguments.fast_decode,
+        image_timeout=arguments.image_timeout,
     )
-
-    def open_results() -> Writer:
-        return LineWriter(out) if arguments.output is None else open_writer(arguments.output)
-
-    def load() -> Classifier:
-        return Classifier.from_settings(arguments.bundle, settings)
-
-    return _classify(arguments.inputs, open_results, load, lambda _: None)
+    job = _Job(
+        arguments.bundle,
+        arguments.inputs,
+        settings,
+        arguments.output,
+        ("redo" if arguments.redo_changed else "refuse") if arguments.resume else None,
+        arguments.failures,
+        arguments.report,
+        arguments.workers,
+    )
+    return _run(job, out)
 
 
 def predict_cls_command(argv: Sequence[str] | None) -> Command:
@@ -80,9 +147,8 @@ def predict_cls_command(argv: Sequence[str] | None) -> Command:
 
 
 def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classifier import Classifier, ClassifierSettings
+    from hgdeploy.classifier import ClassifierSettings
     from hgdeploy.config import load_config
-    from hgdeploy.results import LineWriter
 
     config = load_config(arguments.config, arguments.override)
     for warning in config.warnings:
@@ -97,42 +163,80 @@ def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
         if config.benchmark:
             _report_times(classifier, config.benchmark_log)
 
-    return _classify(
-        config.inputs,
-        lambda: LineWriter(out),
-        lambda: Classifier.from_settings(config.bundle, settings),
-        timing,
-    )
+    return _run(_Job(config.bundle, config.inputs, settings, finish=timing), out)
 
 
-def _classify(
-    inputs: Sequence[str],
-    open_results: Callable[[], Writer],
-    load: Callable[[], Classifier],
-    finish: Callable[[Classifier], None],
-) -> int:
-    """Find, open the output, load, classify, account: in the order in which mistakes are cheap."""
+def _run(job: _Job, out: TextIO) -> int:
+    """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
     from hgdeploy.folder import Summary, classify_files
-    from hgdeploy.images import find_images
+    from hgdeploy.folder_report import ReportWriter
+    from hgdeploy.images import ImageFile, find_images
+    from hgdeploy.results import FailuresWriter, LineWriter
+    from hgdeploy.resume import ResultsFile
 
-    files = find_images(inputs)
+    files: Sequence[ImageFile] = find_images(job.inputs)
     summary = Summary(found=len(files))
-    with contextlib.closing(open_results()) as writer, load() as classifier:
-        for warning in classifier.warnings:
-            warn(warning)
+    with contextlib.ExitStack() as stack:
+        results = stack.enter_context(ResultsFile(job.output)) if job.output else None
+        failures = FailuresWriter(job.failures) if job.failures else None
+        about: dict[str, str] = {}
+        report = ReportWriter(job.report, about) if job.report else None
+        others: list[Writer] = [writer for writer in (failures, report) if writer is not None]
+        for writer in others:
+            stack.callback(writer.close)
+        classifier = stack.enter_context(_load(job, len(files)))
+        if results is not None:
+            about.update(classifier.fingerprint())
+            plan = results.begin(files, about, job.resume)
+            summary.take_earlier(plan.kept, plan.kept_failed)
+            results.replay(others)
+            files = plan.remaining
+        writers = [results or LineWriter(out), *others]
         try:
-            classify_files(classifier, files, [writer], warn, summary)
-            finish(classifier)
+            if results is not None or not sys.stdout.isatty():  # where lines do not show it already
+                writers.append(stack.enter_context(image_progress(len(files))))
+            classify_files(classifier, files, writers, warn, summary, job.workers)
+            for writer in writers:
+                writer.finish()
         except KeyboardInterrupt:
-            say(f"interrupted: {_so_far(summary)}")
+            say(f"interrupted: {results.progress() if results else _so_far(summary)}")
             return EXIT_INTERRUPTED
-    say(summary.text())
+        except HGDeployError:
+            if results is not None:
+                say(results.progress())
+            raise
+        job.finish(classifier)
+    _tell(summary, failures)
     return summary.exit_code
 
 
+def _load(job: _Job, images: int) -> Classifier:
+    """Load the model for so many images, and build first what its engine can only read built."""
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.classifier import Classifier
+    from hgdeploy.folder import folder_options
+    from hgdeploy.variants import ensure_artifact
+
+    options = folder_options(job.settings.options, images)
+    settings = dataclasses.replace(job.settings, options=options)
+    ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
+    classifier = Classifier.from_settings(job.bundle, settings)
+    for warning in classifier.warnings:
+        warn(warning)
+    return classifier
+
+
+def _tell(summary: Summary, failures: FailuresWriter | None) -> None:
+    say(summary.text())
+    if summary.found > 1:
+        for line in summary.details():
+            say(line)
+    if failures is not None:
+        say(failures.text())
+
+
 def _so_far(summary: Summary) -> str:
-    done = summary.classified + summary.failed
-    return f"{done} of {summary.found} images are done and their results are written"
+    return f"{summary.done} of {summary.found} images are done and their results are written"
 
 
 def _report_times(classifier: Classifier, log: Path | None) -> None:

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Each name is that of a module of this package.
-ENGINES = ("paddle", "onnxruntime", "openvino")
+ENGINES = ("paddle", "onnxruntime", "openvino", "tensorrt")
 
 
 class EngineModule(Protocol):

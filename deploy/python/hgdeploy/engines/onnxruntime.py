@@ -35,6 +35,8 @@ _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 # Fatal messages only: what fails is raised as an error, and repeated by us on one line.
 _LOG_FATAL = 4
+# A session may be run from any number of threads; a second caller prepares while the first runs.
+_LEAST_CALLS = 2
 
 
 class OnnxRuntimeEngine(CheckedEngine):
@@ -106,7 +108,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         threads=options.cpu_threads if index is None else None,
     )
     specs = _specs(session.get_inputs()), _specs(session.get_outputs())
-    return OnnxRuntimeEngine(session, specs, runtime, max(2, options.cpu_threads))
+    return OnnxRuntimeEngine(session, specs, runtime, max(_LEAST_CALLS, options.streams))
 
 
 def intermediates(
@@ -139,6 +141,9 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
     settings.log_severity_level = _LOG_FATAL
     settings.intra_op_num_threads = options.cpu_threads
     settings.inter_op_num_threads = 1
+    if options.streams > 1:
+        # Threads that spin while they wait for work take the CPU from the other streams.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.enable_profiling = options.profile
     level = "ORT_ENABLE_ALL" if options.graph_optimization else "ORT_DISABLE_ALL"
     settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)

@@ -175,7 +175,8 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
         "PERF_COUNT": options.profile,
     }
     if device == "CPU":
-        settings["INFERENCE_NUM_THREADS"] = options.cpu_threads
+        settings["INFERENCE_NUM_THREADS"] = options.cpu_threads * options.streams
+        settings["NUM_STREAMS"] = options.streams
     if options.cache_dir is not None:
         settings["CACHE_DIR"] = str(options.cache_dir)
     try:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
+import queue
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,31 +56,36 @@ _PIR_NAMES = {
 
 
 class PaddleEngine(CheckedEngine):
-    """One Paddle predictor; calls take turns, since a predictor holds its own buffers."""
+    """A predictor and its clones, which share the weights; each holds buffers of its own."""
 
     def __init__(
         self,
-        predictor: Any,
+        predictors: Sequence[Any],
         specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         runtime: RuntimeInfo,
     ) -> None:
-        super().__init__(*specs, runtime, concurrency=1)
-        self._predictor = predictor
+        super().__init__(*specs, runtime, concurrency=len(predictors))
+        self._predictors: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for predictor in predictors:
+            self._predictors.put(predictor)
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        predictor = self._predictors.get()
         try:
             for name, array in feeds.items():
-                handle = self._predictor.get_input_handle(name)
+                handle = predictor.get_input_handle(name)
                 handle.reshape(array.shape)
                 handle.copy_from_cpu(array)
-            self._predictor.run()
+            predictor.run()
             # copy_to_cpu allocates anew, so that the caller owns what it gets.
             return {
-                spec.name: self._predictor.get_output_handle(spec.name).copy_to_cpu()
+                spec.name: predictor.get_output_handle(spec.name).copy_to_cpu()
                 for spec in self.outputs
             }
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise EngineError(f"Paddle failed to run the model: {one_line(error)}") from error
+        finally:
+            self._predictors.put(predictor)
 
     def infer_with_intermediates(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Run once and return every operator's output; see `intermediates`."""
@@ -100,13 +107,15 @@ class PaddleEngine(CheckedEngine):
             last[:] = [operator]
             found[f"{kind}.{counts[kind]}"] = value
 
-        self._predictor.register_output_hook(see)
+        predictor = self._predictors.get()
+        predictor.register_output_hook(see)
+        self._predictors.put(predictor)
         for output in self.infer(feeds).values():
             found["output"] = output
         return found
 
     def _free(self) -> None:
-        self._predictor = None
+        self._predictors = queue.SimpleQueue()
         gc.collect()
 
 
@@ -141,7 +150,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     config = _config(source, params, options, index)
     if options.paddle_tensorrt:
         _use_tensorrt(config, source, params, options, specs.inputs)
-    predictor = _create(config, source)
+    first = _create(config, source)
     runtime = RuntimeInfo(
         engine="paddle",
         library="paddlepaddle" if index is None else "paddlepaddle-gpu",
@@ -151,7 +160,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
-    return PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
+    predictors = [first, *(first.clone() for _ in range(options.streams - 1))]
+    return PaddleEngine(predictors, (specs.inputs, specs.outputs), runtime)
 
 
 def intermediates(

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build TensorRT engines: `hgdeploy build`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from hgdeploy.commands.common import Verbs, say, warn
+from hgdeploy.errors import EXIT_OK, ConfigError
+
+if TYPE_CHECKING:
+    from hgdeploy.convert.tensorrt import Range
+
+
+def add_build(verbs: Verbs) -> None:
+    """Add `hgdeploy build`."""
+    parser = verbs.add_parser("build", help="build the TensorRT engine of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--runtime", default="tensorrt", help="tensorrt (default) or tensorrt-rtx")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument(
+        "--batch",
+        help="min,opt,max images; min,max tunes for max; one number is fixed (1,8,32, or what the "
+        "ONNX file fixes)",
+    )
+    parser.add_argument(
+        "--input-size",
+        help="pixels, as 224 or HxW, or min,opt,max of these (what the ONNX file fixes)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        help="GPUs to build for, such as 8.6 or 8.6,12.0 (default: the GPU at hand)",
+    )
+    parser.add_argument("--workspace-mb", type=int, help="memory a layer may take, in MiB")
+    parser.add_argument(
+        "--optimization-level", type=int, help="0 (fast to build) to 5 (fast to run)"
+    )
+    parser.add_argument("--force", action="store_true", help="build even where an engine fits")
+    parser.add_argument("--output", type=Path, help="the engine file (default: in the bundle)")
+    parser.add_argument(
+        "--triton", type=Path, metavar="DIR", help="also write a Triton model repository there"
+    )
+    parser.set_defaults(run=_build)
+
+
+def _build(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle import open_bundle
+    from hgdeploy.convert.tensorrt import BuildOptions, Shapes
+    from hgdeploy.tensorrt_files import RUNTIMES, runtime_named
+    from hgdeploy.variants import built
+
+    height, width = _sizes(arguments.input_size)
+    capabilities = arguments.compute_capability
+    options = BuildOptions(
+        runtime=runtime_named(arguments.runtime),
+        precision=arguments.precision,
+        compute_capabilities=tuple(capabilities.split(",")) if capabilities is not None else (),
+        workspace_mb=arguments.workspace_mb,
+        optimization_level=arguments.optimization_level,
+        force=arguments.force,
+    )
+    shapes = Shapes(_batch(arguments.batch), height, width)
+    if arguments.triton is not None and (arguments.output or options.runtime != RUNTIMES[0]):
+        raise ConfigError(
+            "--triton serves the engine that lies in the bundle, and Triton has no backend for "
+            "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
+        )
+    bundle = open_bundle(arguments.bundle)
+    build = built(bundle, shapes, options, say, warn, arguments.output)
+    out.write(f"{build.path}\n")
+    if arguments.triton is not None:
+        from hgdeploy.triton import TritonOptions, triton_repository
+
+        wanted = TritonOptions(precision=options.precision)
+        out.write(f"{triton_repository(bundle, arguments.triton, wanted, warn)}\n")
+    return EXIT_OK
+
+
+def _batch(text: str | None) -> Range | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(re.fullmatch("[1-9][0-9]*", part) for part in parts) or len(parts) > 3:
+        raise ConfigError(
+            f"--batch {text!r}, expected one, two or three numbers from 1, such as 1,8,32"
+        )
+    return _range([int(part) for part in parts])
+
+
+def _sizes(text: str | None) -> tuple[Range | None, Range | None]:
+    """Return the heights and the widths."""
+    if text is None:
+        return None, None
+    sizes = [re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", part) for part in text.split(",")]
+    pairs = [(int(size[1]), int(size[2] or size[1])) for size in sizes if size is not None]
+    if len(pairs) < len(sizes) or len(pairs) > 3:
+        raise ConfigError(
+            f"--input-size {text!r}, expected one, two or three sizes such as 224 or 192x256"
+        )
+    return _range([height for height, _ in pairs]), _range([width for _, width in pairs])
+
+
+def _range(numbers: list[int]) -> Range:
+    """Return (min, opt, max) of one number, of min and max, or of all three."""
+    low, high = numbers[0], numbers[-1]
+    return (low, numbers[1] if len(numbers) > 1 else low, high)

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX to a TensorRT engine file, built once for each key and found again after that."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.config import PRECISIONS
+from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.folder_lock import folder_lock
+from hgdeploy.convert.tensorrt_gpu import Gpu, gpu_at_hand
+from hgdeploy.convert.tensorrt_network import Job, build_engine, compute_capabilities
+from hgdeploy.environment import import_library
+from hgdeploy.errors import BundleError, ConfigError, EngineError, nearest
+from hgdeploy.sidecar import file_sha256, read_sidecar, sidecar_path
+from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, Profile, TensorRtRuntime
+
+Range = tuple[int, int, int]
+Tell = Callable[[str], None]
+
+# What an ONNX file with a dynamic batch gets where no batch is asked for.
+DEFAULT_BATCH: Range = (1, 8, 32)
+_LEVELS = range(6)
+_LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes to serve as (min, opt, max); None takes what the ONNX file says.
+
+    Attributes:
+        batch: images; `DEFAULT_BATCH` where the file leaves the batch open.
+        height: pixels; they must be given where the file leaves them open.
+        width: pixels, likewise.
+    """
+
+    batch: Range | None = None
+    height: Range | None = None
+    width: Range | None = None
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        runtime: which of the two libraries builds.
+        precision: what the ONNX file computes in: `fp32`, `fp16`, `bf16` or `int8`.
+        compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU at hand.
+        gpu: the number of the GPU at hand.
+        workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
+        optimization_level: 0 (fast to build) to 5 (fast to run); None for the library's own.
+        cache_dir: where kernels' times are kept; None for beside the engine.
+        force: build even where an engine of the same key is there.
+        accept_wider: take an engine that is there if it serves at least these shapes and GPUs,
+            whatever its flags; and the batch that the ONNX file fixes, whatever is asked for.
+    """
+
+    runtime: TensorRtRuntime = RUNTIMES[0]
+    precision: str = "fp32"
+    compute_capabilities: tuple[str, ...] = ()
+    gpu: int = 0
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    cache_dir: Path | None = None
+    force: bool = False
+    accept_wider: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"unknown precision {self.precision!r}, {nearest(self.precision, PRECISIONS)}"
+            )
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise ConfigError(f"the workspace is {self.workspace_mb} MiB, expected at least 1")
+        if self.optimization_level is not None and self.optimization_level not in _LEVELS:
+            raise ConfigError(
+                f"the optimization level is {self.optimization_level}, expected "
+                f"{_LEVELS[0]} to {_LEVELS[-1]}"
+            )
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """An engine file that is there now.
+
+    Attributes:
+        path: the file.
+        built: it was built just now; else an earlier one fits.
+    """
+
+    path: Path
+    built: bool
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A library that can build here, and what it builds for.
+
+    Attributes:
+        trt: the library.
+        compute_capabilities: of the GPUs to build for.
+        gpu: the GPU at hand, where it is what is built for; else None.
+    """
+
+    trt: Any
+    compute_capabilities: tuple[str, ...]
+    gpu: Gpu | None
+
+
+def open_builder(options: BuildOptions) -> Builder:
+    """Load the library and decide which GPUs to build for.
+
+    Raises:
+        EngineError: the library or the GPU it needs is missing, or it does not build for that GPU.
+        ConfigError: the compute capabilities asked for cannot be built for.
+    """
+    runtime, wanted = options.runtime, options.compute_capabilities
+    if runtime.needs_gpu:
+        gpu = gpu_at_hand(options.gpu, runtime)
+        if wanted not in ((), (gpu.compute_capability,)):
+            raise ConfigError(
+                f"{runtime.name} builds for the GPU at hand, {gpu.name} of compute capability "
+                f"{gpu.compute_capability}, and {', '.join(wanted)} was asked for; build on that "
+                "GPU, or with --runtime tensorrt-rtx"
+            )
+        trt = import_library(runtime.module, runtime.extra)
+        return Builder(trt, (gpu.compute_capability,), gpu)
+    trt = import_library(runtime.module, runtime.extra)
+    allowed = sorted(compute_capabilities(trt), key=float)
+    if wanted:
+        for name in wanted:
+            if name not in allowed:
+                raise ConfigError(
+                    f"{runtime.name} does not build for compute capability {name!r}, expected one "
+                    f"of: {', '.join(allowed)}"
+                )
+        return Builder(trt, tuple(sorted(set(wanted), key=float)), None)
+    try:
+        gpu = gpu_at_hand(options.gpu, runtime)
+    except EngineError as error:
+        raise EngineError(
+            f"{error}; name the GPUs to build for with --compute-capability, such as 8.6"
+        ) from None
+    if gpu.compute_capability not in allowed:
+        raise EngineError(
+            f"{runtime.name} does not build for {gpu.name} (compute capability "
+            f"{gpu.compute_capability}), only for {', '.join(allowed)}; use --runtime tensorrt"
+        )
+    return Builder(trt, (gpu.compute_capability,), gpu)
+
+
+def engine_from_onnx(
+    onnx: Path, target: Path, shapes: Shapes, options: BuildOptions, tell: Tell
+) -> EngineBuild:
+    """Build an engine file, unless the one that is there has the same key.
+
+    TF32 is always off: fp32 is IEEE fp32. Of several processes that build into one folder, one
+    works and the others wait, and find what it made. Ctrl-C ends the build at its next step and
+    leaves nothing behind.
+
+    Args:
+        onnx: the ONNX file, in the precision to build; external data lie beside it.
+        target: the engine file.
+        shapes: the shapes to serve.
+        options: how to build.
+        tell: takes a line at a time: why it builds or does not, how far it is, what it made.
+
+    Returns:
+        The engine.
+
+    Raises:
+        BundleError: the ONNX file cannot be read or built, or has another precision.
+        ConfigError: the shapes do not fit it, or the compute capabilities cannot be built for.
+        EngineError: the library or a GPU is missing, or the library fails; the message has its
+            reason.
+        OutputError: the engine cannot be written.
+    """
+    builder = open_builder(options)
+    model = graphs.read_classifier(onnx)
+    if options.accept_wider and isinstance(graphs.dims_of(model.graph.input[0])[0], int):
+        shapes = dataclasses.replace(shapes, batch=None)
+    profile = _profile(graphs.dims_of(model.graph.input[0]), shapes, onnx)
+    sources = (onnx, *_external_data(model, onnx))
+    with folder_lock(target.parent, tell):
+        digests = source_digests(sources)
+        key = _key(digests, profile, builder, options)
+        reason = "it was asked for" if options.force else _why_build(target, key, options)
+        if reason is None:
+            tell(f"{target} fits: there is nothing to build")
+            return EngineBuild(target, False)
+        tell(f"building {target}: {reason}")
+        facts: dict[str, Any] = {
+            "source": digests,
+            "converter": converter_versions(*_LIBRARIES),
+            "precision": options.precision,
+            "output_is_probabilities": graphs.output_kind(model) == "probabilities",
+            "verdict": None,
+            "key": key.to_json(),
+        }
+        job = _job(onnx, target, profile, builder, options)
+        _publish(builder.trt, job, target, facts, tell)
+    tell(f"{target}: {_summary(facts['network'])}")
+    return EngineBuild(target, True)
+
+
+def _job(
+    onnx: Path, target: Path, profile: Profile, builder: Builder, options: BuildOptions
+) -> Job:
+    cache = (options.cache_dir or target.parent) / f"{options.runtime.name}.timing_cache"
+    return Job(
+        runtime=options.runtime,
+        onnx=onnx,
+        precision=options.precision,
+        profile=profile,
+        compute_capabilities=builder.compute_capabilities,
+        gpu=builder.gpu,
+        workspace_mb=options.workspace_mb,
+        optimization_level=options.optimization_level,
+        timing_cache=cache if options.runtime.needs_gpu else None,
+    )
+
+
+def _publish(trt: Any, job: Job, target: Path, facts: dict[str, Any], tell: Tell) -> None:
+    stop = threading.Event()
+
+    def write(aside: Path) -> None:
+        work = functools.partial(build_engine, trt, job, aside, stop, tell)
+        facts["network"] = _interruptible(work, stop)
+
+    write_artifact(target, write, facts)
+
+
+def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
+    """Run `work` in a thread, so that this one can be interrupted: it is then told to stop.
+
+    Python's signal handlers run between the main thread's own steps, and an exception that one
+    raises inside the library's callbacks would be swallowed there.
+    """
+    with ThreadPoolExecutor(1, "tensorrt-build") as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            stop.set()  # leaving the block waits until the work has noticed
+            raise
+
+
+def _profile(dims: graphs.Dims, shapes: Shapes, onnx: Path) -> Profile:
+    """Decide the shapes to serve from those asked for and those the file allows."""
+    if len(dims) != 4 or not isinstance(dims[1], int):
+        raise BundleError(
+            f"{onnx} is no image classifier: expected one NCHW input with fixed channels, got "
+            f"{dims}"
+        )
+    batch, _, height, width = dims
+    return Profile(
+        _range("batch", batch, shapes.batch or _open(batch), onnx),
+        _range("height", height, shapes.height, onnx),
+        _range("width", width, shapes.width, onnx),
+    )
+
+
+def _open(batch: int | str) -> Range | None:
+    return None if isinstance(batch, int) else DEFAULT_BATCH
+
+
+def _range(name: str, size: int | str, wanted: Range | None, onnx: Path) -> Range:
+    if isinstance(size, str):
+        if wanted is None:
+            raise ConfigError(
+                f"{onnx} leaves its {name} open; say which sizes to serve with --input-size"
+            )
+        return wanted
+    if wanted is not None and wanted != (size, size, size):
+        flag = "--batch dynamic" if name == "batch" else "--dynamic-size"
+        raise ConfigError(
+            f"{onnx} has a fixed {name} of {size}, and {','.join(map(str, wanted))} was asked for; "
+            f"leave it out, or make the file anew with hgdeploy convert {flag}"
+        )
+    return (size, size, size)
+
+
+def _external_data(model: Any, onnx: Path) -> list[Path]:
+    """Return the files beside an ONNX file that hold weights of it.
+
+    Raises:
+        BundleError: one is missing.
+    """
+    external = 1  # TensorProto.EXTERNAL
+    names = {
+        entry.value
+        for tensor in _tensors(model.graph)
+        if tensor.data_location == external
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    paths = [onnx.parent / name for name in sorted(names)]
+    for path in paths:
+        if not path.is_file():
+            raise BundleError(f"{onnx} keeps weights in {path}, which does not exist")
+    return paths
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for node in graph.node:
+        yield from (attribute.t for attribute in node.attribute)
+        for inner in graphs.subgraphs_of(node):
+            yield from _tensors(inner)
+
+
+def _key(
+    digests: Mapping[str, str], profile: Profile, builder: Builder, options: BuildOptions
+) -> EngineKey:
+    first, *others = digests.values()
+    whole = hashlib.sha256("\n".join((first, *others)).encode()).hexdigest() if others else first
+    level, workspace = options.optimization_level, options.workspace_mb
+    flags = {
+        "optimization_level": "default" if level is None else str(level),
+        "tf32": "off",
+        "workspace_mb": "default" if workspace is None else str(workspace),
+    }
+    # An engine that is not tuned on a GPU is the same whichever GPU is at hand.
+    tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
+    return EngineKey(
+        whole,
+        options.runtime.name,
+        str(builder.trt.__version__),
+        builder.compute_capabilities,
+        tuned_on,
+        options.precision,
+        profile,
+        tuple(sorted(flags.items())),
+    )
+
+
+def _why_build(target: Path, wanted: EngineKey, options: BuildOptions) -> str | None:
+    """Tell why the file that is there will not do; None where it will."""
+    if not target.is_file():
+        return "there is none yet"
+    sidecar = sidecar_path(target)
+    facts = read_sidecar(target)
+    if facts is None:
+        told = "cannot be read" if sidecar.is_file() else "does not exist"
+        return f"its sidecar {sidecar.name} {told}, so what it is for is unknown"
+    if facts.get("sha256") != file_sha256(target):
+        return f"it is not the file that its sidecar {sidecar.name} describes"
+    try:
+        key = EngineKey.from_json(facts.get("key") or {}, str(sidecar))
+    except BundleError:
+        return f"its sidecar {sidecar.name} holds no readable key"
+    if options.accept_wider and _is_wider(key, wanted):
+        key = dataclasses.replace(
+            key,
+            profile=wanted.profile,
+            compute_capabilities=wanted.compute_capabilities,
+            flags=wanted.flags,
+        )
+    return key.difference(wanted)
+
+
+def _is_wider(key: EngineKey, wanted: EngineKey) -> bool:
+    gpus = set(wanted.compute_capabilities) <= set(key.compute_capabilities)
+    return gpus and key.profile.covers(wanted.profile)
+
+
+def _summary(network: Mapping[str, Any]) -> str:
+    """Return what was built on one line."""
+    x, output = (
+        f"{tensor['name']} {tensor['dtype']} {tensor['shape']}"
+        for tensor in (network["inputs"][0], network["outputs"][0])
+    )
+    computed = ", ".join(f"{n} {name}" for name, n in network["layer_precisions"].items())
+    quantize = network["layer_types"].get("QUANTIZE", 0)
+    quantized = f"; {quantize} of them quantize" if quantize else ""
+    size = network["plan_bytes"] / 2**20
+    return f"{x} to {output}; {network['layers']} layers ({computed}{quantized}); {size:.1f} MiB"

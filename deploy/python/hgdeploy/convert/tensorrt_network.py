@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One build in TensorRT or TensorRT-RTX: parse, set up, build, describe.
+
+The two libraries, and TensorRT's majors 10 and 11, are driven the same way: the network is strongly
+typed, so that precision is what the ONNX file says and nothing else. They report a failure by
+returning None and by writing to their log, so every result is checked and the log is kept for the
+reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.convert.tensorrt_gpu import Gpu, working_on
+from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.tensorrt_files import Profile, TensorRtRuntime
+
+Tell = Callable[[str], None]
+
+_PROGRESS_SECONDS = 5.0
+_MOST_ERRORS = 3
+# The library's names of element types, where they are not numpy's in capitals.
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+_COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one build is to make.
+
+    Attributes:
+        runtime: which of the two libraries builds.
+        onnx: the ONNX file; its external data lie beside it.
+        precision: what the ONNX file must compute in.
+        profile: the shapes to serve.
+        compute_capabilities: the GPUs to build for, such as `8.6`.
+        gpu: the one of them that this machine has and that may be used; None to use none.
+        workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
+        optimization_level: 0 to 5; None for the library's own.
+        timing_cache: the file that keeps kernels' times between builds; None for none.
+    """
+
+    runtime: TensorRtRuntime
+    onnx: Path
+    precision: str
+    profile: Profile
+    compute_capabilities: tuple[str, ...]
+    gpu: Gpu | None = None
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+
+
+@dataclass
+class _Log:
+    """What the library has said, and whether it is to stop."""
+
+    stop: threading.Event
+    tell: Tell
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def reason(self) -> str:
+        """Return the errors since the start on one line."""
+        if not self.errors:
+            return "it does not say why"
+        return one_line(RuntimeError("\n".join(dict.fromkeys(self.errors))))
+
+
+def compute_capabilities(trt: Any) -> dict[str, Any]:
+    """Return what a library that needs no GPU builds for: its constants by names such as `8.6`."""
+    members = trt.ComputeCapability.__members__
+    return {f"{n[2:-1]}.{n[-1]}": value for n, value in members.items() if n.startswith("SM")}
+
+
+def build_engine(
+    trt: Any, job: Job, target: Path, stop: threading.Event, tell: Tell
+) -> dict[str, Any]:
+    """Build one engine file.
+
+    Args:
+        trt: the library.
+        job: what to build.
+        target: where the file goes.
+        stop: ends the build from another thread, at its next step.
+        tell: takes a line on how far it is, every few seconds, and the library's warnings.
+
+    Returns:
+        What was built, JSON-ready: `inputs` and `outputs`; `layers`, the number of all layers;
+        `layer_precisions`, the number of those that compute by their output's type; `layer_types`;
+        `plan_bytes`; and `engine`, the layers as they run, None where there is no GPU to load them.
+
+    Raises:
+        BundleError: the ONNX file cannot be built, or does not compute in the job's precision.
+        EngineError: the library fails.
+        OSError: a file cannot be written.
+    """
+    if job.gpu is None:
+        return _build(trt, job, target, _Log(stop, tell))
+    with working_on(job.gpu, job.runtime):
+        return _build(trt, job, target, _Log(stop, tell))
+
+
+def _build(trt: Any, job: Job, target: Path, log: _Log) -> dict[str, Any]:
+    # Held here to the end: the library keeps no references of its own.
+    logger = _logger(trt, log)
+    builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = _made(lambda: builder.create_network(typed), "a network", job, log)
+    _parse(trt, network, logger, job)
+    facts = _described(network)
+    _check_precision(facts, job)
+    config = _made(builder.create_builder_config, "a configuration", job, log)
+    monitor = _monitor(trt, log, job.runtime)
+    config.progress_monitor = monitor
+    _configure(trt, config, job)
+    _add_profile(builder, network, config, job, log)
+    if job.timing_cache is not None:
+        load_timing_cache(config, job.timing_cache, log.tell)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{job.runtime.name} cannot build {job.onnx}: {log.reason()}")
+    with target.open("wb") as file:
+        file.write(plan)
+    if job.timing_cache is not None:
+        save_timing_cache(config, job.timing_cache)
+    for warning in dict.fromkeys(log.warnings):
+        log.tell(f"{job.runtime.name} warns: {one_line(RuntimeWarning(warning))}")
+    loaded = _loaded(trt, logger, plan, job, log) if job.gpu is not None else None
+    return {**facts, "plan_bytes": plan.nbytes, "engine": loaded}
+
+
+def _logger(trt: Any, log: _Log) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            kept = {"INTERNAL_ERROR": log.errors, "ERROR": log.errors, "WARNING": log.warnings}
+            if severity.name in kept:
+                kept[severity.name].append(message)
+
+    return Logger()
+
+
+def _monitor(trt: Any, log: _Log, runtime: TensorRtRuntime) -> Any:
+    """Return what the library tells its steps to, and asks whether to go on.
+
+    It calls from threads of its own, and an exception would only be printed.
+    """
+    steps: dict[str, int] = {}
+    outermost: list[str] = []
+    last = time.monotonic()
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase: str, parent: str | None, count: int) -> None:
+            steps[phase] = count
+            if parent is None:
+                outermost.append(phase)
+                log.tell(f"{runtime.name}: {phase}")
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            nonlocal last
+            if time.monotonic() - last >= _PROGRESS_SECONDS:
+                last = time.monotonic()
+                told = phase if phase in outermost else ": ".join([*outermost[-1:], phase])
+                log.tell(f"{runtime.name}: {told}, step {step + 1} of {steps.get(phase, '?')}")
+            return not log.stop.is_set()
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+    return Monitor()
+
+
+def _made(make: Callable[[], Any], what: str, job: Job, log: _Log) -> Any:
+    """Return what `make` makes; None, or pybind's TypeError for a null pointer, is a failure."""
+    try:
+        made = make()
+    except TypeError as error:
+        log.errors.append(str(error))
+        made = None
+    if made is None:
+        raise EngineError(f"{job.runtime.name} does not give {what}: {log.reason()}")
+    return made
+
+
+def _parse(trt: Any, network: Any, logger: Any, job: Job) -> None:
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse_from_file(str(job.onnx)):
+        return
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    told = [_parser_error(error) for error in errors[:_MOST_ERRORS]]
+    if len(errors) > len(told):
+        told.append(f"and {len(errors) - len(told)} more")
+    reason = "; ".join(told) or "it does not say why"
+    if job.precision == "int8":
+        reason += "; it reads what hgdeploy quantize makes with --activations int8, not uint8"
+    raise BundleError(f"{job.runtime.name} cannot read {job.onnx}: {reason}")
+
+
+def _parser_error(error: Any) -> str:
+    kind = error.code().name.replace("_", " ").lower()
+    where = ""
+    if error.node() >= 0:
+        where = f"node {error.node_name() or error.node()!r} ({error.node_operator()}): "
+    return f"{where}{kind}: {one_line(RuntimeError(error.desc()))}"
+
+
+def _described(network: Any) -> dict[str, Any]:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    computing = [layer for layer in layers if layer.num_outputs and layer.type.name != "CONSTANT"]
+    precisions = Counter(_dtype(layer.get_output(0)) for layer in computing)
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    return {
+        "inputs": [_tensor(tensor) for tensor in inputs],
+        "outputs": [_tensor(tensor) for tensor in outputs],
+        "layers": len(layers),
+        "layer_precisions": dict(sorted(precisions.items())),
+        "layer_types": dict(sorted(Counter(layer.type.name for layer in layers).items())),
+    }
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": _dtype(tensor), "shape": list(tensor.shape)}
+
+
+def _dtype(tensor: Any) -> str:
+    name = str(tensor.dtype.name)
+    return _DTYPES.get(name, name.lower())
+
+
+def _check_precision(facts: dict[str, Any], job: Job) -> None:
+    """Refuse a network that does not compute in what its file's name says."""
+    floats = [dtype for dtype in _COMPUTED_IN.values() if dtype in facts["layer_precisions"]]
+    quantized = "QUANTIZE" in facts["layer_types"]
+    if job.precision == "int8":
+        fits = quantized
+    elif job.precision == "fp32":
+        fits = floats == ["float32"] and not quantized
+    else:
+        fits = _COMPUTED_IN[job.precision] in floats and not quantized
+    if not fits:
+        found = ", ".join(["int8"] * quantized + floats)
+        raise BundleError(
+            f"{job.onnx} computes in {found or 'no floating point type'}, and {job.precision} was "
+            "asked for; make it anew with hgdeploy convert or quantize"
+        )
+
+
+def _configure(trt: Any, config: Any, job: Job) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that layers can be inspected
+    if job.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_mb * 2**20)
+    if job.optimization_level is not None:
+        config.builder_optimization_level = job.optimization_level
+    if job.runtime.needs_gpu:
+        return
+    constants = compute_capabilities(trt)
+    config.num_compute_capabilities = len(job.compute_capabilities)
+    for index, name in enumerate(job.compute_capabilities):
+        if not config.set_compute_capability(constants[name], index):
+            raise EngineError(f"{job.runtime.name} refuses the compute capability {name}")
+
+
+def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: _Log) -> None:
+    profile = _made(builder.create_optimization_profile, "a profile", job, log)
+    x, ranges = network.get_input(0), job.profile
+    axes = zip(ranges.batch, ranges.height, ranges.width, strict=True)
+    shapes = [(batch, x.shape[1], height, width) for batch, height, width in axes]
+    profile.set_shape(x.name, *shapes)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"{job.runtime.name} refuses the profile {ranges.text()}: {log.reason()}")
+
+
+def load_timing_cache(config: Any, path: Path, tell: Tell) -> None:
+    """Give a build the kernel times of earlier ones; without any, or with unfit ones, none.
+
+    Raises:
+        EngineError: the library makes no timing cache.
+        OSError: the file cannot be read.
+    """
+    old = path.read_bytes() if path.is_file() else b""
+    for content in dict.fromkeys((old, b"")):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return
+        if content:
+            tell(f"{path} is of another GPU or version: starting an empty timing cache")
+    raise EngineError("TensorRT makes no timing cache")
+
+
+def save_timing_cache(config: Any, path: Path) -> None:
+    """Keep the kernel times of a build for the next one.
+
+    Raises:
+        EngineError: the library does not give them.
+        OSError: the file cannot be written.
+    """
+    cache = config.get_timing_cache()
+    content = cache.serialize() if cache is not None else None
+    if content is None:
+        raise EngineError("TensorRT does not give its timing cache")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(aside).replace(path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+
+
+def _loaded(trt: Any, logger: Any, plan: Any, job: Job, log: _Log) -> dict[str, Any]:
+    """Load the engine on the GPU it is for, and tell the layers that it runs."""
+    runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(
+            f"{job.runtime.name} cannot load what it built of {job.onnx}: {log.reason()}"
+        )
+    inspector = _made(engine.create_engine_inspector, "an inspector", job, log)
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    try:
+        layers = json.loads(text)["Layers"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"{job.runtime.name} does not describe its engine: {one_line(error)}"
+        ) from None
+    outputs = [out for layer in layers if isinstance(layer, dict) for out in layer["Outputs"]]
+    formats = Counter(str(output.get("Format/Datatype")) for output in outputs)
+    return {"layers": len(layers), "output_formats": dict(sorted(formats.items()))}

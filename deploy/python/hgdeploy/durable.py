@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or as they were before, and that one process writes at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from hgdeploy.errors import OutputError
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors into an OutputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file aside; it takes its name, on disk, once the block has ended well.
+
+    However the block ends, `path` is either as it was or whole. A process that is killed leaves
+    `.NAME.tmp`, which the next one overwrites: let only one write a `path` at a time.
+
+    Raises:
+        OutputError: it cannot be written; `path` is as it was.
+    """
+    aside = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        try:
+            # The raw file is closed first: a buffer that cannot be flushed is then dropped.
+            with aside.open("wb", buffering=0) as raw:
+                stream = io.BufferedWriter(raw)
+                yield stream
+                stream.flush()
+                os.fsync(raw.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse, before any work is done, what `replacing` could not write; nothing is changed.
+
+    Raises:
+        OutputError: the folder is missing or closed, or something else has that name.
+    """
+    with writing(path), tempfile.TemporaryFile(dir=path.absolute().parent):
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} cannot be written: it is not a regular file")
+
+
+class Claim:
+    """The right to write a file, held by one process; a death by any signal releases it.
+
+    It is a lock on `.NAME.lock` beside the file, since the file itself may be replaced meanwhile.
+    On Windows nothing is locked.
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        OutputError: another process has claimed it, or its folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = path.with_name(f".{path.name}.lock")
+        with writing(path):
+            self._file = self._lock.open("ab")
+            try:
+                while not _locked(self._file, self._lock):
+                    self._file.close()
+                    self._file = self._lock.open("ab")
+            except BlockingIOError:
+                self._file.close()
+                raise OutputError(
+                    f"{path}: another process is writing it; wait for it, or name another file"
+                ) from None
+            except BaseException:
+                self._file.close()
+                raise
+
+    def release(self) -> None:
+        """Let others write; a second call does nothing."""
+        if not self._file.closed:
+            self._lock.unlink(missing_ok=True)
+            self._file.close()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _locked(file: IO[bytes], path: Path) -> bool:
+    """Lock a file; False if its former holder has removed it meanwhile, so that it locks nothing.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU as an engine needs it: memory, work in order, and when each part of it ended.
+
+`open_device` gives one through cuda-bindings (NVIDIA's own), or through pycuda where the
+environment says `HGDEPLOY_CUDA=pycuda`. Handles and addresses are plain numbers, as TensorRT takes
+them.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.environment import nvidia_gpus
+from hgdeploy.errors import EngineError, nearest
+
+VARIABLE = "HGDEPLOY_CUDA"
+# Each library's name, with the module of this package that speaks to it.
+LIBRARIES = {
+    "cuda-bindings": "hgdeploy.engines.cuda_bindings",
+    "pycuda": "hgdeploy.engines.cuda_pycuda",
+}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """The same number of bytes on the GPU and in page-locked host memory.
+
+    Attributes:
+        address: where it lies on the GPU.
+        host: its bytes on the host, uint8 of shape (size,); gone when its stream is closed.
+    """
+
+    address: int
+    host: NDArray[np.uint8]
+
+
+class Stream(abc.ABC):
+    """Work that a GPU does in order, with the memory, marks and graph that belong to it.
+
+    Nothing is done before `synchronize`. Every method needs the device to be active in the calling
+    thread, and only one thread may be at it.
+
+    Attributes:
+        handle: the number that the driver knows the stream by.
+    """
+
+    handle: int
+
+    def __init__(self) -> None:
+        # What to free, last made first; it goes on after a failure and raises that at its end.
+        self._releases = contextlib.ExitStack()
+
+    @abc.abstractmethod
+    def buffer(self, size: int) -> Buffer:
+        """Allocate `size` bytes, at least one, on both sides."""
+
+    @abc.abstractmethod
+    def upload(self, buffer: Buffer, size: int) -> None:
+        """Copy the first `size` bytes of `buffer` to the GPU."""
+
+    @abc.abstractmethod
+    def download(self, buffer: Buffer, size: int) -> None:
+        """Copy the first `size` bytes of `buffer` from the GPU."""
+
+    @abc.abstractmethod
+    def mark(self, place: int) -> None:
+        """Take the time when the work before has ended; `place` counts from 0."""
+
+    @abc.abstractmethod
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return the milliseconds between two marks, after `synchronize`."""
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work is done.
+
+        Raises:
+            EngineError: some of it failed.
+        """
+
+    @abc.abstractmethod
+    def capture(self, work: Callable[[], None]) -> None:
+        """Record what `work` puts on the stream as a graph, instead of doing it.
+
+        Raises:
+            EngineError: it cannot be recorded; the stream can be used on.
+        """
+
+    @abc.abstractmethod
+    def launch(self) -> None:
+        """Put the captured graph on the stream."""
+
+    @abc.abstractmethod
+    def drop_graph(self) -> None:
+        """Forget the captured graph, if there is one; its work must be done."""
+
+    def close(self) -> None:
+        """Free what belongs to the stream, and the stream; a second call does nothing."""
+        self._releases.close()
+
+
+class Device(abc.ABC):
+    """A GPU and its primary context, the one that all libraries in a process share.
+
+    Attributes:
+        name: the GPU's name.
+        compute_capability: such as `8.9`.
+        captures: whether its streams can capture graphs.
+    """
+
+    name: str
+    compute_capability: str
+    captures: bool
+
+    @abc.abstractmethod
+    def activate(self) -> contextlib.AbstractContextManager[None]:
+        """Make the GPU current in this thread for a `with` block; blocks may nest."""
+
+    @abc.abstractmethod
+    def stream(self, marks: int) -> Stream:
+        """Make a stream with places for `marks` times; the device must be active."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the context, when everything in it is freed; a second call does nothing."""
+
+
+def chosen_library() -> str:
+    """Return the CUDA library that the environment asks for, `cuda-bindings` by default.
+
+    Raises:
+        EngineError: it asks for something else.
+    """
+    name = os.environ.get(VARIABLE) or "cuda-bindings"
+    if name not in LIBRARIES:
+        raise EngineError(f"{VARIABLE} is {name!r}, {nearest(name, LIBRARIES)}")
+    return name
+
+
+def open_device(index: int) -> Device:
+    """Open a GPU.
+
+    Args:
+        index: N of `gpu:N`.
+
+    Raises:
+        EngineError: there is no driver or no such GPU, or the CUDA library is not installed.
+    """
+    library = chosen_library()
+    count, reason = nvidia_gpus()
+    if index >= count:
+        present = ", ".join(f"gpu:{i}" for i in range(count))
+        raise EngineError(
+            f"gpu:{index} was asked for, but "
+            + (f"this machine has only {present}" if count else reason)
+            + "; use another engine on the cpu (-o Global.use_gpu=False), or a machine with an "
+            "NVIDIA GPU"
+        )
+    module: Any = importlib.import_module(LIBRARIES[library])
+    return cast(Device, module.open_device(index))

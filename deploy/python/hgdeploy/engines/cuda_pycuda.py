@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU through pycuda, for those who have it; it cannot capture graphs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hgdeploy.engines.cuda import VARIABLE, Buffer, Device, Stream
+from hgdeploy.errors import EngineError, one_line
+
+
+class _PyCuda:
+    """pycuda.driver; its exceptions become ours, with what was being done."""
+
+    def __init__(self) -> None:
+        try:
+            self.api: Any = importlib.import_module("pycuda.driver")
+        except (ImportError, OSError) as error:
+            raise EngineError(
+                f"pycuda does not import here ({one_line(error)}); build it with the CUDA toolkit "
+                f"(pip install pycuda), or unset {VARIABLE} to use cuda-bindings"
+            ) from None
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Turn pycuda's error inside the block into one line that says what CUDA cannot do."""
+        try:
+            yield
+        except self.api.Error as error:
+            raise EngineError(f"CUDA cannot {what}: {one_line(error)}") from error
+
+
+class PyCudaStream(Stream):
+    """A stream; pycuda's objects free themselves when they are let go."""
+
+    def __init__(self, pycuda: _PyCuda, marks: int) -> None:
+        super().__init__()
+        self._pycuda = pycuda
+        with pycuda.doing("make a stream"):
+            # 1 is CU_STREAM_NON_BLOCKING, which pycuda has no name for.
+            self._stream = pycuda.api.Stream(1)
+            self._events = [pycuda.api.Event() for _ in range(marks)]
+        self.handle = int(self._stream.handle)
+        self._releases.callback(self._let_go)
+
+    def _let_go(self) -> None:
+        self._events = []
+        self._stream = None
+
+    def buffer(self, size: int) -> Buffer:
+        """Allocate `size` bytes on both sides."""
+        with self._pycuda.doing(f"allocate {size} bytes on the GPU"):
+            memory = self._pycuda.api.mem_alloc(size)
+        self._releases.callback(memory.free)
+        with self._pycuda.doing(f"allocate {size} bytes of page-locked memory"):
+            host = self._pycuda.api.pagelocked_empty(size, "uint8")
+        self._releases.callback(host.base.free)
+        return Buffer(int(memory), host)
+
+    def upload(self, buffer: Buffer, size: int) -> None:
+        """Copy the first bytes of `buffer` to the GPU."""
+        with self._pycuda.doing("copy to the GPU"):
+            self._pycuda.api.memcpy_htod_async(buffer.address, buffer.host[:size], self._stream)
+
+    def download(self, buffer: Buffer, size: int) -> None:
+        """Copy the first bytes of `buffer` from the GPU."""
+        with self._pycuda.doing("copy from the GPU"):
+            self._pycuda.api.memcpy_dtoh_async(buffer.host[:size], buffer.address, self._stream)
+
+    def mark(self, place: int) -> None:
+        """Take the time when the work before has ended."""
+        with self._pycuda.doing("record an event"):
+            self._events[place].record(self._stream)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return the milliseconds between two marks."""
+        with self._pycuda.doing("time an event"):
+            return float(self._events[end].time_since(self._events[start]))
+
+    def synchronize(self) -> None:
+        """Wait until all work is done."""
+        with self._pycuda.doing("run on the GPU"):
+            self._stream.synchronize()
+
+    def capture(self, work: Callable[[], None]) -> None:  # noqa: ARG002
+        """Refuse: pycuda has no such functions."""
+        raise EngineError("pycuda cannot capture a CUDA graph")
+
+    def launch(self) -> None:
+        """Refuse likewise."""
+        raise EngineError("pycuda cannot launch a CUDA graph")
+
+    def drop_graph(self) -> None:
+        """Do nothing: there is none."""
+
+
+class PyCudaDevice(Device):
+    """A GPU; its primary context is kept until the process ends, see `_primary_context`."""
+
+    captures = False
+
+    def __init__(self, pycuda: _PyCuda, index: int) -> None:
+        self._pycuda = pycuda
+        with pycuda.doing(f"open gpu:{index}"):
+            pycuda.api.init()
+            device = pycuda.api.Device(index)
+            self.name = str(device.name())
+            self.compute_capability = ".".join(map(str, device.compute_capability()))
+            self._context = _primary_context(index)
+
+    @contextlib.contextmanager
+    def activate(self) -> Iterator[None]:
+        """Make the GPU current in this thread for a `with` block."""
+        with self._pycuda.doing("use the GPU in this thread"):
+            self._context.push()
+        try:
+            yield
+        finally:
+            with self._pycuda.doing("leave the GPU in this thread"):
+                self._context.pop()
+
+    def stream(self, marks: int) -> Stream:
+        """Make a stream with places for `marks` times."""
+        return PyCudaStream(self._pycuda, marks)
+
+    def close(self) -> None:
+        """Do nothing: the context is shared, and goes with the process."""
+
+
+@functools.cache
+def _primary_context(index: int) -> Any:
+    """Return a device's primary context, retained once a process.
+
+    pycuda lets go of a context only in the thread that made it, and leaves it on CUDA's own stack
+    then; so that is left to the end of the process.
+    """
+    context = _PyCuda().api.Device(index).retain_primary_context()
+    atexit.register(context.detach)
+    return context
+
+
+def open_device(index: int) -> Device:
+    """Open the GPU `index`, which the driver must have.
+
+    Raises:
+        EngineError: pycuda is not installed, or the driver refuses.
+    """
+    return PyCudaDevice(_PyCuda(), index)

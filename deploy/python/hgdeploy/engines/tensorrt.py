@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT and TensorRT-RTX engine files on an NVIDIA GPU.
+
+An engine file is built for one library version and one kind of GPU; `hgdeploy build` makes it and
+writes down in its sidecar what for, and what does not fit is refused before the library sees it.
+A file without a sidecar, such as trtexec makes, is taken if the library takes it, and believed to
+have the precision that its name says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines.base import (
+    Capability,
+    CheckedEngine,
+    Engine,
+    RuntimeInfo,
+    Tensors,
+    device_index,
+)
+from hgdeploy.engines.cuda import Device, open_device
+from hgdeploy.engines.tensorrt_session import Graphs, Lane, Session
+from hgdeploy.environment import import_library, installed_version, nvidia_gpus
+from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.sidecar import read_sidecar, sidecar_path
+from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, TensorRtRuntime, engine_name, runtime_named
+
+# One copies and prepares while the other computes; each has its own buffers on the GPU.
+_LEAST_LANES = 2
+_MARKS = 4
+# Distributions by which each library may have been installed.
+_DISTRIBUTIONS = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx",),
+}
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+class TensorRtEngine(CheckedEngine):
+    """An engine file with a lane for each concurrent caller.
+
+    Args:
+        session: the loaded file; closed with the engine.
+        lanes: open lanes; closed with the engine.
+        graphs: whether the lanes launch CUDA graphs.
+        runtime: what runs.
+    """
+
+    def __init__(
+        self, session: Session, lanes: list[Lane], graphs: Graphs, runtime: RuntimeInfo
+    ) -> None:
+        specs = [tuple(t.spec for t in tensors) for tensors in (session.inputs, session.outputs)]
+        super().__init__(specs[0], specs[1], runtime, len(lanes))
+        self._session = session
+        self._lanes = lanes
+        self._graphs = graphs
+        self._idle: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for lane in lanes:
+            self._idle.put(lane)
+        self._timings: Mapping[str, float] = {}
+
+    def last_timings(self) -> Mapping[str, float]:
+        """Return the parts of the run that ended last, of whichever thread, in milliseconds.
+
+        Returns:
+            `h2d`, `compute` and `d2h`, by events on the GPU: together trtexec's Latency. `enqueue`,
+            the host's time to launch the network. `host`, from checked feeds to the caller's own
+            results. Nothing before the first run.
+        """
+        return self._timings
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        for tensor in self._session.inputs:
+            tensor.check(feeds[tensor.name].shape)
+        lane = self._idle.get()
+        try:
+            with self._session.device.activate():
+                results, self._timings = lane.run(feeds)
+        finally:
+            self._idle.put(lane)
+        self._tell_graphs()
+        return results
+
+    def _tell_graphs(self) -> None:
+        """Keep `runtime` true where a later shape could not be captured."""
+        library, note = self.runtime.providers
+        if note != self._graphs.note:
+            self.runtime = dataclasses.replace(self.runtime, providers=(library, self._graphs.note))
+
+    def _free(self) -> None:
+        lanes, self._lanes = self._lanes, []
+        self._idle = queue.SimpleQueue()
+        _close(self._session, lanes)
+
+
+def artifact_names(precision: str) -> tuple[str, ...]:
+    """Name the bundle files this engine can read for `precision`, best first."""
+    return tuple(engine_name(precision, runtime) for runtime in RUNTIMES)
+
+
+def load(source: Path, options: EngineOptions) -> Engine:
+    """Load an engine file, and run it once so that the first real run is as fast as the next.
+
+    Args:
+        source: the engine file; its sidecar, where there is one, tells what it was built for.
+        options: what is asked for; `device` is `gpu:N`, and the precision that of the file.
+
+    Raises:
+        EngineError: the GPU, its driver or a library is not there, or what is asked for cannot be
+            had from an engine file.
+        BundleError: the file is missing, was built for something else, or cannot be loaded.
+    """
+    device_index(options.device)
+    _check_file(source)
+    index = _gpu(options)
+    key = _key(source)
+    kind = _kind(source) if key is None else runtime_named(key.runtime)
+    device = open_device(index)
+    with contextlib.ExitStack() as undo:
+        undo.callback(device.close)
+        trt = import_library(kind.module, kind.extra)
+        if key is not None:
+            _check_key(key, source, trt, device, options)
+        session = Session(trt, device)
+        undo.pop_all()
+    return _opened(session, source, kind, options)
+
+
+def intermediates(
+    source: Path,
+    options: EngineOptions,  # noqa: ARG001  # every engine module has the same functions
+    row: NDArray[Any],  # noqa: ARG001
+) -> dict[str, NDArray[Any]]:
+    """Refuse: an engine file has no tensors inside that could be shown.
+
+    Raises:
+        EngineError: always.
+    """
+    raise EngineError(
+        f"{source} is built machine code whose layers are fused, so nothing inside it can be "
+        "shown; compare its outputs with hgdeploy validate, and look inside the ONNX file that it "
+        "was built from with the onnxruntime engine"
+    )
+
+
+def capability() -> Capability:
+    """Tell what TensorRT can do on this machine."""
+    found = {r.name: installed_version(*_DISTRIBUTIONS[r.name]) for r in RUNTIMES}
+    version = next((version for version in found.values() if version is not None), None)
+    extras = " or ".join(f"'hgdeploy[{runtime.extra}]'" for runtime in RUNTIMES)
+    if version is None:
+        return Capability(None, notes=(f"pip install {extras}; it needs an NVIDIA GPU to run",))
+    notes = ["installed: " + ", ".join(f"{name} {v}" for name, v in found.items() if v is not None)]
+    count, reason = nvidia_gpus()
+    if count == 0:
+        return Capability(version, notes=(f"needs an NVIDIA GPU: {reason}", *notes))
+    if installed_version("cuda-bindings", "cuda-python", "pycuda") is None:
+        missing = f"needs cuda-bindings (or pycuda) to speak to the GPU: pip install {extras}"
+        return Capability(version, notes=(missing, *notes))
+    notes.append("each precision needs its engine file; hgdeploy build makes it for this GPU")
+    return Capability(version, tuple(f"gpu:{i}" for i in range(count)), _PRECISIONS, tuple(notes))
+
+
+def _check_file(source: Path) -> None:
+    if not source.is_file():
+        raise BundleError(f"{source} does not exist; build it with hgdeploy build")
+    if source.stat().st_size == 0:
+        raise BundleError(f"{source} is empty; build it anew with hgdeploy build")
+
+
+def _gpu(options: EngineOptions) -> int:
+    """Return the number of the GPU; refuse what an engine file cannot give.
+
+    Raises:
+        EngineError: what was asked for, and what to do about it.
+    """
+    index = device_index(options.device)
+    if index is None:
+        raise EngineError(
+            "TensorRT runs on an NVIDIA GPU and the cpu was asked for; ask for gpu:0 "
+            "(-o Global.use_gpu=True), or use another engine"
+        )
+    if not options.graph_optimization:
+        raise EngineError(
+            "TensorRT cannot run without graph optimisation: it is done when an engine is built; "
+            "drop Global.ir_optim=False, or use another engine"
+        )
+    if options.profile:
+        raise EngineError(
+            "TensorRT has no operator profile here; drop Global.enable_profile, and use "
+            "hgdeploy benchmark for where the time goes"
+        )
+    return index
+
+
+def _key(source: Path) -> EngineKey | None:
+    """Return what the sidecar says the engine was built for; None where there is no such sidecar.
+
+    Raises:
+        BundleError: it says something that cannot be read.
+    """
+    key = (read_sidecar(source) or {}).get("key")
+    return EngineKey.from_json(key, str(sidecar_path(source))) if key is not None else None
+
+
+def _kind(source: Path) -> TensorRtRuntime:
+    """Return the library that a file is for, by the end of its name."""
+    fitting = [runtime for runtime in RUNTIMES if source.name.endswith(runtime.suffix)]
+    if not fitting:
+        raise BundleError(
+            f"{source} has no sidecar and its name does not tell its library; call it "
+            + " or ".join(f"NAME{runtime.suffix} ({runtime.name})" for runtime in RUNTIMES)
+        )
+    return max(fitting, key=lambda runtime: len(runtime.suffix))
+
+
+def _check_key(
+    key: EngineKey, source: Path, trt: Any, device: Device, options: EngineOptions
+) -> None:
+    """Refuse a file that was built for something else.
+
+    Raises:
+        BundleError: what it was built for, and what is here.
+    """
+    if key.precision != options.precision:
+        raise BundleError(
+            f"{source} was built in {key.precision}, and {options.precision} was asked for; build "
+            f"that with hgdeploy build --precision {options.precision}"
+        )
+    capabilities = ", ".join(key.compute_capabilities)
+    if key.version != str(trt.__version__) or (
+        device.compute_capability not in key.compute_capabilities
+    ):
+        raise BundleError(
+            f"{source} was built with {key.runtime} {key.version} for compute capability "
+            f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
+            f"({device.name}); build it anew with hgdeploy build"
+        )
+
+
+def _opened(
+    session: Session, source: Path, kind: TensorRtRuntime, options: EngineOptions
+) -> TensorRtEngine:
+    """Load the file and open its lanes; whatever fails, everything is freed."""
+    lanes: list[Lane] = []
+    try:
+        with session.device.activate():
+            session.load(source)
+            _check_batch(session, source, options)
+            graphs = session.graphs()
+            for _ in range(max(_LEAST_LANES, options.streams)):
+                lanes.append(Lane(session, session.device.stream(_MARKS), graphs))
+                lanes[-1].open()
+        runtime = RuntimeInfo(
+            engine="tensorrt",
+            library=kind.name,
+            version=str(session.trt.__version__),
+            device=options.device,
+            providers=("TensorRT" if kind is RUNTIMES[0] else "TensorRT-RTX", graphs.note),
+            precision=options.precision,
+            threads=None,
+        )
+        return TensorRtEngine(session, lanes, graphs, runtime)
+    except BaseException:
+        with contextlib.suppress(EngineError):  # what failed first is what is told
+            _close(session, lanes)
+        raise
+
+
+def _check_batch(session: Session, source: Path, options: EngineOptions) -> None:
+    """Refuse an engine that is too small for the batch that will be fed."""
+    for tensor in session.inputs:
+        if tensor.most and options.max_batch > tensor.most[0]:
+            raise BundleError(
+                f"{source} serves batches of {tensor.least[0]} to {tensor.most[0]}, and the batch "
+                f"size is {options.max_batch}; use at most {tensor.most[0]}, or build it anew with "
+                f"hgdeploy build --batch 1,{options.max_batch}"
+            )
+
+
+def _close(session: Session, lanes: list[Lane]) -> None:
+    """Close the lanes, then the session; a failure does not keep the rest from being freed."""
+    with contextlib.ExitStack() as closing:
+        closing.callback(session.close)
+        closing.enter_context(session.device.activate())
+        for lane in lanes:
+            closing.callback(lane.close)

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TensorRT engine on a GPU: what it takes and gives, and the lanes on which it runs.
+
+TensorRT reports a failure by returning None or False and by writing to its log, so every result is
+checked and the log is kept for the reason. TensorRT and TensorRT-RTX, and TensorRT's majors 10 and
+11, are driven the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.engines.base import Tensors, TensorSpec
+from hgdeploy.engines.cuda import Buffer, Device, Stream
+from hgdeploy.errors import BundleError, EngineError, TensorError, one_line
+
+Shape = tuple[int, ...]
+
+# TensorRT's names of the element types that numpy has too.
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "INT8": "int8",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+# The one profile that is used; our builder makes one.
+_PROFILE = 0
+_LONGEST_REASON = 400
+# Where a run takes the time: before and after the copy in, after the network, after the copy out.
+_START, _UPLOADED, _COMPUTED, _DOWNLOADED = range(4)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an engine.
+
+    Attributes:
+        name: its name.
+        dtype: its element type.
+        least: the smallest shape; of an output, that of the smallest inputs.
+        most: the largest shape, likewise.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    least: Shape
+    most: Shape
+
+    @property
+    def spec(self) -> TensorSpec:
+        """What callers see: an axis that can have one size only is fixed."""
+        shape = tuple(
+            low if low == high else -1 for low, high in zip(self.least, self.most, strict=True)
+        )
+        return TensorSpec(self.name, self.dtype.name, shape)
+
+    def size(self, shape: Shape) -> int:
+        """Return the bytes that a shape takes."""
+        return math.prod(shape) * self.dtype.itemsize
+
+    def check(self, shape: Shape) -> None:
+        """Raise TensorError if the engine does not serve a shape."""
+        fits = (
+            low <= size <= high
+            for low, size, high in zip(self.least, shape, self.most, strict=True)
+        )
+        if not all(fits):
+            raise TensorError(
+                f"input {self.name!r} has shape {list(shape)}, and the TensorRT engine serves "
+                f"{list(self.least)} to {list(self.most)}; feed what it serves, or build it anew "
+                "with hgdeploy build"
+            )
+
+
+class Graphs:
+    """Whether runs are captured as CUDA graphs, for all lanes of an engine.
+
+    Attributes:
+        wanted: capture, and launch what was captured.
+        note: what `RuntimeInfo.providers` says of it.
+    """
+
+    def __init__(self, wanted: bool, note: str) -> None:
+        self.wanted = wanted
+        self.note = note
+
+    def give_up(self, reason: str) -> None:
+        """Run without graphs from now on, and say why."""
+        self.wanted = False
+        self.note = f"no CUDA graph: {reason}"
+
+
+class Session:
+    """An engine file loaded by its library, on a device.
+
+    Its objects are attributes only, never locals of a function that may raise: an error's
+    traceback would keep them alive beyond the device.
+
+    Args:
+        trt: the library.
+        device: the GPU; closed with the session.
+    """
+
+    def __init__(self, trt: Any, device: Device) -> None:
+        self.trt = trt
+        self.device = device
+        self.engine: Any = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.outputs: tuple[Tensor, ...] = ()
+        self._log = _log(trt)
+        self._runtime: Any = None
+
+    def load(self, source: Path) -> None:
+        """Load an engine file; the device must be active.
+
+        Raises:
+            BundleError: the library refuses it, or it has inputs or outputs we cannot serve.
+        """
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{source} cannot be read: {error.strerror}") from None
+        name = self.trt.__name__
+        self._log.clear()
+        self._runtime = self.trt.Runtime(self._log)
+        self.engine = self._runtime.deserialize_cuda_engine(data)
+        if self.engine is None:
+            raise BundleError(
+                f"{name} {self.trt.__version__} cannot load {source}: {self.reason()}; build it "
+                "anew on this machine with hgdeploy build"
+            )
+        self.inputs, self.outputs = _read_tensors(self, source)
+
+    def context(self) -> Any:
+        """Make an execution context.
+
+        Raises:
+            EngineError: the library does not, mostly for want of memory.
+        """
+        self._log.clear()
+        strategy = getattr(self.trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategy is None:
+            made = self.engine.create_execution_context()
+        else:
+            # TensorRT-RTX compiles on this machine: the kernels of a shape before its first run,
+            # not beside it, and it knows itself when to capture them as a graph.
+            config = self.engine.create_runtime_config()
+            config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+            config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            made = self.engine.create_execution_context(runtime_config=config)
+        if made is None:
+            raise EngineError(f"TensorRT makes no execution context: {self.reason()}")
+        return made
+
+    def graphs(self) -> Graphs:
+        """Decide how the network's launches are captured as a graph."""
+        if hasattr(self.trt, "CudaGraphStrategy"):
+            return Graphs(False, "RTX CUDA graph")
+        if not self.device.captures:
+            return Graphs(False, "no CUDA graph: pycuda cannot capture one")
+        return Graphs(True, "CUDA graph")
+
+    def ask(self, doing: str, answer: Any) -> None:
+        """Raise EngineError with the library's reason where it has answered False."""
+        if not answer:
+            raise EngineError(f"TensorRT cannot {doing}: {self.reason()}")
+
+    def forget_reasons(self) -> None:
+        """Drop what the log has said to this thread."""
+        self._log.clear()
+
+    def reason(self) -> str:
+        """Return what the log has said to this thread since it was dropped, on one line."""
+        return str(self._log.reason())
+
+    def close(self) -> None:
+        """Free the engine, then its library's runtime, then the device."""
+        try:
+            with self.device.activate():
+                self.engine = None
+                self._runtime = None
+        finally:
+            self.device.close()
+
+
+class Lane:
+    """One caller's way through an engine: a context, a stream, and buffers for the largest shapes.
+
+    One lane serves one `run` at a time. The network is captured as a CUDA graph when a shape comes
+    for the second time in a row; another shape drops the graph, since it belongs to the state that
+    the context had.
+
+    Args:
+        session: the loaded engine.
+        stream: an own stream with four marks; closed with the lane.
+        graphs: whether to capture.
+    """
+
+    def __init__(self, session: Session, stream: Stream, graphs: Graphs) -> None:
+        self._session = session
+        self._stream = stream
+        self._graphs = graphs
+        self._context: Any = None
+        self._buffers: dict[str, Buffer] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._captured = False
+        self._used = False
+
+    def open(self) -> None:
+        """Make the context and the buffers, and run the shape that the engine is tuned for.
+
+        The first run of a context is slow and the second is captured, so both are done here: what
+        the engine's `runtime` says of graphs is then true from the start.
+        """
+        session, stream = self._session, self._stream
+        self._context = session.context()
+        session.forget_reasons()
+        if self._context.active_optimization_profile != _PROFILE:
+            answer = self._context.set_optimization_profile_async(_PROFILE, stream.handle)
+            session.ask("choose its profile", answer)
+            stream.synchronize()
+        for tensor in (*session.inputs, *session.outputs):
+            buffer = stream.buffer(tensor.size(tensor.most))
+            self._buffers[tensor.name] = buffer
+            answer = self._context.set_tensor_address(tensor.name, buffer.address)
+            session.ask(f"place {tensor.name!r}", answer)
+        zeros = {
+            tensor.name: np.zeros(
+                tuple(session.engine.get_tensor_profile_shape(tensor.name, _PROFILE)[1]),
+                tensor.dtype,
+            )
+            for tensor in session.inputs
+        }
+        self.run(zeros)
+        self.run(zeros)
+
+    def run(self, feeds: Tensors) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+        """Run on feeds that fit; the device must be active.
+
+        Returns:
+            The outputs, and the milliseconds of each part, see `TensorRtEngine.last_timings`.
+
+        Raises:
+            EngineError: the library or the GPU failed; the lane can be used on.
+        """
+        start = time.perf_counter()
+        try:
+            self._session.forget_reasons()
+            self._prepare({name: feed.shape for name, feed in feeds.items()})
+            for name, feed in feeds.items():
+                np.copyto(self._host(name, feed.shape, feed.dtype), feed)
+            enqueue_ms = self._enqueue()
+            self._stream.synchronize()
+            results = {
+                tensor.name: self._host(tensor.name, self._shapes[tensor.name], tensor.dtype).copy()
+                for tensor in self._session.outputs
+            }
+            timings = {
+                "h2d": self._stream.elapsed_ms(_START, _UPLOADED),
+                "compute": self._stream.elapsed_ms(_UPLOADED, _COMPUTED),
+                "d2h": self._stream.elapsed_ms(_COMPUTED, _DOWNLOADED),
+                "enqueue": enqueue_ms,
+            }
+        except BaseException:
+            self._recover()
+            raise
+        timings["host"] = 1000 * (time.perf_counter() - start)
+        return results, timings
+
+    def close(self) -> None:
+        """Free the context, then the memory that it was told of, then the stream."""
+        try:
+            self._drop_graph()
+        finally:
+            self._context = None
+            self._buffers = {}
+            self._stream.close()
+
+    def _prepare(self, shapes: Mapping[str, Shape]) -> None:
+        """Set the shapes where they are new; capture the graph where they have run before."""
+        if all(self._shapes.get(name) == shape for name, shape in shapes.items()):
+            if self._graphs.wanted and self._used and not self._captured:
+                self._capture()
+            return
+        self._drop_graph()
+        self._shapes = {}
+        outputs = self._session.outputs
+        known = set_shapes(self._session, self._context, shapes, [t.name for t in outputs])
+        for tensor in outputs:
+            if tensor.size(known[tensor.name]) > len(self._buffers[tensor.name].host):
+                raise EngineError(
+                    f"output {tensor.name!r} of shape {list(known[tensor.name])} is larger than "
+                    f"that of the largest inputs, {list(tensor.most)}"
+                )
+        self._shapes = {**shapes, **known}
+
+    def _enqueue(self) -> float:
+        """Put one run on the stream; return the milliseconds that the network's part took."""
+        stream, session = self._stream, self._session
+        stream.mark(_START)
+        for tensor in session.inputs:
+            size = tensor.size(self._shapes[tensor.name])
+            stream.upload(self._buffers[tensor.name], size)
+        stream.mark(_UPLOADED)
+        before = time.perf_counter()
+        if self._captured:
+            stream.launch()
+        else:
+            self._execute()
+        after = time.perf_counter()
+        stream.mark(_COMPUTED)
+        for tensor in session.outputs:
+            size = tensor.size(self._shapes[tensor.name])
+            stream.download(self._buffers[tensor.name], size)
+        stream.mark(_DOWNLOADED)
+        self._used = True
+        return 1000 * (after - before)
+
+    def _execute(self) -> None:
+        self._session.ask("run the model", self._context.execute_async_v3(self._stream.handle))
+
+    def _capture(self) -> None:
+        try:
+            self._stream.capture(self._execute)
+            self._captured = True
+        except EngineError as error:
+            self._graphs.give_up(str(error))
+
+    def _drop_graph(self) -> None:
+        self._used = self._captured = False
+        self._stream.drop_graph()
+
+    def _recover(self) -> None:
+        """Leave nothing of a failed run on the stream, and start anew with the next."""
+        with contextlib.suppress(EngineError):
+            self._stream.synchronize()
+        with contextlib.suppress(EngineError):
+            self._drop_graph()
+        self._shapes = {}
+
+    def _host(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the start of a buffer's host side as an array."""
+        size = math.prod(shape) * dtype.itemsize
+        return self._buffers[name].host[:size].view(dtype).reshape(shape)
+
+
+def set_shapes(
+    session: Session, context: Any, shapes: Mapping[str, Shape], outputs: Sequence[str]
+) -> dict[str, Shape]:
+    """Tell a context its input shapes, and return those that its outputs then have.
+
+    Raises:
+        EngineError: the library refuses them.
+    """
+    for name, shape in shapes.items():
+        answer = context.set_input_shape(name, shape)
+        session.ask(f"take shape {list(shape)} for {name!r}", answer)
+    try:
+        missing = context.infer_shapes()
+    except RuntimeError as error:
+        raise EngineError(f"TensorRT cannot infer shapes: {one_line(error)}") from error
+    if missing:
+        raise EngineError(f"TensorRT needs more than shapes for {', '.join(missing)}")
+    return {name: tuple(context.get_tensor_shape(name)) for name in outputs}
+
+
+def _read_tensors(session: Session, source: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return an engine's inputs and outputs, with the smallest and largest shape of each."""
+    names = [session.engine.get_tensor_name(i) for i in range(session.engine.num_io_tensors)]
+    dtypes = {name: _dtype(session, name, source) for name in names}
+    given = session.trt.TensorIOMode.INPUT
+    inputs = [name for name in names if session.engine.get_tensor_mode(name) == given]
+    outputs = [name for name in names if name not in inputs]
+    ranges: dict[str, list[Shape]] = {}
+    for name in inputs:
+        shapes = session.engine.get_tensor_profile_shape(name, _PROFILE)
+        ranges[name] = [tuple(shapes[0]), tuple(shapes[-1])]
+    for end in (0, 1):
+        shapes_in = {name: ranges[name][end] for name in inputs}
+        for name, shape in _output_shapes(session, shapes_in, outputs).items():
+            if min(shape, default=0) < 0:
+                raise BundleError(
+                    f"{source}: the shape of output {name!r} depends on the data, which HGDeploy "
+                    "does not serve; export the model without such operators"
+                )
+            ranges.setdefault(name, []).append(shape)
+    tensors = {name: Tensor(name, dtypes[name], *ranges[name]) for name in names}
+    return tuple(tensors[name] for name in inputs), tuple(tensors[name] for name in outputs)
+
+
+def _output_shapes(
+    session: Session, inputs: Mapping[str, Shape], outputs: Sequence[str]
+) -> dict[str, Shape]:
+    """Return the outputs' shapes for the shapes of the inputs, without memory for a run."""
+    strategy = session.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    session.forget_reasons()
+    contexts = [session.engine.create_execution_context(strategy=strategy)]
+    try:
+        session.ask("infer the shapes of its outputs", contexts[0])
+        return set_shapes(session, contexts[0], inputs, outputs)
+    finally:
+        contexts.clear()  # see Session: a traceback must not keep it
+
+
+def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
+    """Return a tensor's element type; refuse what is not a plain array in device memory."""
+    trt = session.trt
+    plain = (
+        session.engine.get_tensor_location(name) == trt.TensorLocation.DEVICE
+        and not session.engine.is_shape_inference_io(name)
+        and session.engine.get_tensor_format(name) == trt.TensorFormat.LINEAR
+    )
+    if not plain:
+        raise BundleError(
+            f"{source}: {name!r} is a shape tensor or has a packed format, which HGDeploy does not "
+            "serve; build it with hgdeploy build"
+        )
+    element = session.engine.get_tensor_dtype(name).name
+    if element not in _DTYPES:
+        raise BundleError(
+            f"{source}: {name!r} holds {element}, which numpy lacks; keep inputs and outputs in "
+            f"{', '.join(_DTYPES.values())}"
+        )
+    return np.dtype(_DTYPES[element])
+
+
+def _log(trt: Any) -> Any:
+    """Return a logger for a library that keeps its errors, each thread's own."""
+    errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the library's class is known here only
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._own = threading.local()
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in errors:
+                vars(self._own).setdefault("errors", []).append(" ".join(msg.split()))
+
+        def clear(self) -> None:
+            vars(self._own).clear()
+
+        def reason(self) -> str:
+            told = dict.fromkeys(vars(self._own).get("errors", []))
+            return "; ".join(told)[:_LONGEST_REASON] or "it does not say why"
+
+    return Log()

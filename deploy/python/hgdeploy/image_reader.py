@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an image's file or bytes to a model's tensor, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.images import decode_image, read_image
+from hgdeploy.preprocess import Op, Preprocessor, ResizeImage
+
+# Scaled decoding keeps at least this many times the size that is resized to.
+_FAST_MARGIN = 2
+
+
+def one_opencv_thread() -> None:
+    """Keep OpenCV from using threads of its own, where many threads read images already.
+
+    It concerns the whole process, and changes no pixel.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+class ReadImage(NamedTuple):
+    """A tensor and what it took.
+
+    Attributes:
+        tensor: what the preprocessing makes, without a batch axis.
+        decode: seconds of reading and decoding the file.
+        preprocess: seconds of making the tensor.
+    """
+
+    tensor: NDArray[Any]
+    decode: float
+    preprocess: float
+
+
+class ImageReader:
+    """Reads images for one model; may be called from many threads at once.
+
+    Args:
+        ops: the preprocessing.
+        fast_decode: let JPEG files be decoded at a reduced scale; changes pixels a little.
+    """
+
+    def __init__(self, ops: Sequence[Op], fast_decode: bool = False) -> None:
+        self.preprocessor = Preprocessor(ops)
+        self.shrink_to = _fast_size(ops) if fast_decode else None
+
+    def read_file(self, path: Path) -> ReadImage:
+        """Read a file.
+
+        Raises:
+            ImageError: it cannot be read, decoded or preprocessed; the message is the reason.
+        """
+        return self._read(lambda: read_image(path, shrink_to=self.shrink_to))
+
+    def read_bytes(self, data: bytes) -> ReadImage:
+        """Read a file's contents; raises what `read_file` raises."""
+        return self._read(lambda: decode_image(data, shrink_to=self.shrink_to))
+
+    def read_array(self, rgb: NDArray[np.uint8]) -> ReadImage:
+        """Take pixels: uint8 RGB of shape (height, width, 3); raises what `read_file` raises."""
+        return self._read(lambda: rgb)
+
+    def _read(self, pixels: Callable[[], NDArray[np.uint8]]) -> ReadImage:
+        start = time.perf_counter()
+        rgb = pixels()
+        decoded = time.perf_counter()
+        tensor = self.preprocessor(rgb)
+        return ReadImage(tensor, decoded - start, time.perf_counter() - decoded)
+
+
+def _fast_size(ops: Sequence[Op]) -> int | None:
+    """Return the least short side, in pixels, that a JPEG may be decoded at; None for no less."""
+    first = next((op for op in ops if isinstance(op, ResizeImage)), None)
+    if first is None:
+        return None
+    return _FAST_MARGIN * (first.resize_short or max(first.size or (0,)))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT engine files: how they are called, and the key that tells what one was built for.
+
+An engine file holds machine code for one library version, one kind of GPU and one range of shapes.
+Its sidecar keeps the key of all that, so that a file that does not fit is known before it is
+loaded: the builder then builds anew, and the engine refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hgdeploy.errors import BundleError, ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class TensorRtRuntime:
+    """One of the two libraries that share TensorRT's API.
+
+    Attributes:
+        name: what it is called on a command line.
+        module: the Python module.
+        extra: the extra of HGDeploy that installs it.
+        suffix: the end of its engine files' names.
+        needs_gpu: it builds on the GPU it builds for, and times its kernels there; the other one
+            builds on any machine, for the compute capabilities it is told.
+    """
+
+    name: str
+    module: str
+    extra: str
+    suffix: str
+    needs_gpu: bool
+
+
+RUNTIMES = (
+    TensorRtRuntime("tensorrt", "tensorrt", "tensorrt", ".engine", True),
+    TensorRtRuntime("tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx", ".rtx.engine", False),
+)
+
+
+def runtime_named(name: str) -> TensorRtRuntime:
+    """Return the runtime called `name`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for runtime in RUNTIMES:
+        if runtime.name == name:
+            return runtime
+    names = [runtime.name for runtime in RUNTIMES]
+    raise ConfigError(f"unknown TensorRT runtime {name!r}, {nearest(name, names)}")
+
+
+def engine_name(precision: str, runtime: TensorRtRuntime) -> str:
+    """Return an engine file's name: `inference.engine`, `inference.fp16.rtx.engine`."""
+    stem = "inference" if precision == "fp32" else f"inference.{precision}"
+    return stem + runtime.suffix
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The range of input shapes that an engine serves, and the one it is tuned for.
+
+    Attributes:
+        batch: (min, opt, max) images.
+        height: (min, opt, max) pixels.
+        width: (min, opt, max) pixels.
+    """
+
+    batch: tuple[int, int, int]
+    height: tuple[int, int, int]
+    width: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            low, best, high = getattr(self, field.name)
+            if not 1 <= low <= best <= high:
+                raise ConfigError(
+                    f"{field.name} of the TensorRT profile is {low},{best},{high}; expected three "
+                    "rising numbers from 1: min,opt,max"
+                )
+
+    def covers(self, other: Profile) -> bool:
+        """Tell whether every shape that `other` serves lies within this profile."""
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
+        return all(mine[0] <= its[0] and its[2] <= mine[2] for mine, its in pairs)
+
+    def text(self) -> str:
+        """Return it for people: `batch 1/8/32, height 224/224/224, width 224/224/224`."""
+        return ", ".join(
+            f"{field.name} {'/'.join(map(str, getattr(self, field.name)))}"
+            for field in dataclasses.fields(self)
+        )
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """What an engine file was built from, with and for; two equal keys mean the same engine.
+
+    Attributes:
+        onnx_sha256: hash of the ONNX file (and of its external data) that was built.
+        runtime: `tensorrt` or `tensorrt-rtx`.
+        version: the library's version.
+        compute_capabilities: the GPUs it is for, such as `8.6`.
+        gpu: name of the GPU it was tuned on; None where it was built without one.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        profile: the shapes it serves.
+        flags: the builder's settings, by name.
+    """
+
+    onnx_sha256: str
+    runtime: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    gpu: str | None
+    precision: str
+    profile: Profile
+    flags: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the key as a sidecar holds it."""
+        content = dataclasses.asdict(self)
+        content["flags"] = dict(self.flags)
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str) -> EngineKey:
+        """Read a key.
+
+        Args:
+            content: what `to_json` gave, after a way through JSON.
+            where: the sidecar, for the error.
+
+        Raises:
+            BundleError: it is no such key.
+        """
+        try:
+            profile = {name: tuple(value) for name, value in content["profile"].items()}
+            return cls(
+                **{
+                    **content,
+                    "compute_capabilities": tuple(content["compute_capabilities"]),
+                    "profile": Profile(**profile),
+                    "flags": tuple(sorted(content["flags"].items())),
+                }
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, ConfigError) as error:
+            raise BundleError(
+                f"{where} holds no readable key of a TensorRT engine ({error}); delete the engine "
+                "and its sidecar, and build it again with hgdeploy build"
+            ) from None
+
+    def difference(self, wanted: EngineKey) -> str | None:
+        """Tell the first thing in which this key is not the `wanted` one; None where they equal."""
+        for field in dataclasses.fields(self):
+            mine, other = getattr(self, field.name), getattr(wanted, field.name)
+            if mine != other:
+                return f"{field.name} is {_shown(mine)}, wanted {_shown(other)}"
+        return None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Profile):
+        return value.text()
+    if isinstance(value, tuple):
+        return ", ".join("=".join(part) if isinstance(part, tuple) else part for part in value)
+    return str(value)

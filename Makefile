@@ -16,9 +16,12 @@ BINDINGS := $(TENSORRT_BINDINGS:%=.cache/tensorrt-bindings/%)
 endif
 
 # Engines whose tests must not be skipped, since the extras below install them.
+ifeq ($(shell uname -sm),Linux x86_64)
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,tensorrt-rtx,tensorrt-bindings
+endif
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow gpu-check lint format clean
 
 demo: $(VENV)/.cpu $(DEMO)/inference.json
 	$(BIN)/python deploy/python/predict_cls.py -c deploy/configs/EfficientNetLite0.yaml
@@ -31,6 +34,10 @@ test: $(VENV)/.test $(BINDINGS)
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with an NVIDIA GPU, with whatever is installed: see docs/tensorrt.md.
+gpu-check:
+	@$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -101,3 +102,24 @@ def every_kind() -> dict[str, bytes]:
         files[f"{compression}.tif"] = encoded(rgb, "TIFF", compression=compression)
     files["group4.tif"] = encoded(bilevel, "TIFF", compression="group4")
     return files
+
+
+def mutated(files: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
+    """Damaged copies of files, always the same; most damage is near their start."""
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        data = bytearray(files[index % len(files)])
+        for _ in range(random.integers(1, 4)):
+            reach = min(len(data), 600) if random.random() < 0.7 else len(data)
+            place = int(random.integers(2, reach))
+            match random.integers(4):
+                case 0:
+                    data[place] = random.integers(256)
+                case 1:
+                    data[place] ^= 1 << int(random.integers(8))
+                case 2:
+                    del data[place : min(place + int(random.integers(1, 30)), len(data) - 20)]
+                case 3:
+                    start = int(random.integers(len(data)))
+                    data[place:place] = data[start : start + int(random.integers(1, 200))]
+        yield bytes(data)

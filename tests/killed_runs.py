@@ -34,7 +34,7 @@ def make_file(folder: Path, name: str, number: int) -> ImageFile:
     """A file that stands for an image; every seventh cannot be classified."""
     path = folder / name
     path.write_text(str(number))
-    return ImageFile(path, name)
+    return ImageFile(str(path), name)
 
 
 def predicted(file: ImageFile, model: str) -> Prediction:

@@ -353,7 +353,7 @@ class _Reader:
         texts = [value.text for value in names if isinstance(value, _Text)]
         for thing in things:
             if not texts and isinstance(thing, _Thing):
-                self.note(_Thing("function", thing.owner, "a name that is computed"), node, scope)
+                self.note(_Thing("function", thing.owner, "(a name that is computed)"), node, scope)
         return _joined(
             [self.attribute(thing, text, node, scope) for thing in things for text in texts]
         )
@@ -481,6 +481,8 @@ class _Reader:
     def _on_subscript(self, node: ast.Subscript, scope: _Scope) -> Values:
         self.read(node.slice, scope)
         found = self.read(node.value, scope)
+        if isinstance(node.slice, ast.Slice):
+            return found
         maps = [v.values for v in found if isinstance(v, _Many) and v.values is not None]
         lists = frozenset(v for v in found if not isinstance(v, _Many) or v.values is None)
         return _joined(maps) | _items(lists)

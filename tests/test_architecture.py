@@ -19,6 +19,8 @@ FLOORS = (
     (
         "config",
         "images",
+        "image_headers",
+        "jpeg",
         "image_reader",
         "isolated_reader",
         "isolated_child",
@@ -41,6 +43,7 @@ FLOORS = (
         "classifier",
         "folder",
         "folder_report",
+        "ray_folder",
         "resume",
         "triton",
         "validate",
@@ -64,9 +67,11 @@ HEAVY = {
     "tensorrt": ("convert/tensorrt", "engines/tensorrt.py"),
     "tensorrt_rtx": ("convert/tensorrt", "engines/tensorrt.py"),
     "tritonclient": ("triton.py",),
-    "cv2": ("images.py", "image_reader.py", "preprocess.py"),
+    "cv2": ("images.py", "image_reader.py", "jpeg.py", "preprocess.py"),
+    "simplejpeg": ("jpeg.py",),
     "matplotlib": ("benchmark/plot.py",),
     "pyarrow": ("result_rows.py",),
+    "ray": ("ray_folder.py",),
 }
 
 

@@ -533,6 +533,8 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
         ),
         ((*HERE, "--triton", "x"), "Triton has no backend for tensorrt-rtx; leave out --output"),
         (("--triton", "x", "--output", "y"), "--triton serves the engine that lies in the bundle"),
+        (("--triton-backend", "openvino"), "--triton-backend has no effect without --triton"),
+        (("--triton", "x", "--triton-backend", "pytorch"), "unknown Triton backend 'pytorch'"),
         ((*HERE[:3], "86"), "does not build for compute capability '86', expected one of"),
     ],
 )
@@ -542,6 +544,16 @@ def test_a_wrong_flag_is_one_line_that_says_what_is_allowed(rtx, mini, capsys, f
     assert told in err
     assert err.startswith("hgdeploy: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_repository_for_the_onnx_file_needs_no_engine(mini, tmp_path, capsys, backend):
+    flags = ("--triton", tmp_path / "served", "--triton-backend", backend)
+    assert main("build", mini, *flags) == 0
+    folder = tmp_path / "served" / "pphgnet_mini"
+    assert capsys.readouterr().out == f"{folder}\n"
+    assert (folder / "1" / "model.onnx").read_bytes() == (mini / "inference.onnx").read_bytes()
+    assert not list(mini.glob("*.engine"))
 
 
 @needs_no_gpu

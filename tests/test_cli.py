@@ -200,6 +200,7 @@ def test_predict_writes_the_same_rows_to_every_kind_of_file(mini, photos, engine
     ]  # fmt: skip
     assert rows[0] == {
         "path": "bad.jpg", "class_ids": [], "scores": [], "labels": [], "error": "is empty",
+        "size": 0, "mtime_ns": (photos / "bad.jpg").stat().st_mtime_ns,
     }  # fmt: skip
     assert all(len(row["scores"]) == 2 and row["error"] is None for row in rows[1:])
     assert pyarrow.parquet.read_table(results["parquet"]).to_pylist() == rows

@@ -24,7 +24,8 @@ from conftest import REPO, hgdeploy, require_engine
 from hgdeploy.environment import installed_version
 
 DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-NEEDS_CONVERT = ("convert.md", "validation.md")
+NEEDS_CONVERT = ("convert.md", "tensorrt.md", "triton.md", "validation.md")
+NEEDS_TENSORRT_RTX = ("tensorrt.md",)
 FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -99,6 +100,8 @@ def test_every_command_of_the_documentation_runs(
     require_engine("paddle")
     if document.name in NEEDS_CONVERT and installed_version("paddle2onnx") is None:
         pytest.skip("paddle2onnx is not installed; it has no wheels for this Python")
+    if document.name in NEEDS_TENSORRT_RTX and installed_version("tensorrt-rtx") is None:
+        pytest.skip("tensorrt-rtx is not installed; it has wheels for Linux and Windows only")
     venv = made_environment
     environment = os.environ | {
         "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",

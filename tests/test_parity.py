@@ -125,7 +125,7 @@ def test_real_weights_on_real_images_are_the_same_in_every_engine(lite0):
 def test_every_precision_passes_its_verdict_on_a_hundred_photographs(lite0, tmp_path, capsys):
     listed = tmp_path / "photographs.txt"
     listed.write_text("\n".join(map(str, photographs())))
-    files = tuple(ImageFile(path, path.name) for path in photographs())
+    files = tuple(ImageFile(str(path), path.name) for path in photographs())
     assert len(files) >= 100
     for precision in ("fp16", "bf16"):
         converted(lite0, ConvertRequest(precision=precision, images=files), ignore)

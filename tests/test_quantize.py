@@ -192,7 +192,7 @@ def test_what_no_recipe_reaches_is_an_error_that_leaves_nothing(folded, crops, t
 def test_unreadable_images_are_named_and_counted(folded, crops, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     (tmp_path / "text.png").write_bytes(b"no image")
-    bad = [ImageFile(tmp_path / name, name) for name in ("bad.jpg", "text.png", "missing.jpg")]
+    bad = [ImageFile(str(tmp_path / name), name) for name in ("bad.jpg", "text.png", "missing.jpg")]
     report, lines = quantize(folded, tmp_path / "a.onnx", [*find_images(crops), *bad])
     assert sorted(one.split(":")[0] for one in report.skipped) == [
         "bad.jpg",
@@ -206,7 +206,7 @@ def test_unreadable_images_are_named_and_counted(folded, crops, tmp_path):
 
 
 def test_too_few_readable_images_are_an_error(folded, crops, tmp_path):
-    files = [*find_images(crops)[:9], ImageFile(tmp_path / "missing.jpg", "missing.jpg")]
+    files = [*find_images(crops)[:9], ImageFile(str(tmp_path / "missing.jpg"), "missing.jpg")]
     with pytest.raises(InputError, match=r"9 of 10 images.*at least 10.*missing.jpg: does not"):
         quantize(folded, tmp_path / "a.onnx", files)
     assert not list(tmp_path.iterdir())
@@ -318,7 +318,7 @@ def test_efficientnet_lite0_on_real_photographs(registry_weights, tmp_path, caps
     from hgdeploy.convert.onnx import onnx_from_paddle
     from hgdeploy.export import bundle_from_weights
 
-    files = [ImageFile(path, path.name) for path in photographs()]
+    files = [ImageFile(str(path), path.name) for path in photographs()]
     weights = registry_weights("EfficientNetLite0")
     bundle = open_bundle(bundle_from_weights("EfficientNetLite0", weights, tmp_path / "lite0"))
     source = onnx_from_paddle(bundle, verify=None)

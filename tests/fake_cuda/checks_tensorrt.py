@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import threading
@@ -46,8 +47,6 @@ def write_sidecar(engine: Path, **changes: Any) -> None:
     sizes = Profile((1, 2, 4), (64, 64, 64), (64, 64, 64))
     key = EngineKey("0", "tensorrt", fake_tensorrt.__version__, ("8.6", "8.9"), None, "fp32", sizes)
     key = dataclasses.replace(key, **changes)
-    import json
-
     sidecar_path(engine).write_text(json.dumps({"key": key.to_json()}))
 
 

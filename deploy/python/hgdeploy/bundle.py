@@ -52,7 +52,7 @@ class ModelBundle:
                 if changed is not None:
                     raise BundleError(
                         f"{path} is stale: {changed.name} has changed since it was made; make it "
-                        "anew with hgdeploy convert or quantize, or delete it"
+                        "anew with hgdeploy convert, quantize or build, or delete it"
                     )
                 return path
         models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")

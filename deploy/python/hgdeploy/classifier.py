@@ -169,6 +169,11 @@ class Classifier:
         self._probabilities_checked = not self._postprocess.output.probabilities
 
     @property
+    def settings(self) -> ClassifierSettings:
+        """How it was loaded and is driven."""
+        return self._settings
+
+    @property
     def postprocess(self) -> Postprocess:
         """The postprocessing in force."""
         return self._postprocess

@@ -42,7 +42,8 @@ class EngineOptions:
         paddle_tensorrt: let Paddle hand subgraphs to TensorRT (`Global.use_tensorrt`).
         gpu_memory_mb: what Paddle reserves on a GPU at start, in MiB (`Global.gpu_mem`).
         profile: let the engine print or write its own operator profile.
-        cache_dir: where engines keep what is slow to build; None for a folder beside the model.
+        cache_dir: where engines keep what is slow to make and can be made again; None to keep
+            only what takes minutes, beside the model.
     """
 
     device: str = "cpu"

@@ -8,7 +8,7 @@ import dataclasses
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hgdeploy.classifier import Classifier, StageTimes
@@ -144,9 +144,8 @@ def classify_files(
     """
     start = time.perf_counter()
     told = 0
-    tuner = _tuner(classifier, len(files), workers)
-    results = ordered_map(_work(classifier), _batches(files, classifier.batch_size, tuner), tuner)
-    one_opencv_thread()
+    tuner = worker_tuner(classifier, len(files), workers)
+    results = classified(classifier, files, tuner)
     try:
         with contextlib.closing(results):
             for batch in results:
@@ -154,16 +153,16 @@ def classify_files(
                     report(warning)
                 told = len(classifier.warnings)
                 for prediction, facts in batch:
-                    _write(writers, prediction, facts)
-                    _save(classifier, prediction, facts)
-                    _account(summary, prediction, report)
+                    deliver(classifier, prediction, facts, writers)
+                    account(summary, prediction, report)
                 summary.seconds = time.perf_counter() - start
     finally:
         summary.seconds = time.perf_counter() - start
         summary.times, summary.workers = classifier.times, tuner.workers
 
 
-def _tuner(classifier: Classifier, images: int, workers: int | None) -> WorkerTuner:
+def worker_tuner(classifier: Classifier, images: int, workers: int | None = None) -> WorkerTuner:
+    """Return the tuner of the threads for so many images; `workers` is a fixed number of them."""
     if workers is not None:
         return WorkerTuner(workers, workers)
     threads = max(classifier.engine.concurrency, classifier.cpus)
@@ -172,6 +171,18 @@ def _tuner(classifier: Classifier, images: int, workers: int | None) -> WorkerTu
 
 
 Classified = list[tuple[Prediction, FileFacts]]
+
+
+def classified(
+    classifier: Classifier, files: Sequence[ImageFile], tuner: WorkerTuner
+) -> Generator[Classified, None, None]:
+    """Classify `files` on many threads; yields batches of them in order.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    one_opencv_thread()
+    return ordered_map(_work(classifier), _batches(files, classifier.batch_size, tuner), tuner)
 
 
 def _work(classifier: Classifier) -> Callable[[Sequence[ImageFile]], Classified]:
@@ -194,7 +205,22 @@ def _batches(
         start += count
 
 
-def _account(summary: Summary, prediction: Prediction, report: Callable[[str], None]) -> None:
+def deliver(
+    classifier: Classifier, prediction: Prediction, facts: FileFacts, writers: Sequence[Writer]
+) -> None:
+    """Hand a prediction to every writer, and save its image where `SavePreLabel` asks for it.
+
+    Raises:
+        OutputError: a writer, or `SavePreLabel`, cannot write.
+    """
+    _write(writers, prediction, facts)
+    folder = classifier.postprocess.save_dir
+    if folder is not None and prediction.error is None:
+        save_image(prediction, facts.path, folder)
+
+
+def account(summary: Summary, prediction: Prediction, report: Callable[[str], None]) -> None:
+    """Count a prediction, and report why it failed if it did."""
     if prediction.error is None:
         summary.classified += 1
     else:
@@ -211,9 +237,3 @@ def _write(writers: Sequence[Writer], prediction: Prediction, facts: FileFacts) 
         raise  # a reader such as `head` has had enough; that is no failure to write
     except OSError as error:
         raise OutputError(f"results cannot be written: {error.strerror}") from None
-
-
-def _save(classifier: Classifier, prediction: Prediction, facts: FileFacts) -> None:
-    folder = classifier.postprocess.save_dir
-    if folder is not None and prediction.error is None:
-        save_image(prediction, facts.path, folder)

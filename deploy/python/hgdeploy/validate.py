@@ -543,7 +543,7 @@ def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
         name, _, label = line.strip().rpartition(" ")
         if not name or not label.isdecimal():
             raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH LABEL'")
-        found.append((ImageFile(images / name, name), int(label)))
+        found.append((ImageFile(str(images / name), name), int(label)))
     return found
 
 

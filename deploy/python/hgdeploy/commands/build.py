@@ -12,7 +12,7 @@ from hgdeploy.commands.common import Verbs, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
-    from hgdeploy.convert.tensorrt import Range
+    from hgdeploy.convert.tensorrt import BuildOptions, Range
 
 
 def add_build(verbs: Verbs) -> None:
@@ -43,18 +43,47 @@ def add_build(verbs: Verbs) -> None:
     parser.add_argument(
         "--triton", type=Path, metavar="DIR", help="also write a Triton model repository there"
     )
+    parser.add_argument(
+        "--triton-backend",
+        default="tensorrt",
+        help="tensorrt (default), or onnxruntime or openvino, which take the ONNX file as it is: "
+        "then no engine is built",
+    )
     parser.set_defaults(run=_build)
 
 
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle import open_bundle
-    from hgdeploy.convert.tensorrt import BuildOptions, Shapes
-    from hgdeploy.tensorrt_files import RUNTIMES, runtime_named
+    from hgdeploy.convert.tensorrt import Shapes
+    from hgdeploy.tensorrt_files import RUNTIMES
+    from hgdeploy.triton import TritonOptions, triton_repository
     from hgdeploy.variants import built
 
-    height, width = _sizes(arguments.input_size)
+    options = _options(arguments)
+    served = TritonOptions(backend=arguments.triton_backend, precision=arguments.precision)
+    if arguments.triton is None and served.backend != TritonOptions().backend:
+        raise ConfigError("--triton-backend has no effect without --triton DIR")
+    bundle = open_bundle(arguments.bundle)
+    if served.backend == TritonOptions().backend:
+        height, width = _sizes(arguments.input_size)
+        shapes = Shapes(_batch(arguments.batch), height, width)
+        if arguments.triton is not None and (arguments.output or options.runtime != RUNTIMES[0]):
+            raise ConfigError(
+                "--triton serves the engine that lies in the bundle, and Triton has no backend for "
+                "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
+            )
+        out.write(f"{built(bundle, shapes, options, say, warn, arguments.output).path}\n")
+    if arguments.triton is not None:
+        out.write(f"{triton_repository(bundle, arguments.triton, served, warn)}\n")
+    return EXIT_OK
+
+
+def _options(arguments: argparse.Namespace) -> BuildOptions:
+    from hgdeploy.convert.tensorrt import BuildOptions
+    from hgdeploy.tensorrt_files import runtime_named
+
     capabilities = arguments.compute_capability
-    options = BuildOptions(
+    return BuildOptions(
         runtime=runtime_named(arguments.runtime),
         precision=arguments.precision,
         compute_capabilities=tuple(capabilities.split(",")) if capabilities is not None else (),
@@ -62,21 +91,6 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
         optimization_level=arguments.optimization_level,
         force=arguments.force,
     )
-    shapes = Shapes(_batch(arguments.batch), height, width)
-    if arguments.triton is not None and (arguments.output or options.runtime != RUNTIMES[0]):
-        raise ConfigError(
-            "--triton serves the engine that lies in the bundle, and Triton has no backend for "
-            "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
-        )
-    bundle = open_bundle(arguments.bundle)
-    build = built(bundle, shapes, options, say, warn, arguments.output)
-    out.write(f"{build.path}\n")
-    if arguments.triton is not None:
-        from hgdeploy.triton import TritonOptions, triton_repository
-
-        wanted = TritonOptions(precision=options.precision)
-        out.write(f"{triton_repository(bundle, arguments.triton, wanted, warn)}\n")
-    return EXIT_OK
 
 
 def _batch(text: str | None) -> Range | None:

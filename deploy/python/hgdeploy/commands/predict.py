@@ -37,6 +37,7 @@ class _Job:
         failures: where the failed images are listed.
         report: the HTML page of the run.
         workers: threads; None to find out how many pay.
+        ray: where to run with Ray, see `ray_cluster`; None to run in this process.
         finish: called with the classifier after the last image.
     """
 
@@ -48,6 +49,7 @@ class _Job:
     failures: Path | None = None
     report: Path | None = None
     workers: int | None = None
+    ray: str | None = None
     finish: Callable[[Classifier], None] = lambda _: None
 
 
@@ -95,6 +97,11 @@ def add_predict(verbs: Verbs) -> None:
     parser.add_argument(
         "--workers", type=int, help="threads that work on images (default: as many as pay)"
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on the machines of a Ray cluster: local, auto or HOST:PORT; see docs/ray.md",
+    )
     parser.set_defaults(run=_predict)
 
 
@@ -107,6 +114,8 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
     if arguments.workers is not None and arguments.workers < 1:
         raise ConfigError(f"--workers is {arguments.workers}, expected at least 1")
+    if arguments.ray and arguments.workers:
+        raise ConfigError("--workers has no effect with --ray; --threads says what a worker has")
     settings = ClassifierSettings(
         engine=arguments.engine,
         batch_size=arguments.batch_size,
@@ -129,6 +138,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
         arguments.failures,
         arguments.report,
         arguments.workers,
+        arguments.ray,
     )
     return _run(job, out)
 
@@ -171,6 +181,7 @@ def _run(job: _Job, out: TextIO) -> int:
     from hgdeploy.folder import Summary, classify_files
     from hgdeploy.folder_report import ReportWriter
     from hgdeploy.images import ImageFile, find_images
+    from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
     from hgdeploy.results import FailuresWriter, LineWriter
     from hgdeploy.resume import ResultsFile
 
@@ -184,6 +195,8 @@ def _run(job: _Job, out: TextIO) -> int:
         others: list[Writer] = [writer for writer in (failures, report) if writer is not None]
         for writer in others:
             stack.callback(writer.close)
+        if job.ray is not None:
+            stack.enter_context(ray_cluster(job.ray))
         classifier = stack.enter_context(_load(job, len(files)))
         if results is not None:
             about.update(classifier.fingerprint())
@@ -195,7 +208,10 @@ def _run(job: _Job, out: TextIO) -> int:
         try:
             if results is not None or not sys.stdout.isatty():  # where lines do not show it already
                 writers.append(stack.enter_context(image_progress(len(files))))
-            classify_files(classifier, files, writers, warn, summary, job.workers)
+            if job.ray is not None:
+                classify_files_on_ray(classifier, files, writers, warn, summary)
+            else:
+                classify_files(classifier, files, writers, warn, summary, job.workers)
             for writer in writers:
                 writer.finish()
         except KeyboardInterrupt:
@@ -218,6 +234,7 @@ def _load(job: _Job, images: int) -> Classifier:
     from hgdeploy.variants import ensure_artifact
 
     options = folder_options(job.settings.options, images)
+    options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")
     settings = dataclasses.replace(job.settings, options=options)
     ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
     classifier = Classifier.from_settings(job.bundle, settings)

@@ -7,7 +7,13 @@ from the compiled model. Concurrency comes from infer requests: each holds its o
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import hashlib
 import queue
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +117,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     )
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     specs = _specs(compiled.inputs), _specs(compiled.outputs)
-    return OpenVinoEngine(compiled, specs, runtime, max(_LEAST_REQUESTS, best))
+    requests = max(_LEAST_REQUESTS, best, options.streams)
+    return OpenVinoEngine(compiled, specs, runtime, requests)
 
 
 def intermediates(
@@ -177,12 +184,49 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
     if device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = options.cpu_threads * options.streams
         settings["NUM_STREAMS"] = options.streams
-    if options.cache_dir is not None:
-        settings["CACHE_DIR"] = str(options.cache_dir)
     try:
-        return core.compile_model(core.read_model(str(source)), device, settings)
+        model = core.read_model(str(source))
+        with _cache(source, device, settings, options.cache_dir) as cache:
+            return core.compile_model(model, device, settings | cache)
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot load {source}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _cache(
+    source: Path, device: str, settings: dict[str, Any], root: Path | None
+) -> Iterator[dict[str, str]]:
+    """Yield the settings by which OpenVINO keeps a compiled model, and takes it the next time.
+
+    Each model file, as it is now, has a folder for each set of settings. OpenVINO writes its files
+    in place, so a new folder is filled aside and gets its name when it is whole. It tells models
+    and its own versions apart by itself. Where nothing can be written, nothing is kept.
+    """
+    if root is None:
+        yield {}
+        return
+    status = source.stat()
+    stamp = f"{source.name}-{status.st_size}-{status.st_mtime_ns}-"
+    digest = hashlib.sha256(repr((device, sorted(settings.items()))).encode()).hexdigest()
+    final = root / "openvino" / (stamp + digest[:16])
+    if final.is_dir():
+        yield {"CACHE_DIR": str(final)}
+        return
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".", dir=final.parent))
+    except OSError:
+        yield {}
+        return
+    try:
+        yield {"CACHE_DIR": str(aside)}
+        with contextlib.suppress(OSError):  # another process has just filled it
+            aside.rename(final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for folder in final.parent.glob(f"{glob.escape(source.name)}-*"):
+        if not folder.name.startswith(stamp):  # of the file as it was
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _specs(ports: Any) -> tuple[TensorSpec, ...]:

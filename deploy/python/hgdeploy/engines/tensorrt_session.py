@@ -217,7 +217,6 @@ class Lane:
         self._buffers: dict[str, Buffer] = {}
         self._shapes: dict[str, Shape] = {}
         self._captured = False
-        self._used = False
 
     def open(self) -> None:
         """Make the context and the buffers, and run the shape that the engine is tuned for.
@@ -292,7 +291,7 @@ class Lane:
     def _prepare(self, shapes: Mapping[str, Shape]) -> None:
         """Set the shapes where they are new; capture the graph where they have run before."""
         if all(self._shapes.get(name) == shape for name, shape in shapes.items()):
-            if self._graphs.wanted and self._used and not self._captured:
+            if self._graphs.wanted and not self._captured:
                 self._capture()
             return
         self._drop_graph()
@@ -326,7 +325,6 @@ class Lane:
             size = tensor.size(self._shapes[tensor.name])
             stream.download(self._buffers[tensor.name], size)
         stream.mark(_DOWNLOADED)
-        self._used = True
         return 1000 * (after - before)
 
     def _execute(self) -> None:
@@ -340,7 +338,7 @@ class Lane:
             self._graphs.give_up(str(error))
 
     def _drop_graph(self) -> None:
-        self._used = self._captured = False
+        self._captured = False
         self._stream.drop_graph()
 
     def _recover(self) -> None:

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of `make gpu-check`; each runs in a process of its own: `gpu_checks.py JOB`."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "deploy" / "python"))
+try:
+    import numpy as np
+
+    from hgdeploy import cli
+    from hgdeploy.benchmark import Case
+    from hgdeploy.benchmark.prepare import make_missing
+    from hgdeploy.bundle import ONNX_FILE, open_bundle
+    from hgdeploy.compare import compare
+    from hgdeploy.config import EngineOptions
+    from hgdeploy.engines import engine_module, infer_rows, load_engine
+    from hgdeploy.engines.cuda import chosen_library, open_device
+    from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
+    from hgdeploy.images import find_images
+    from hgdeploy.tensorrt_files import RUNTIMES, engine_name
+    from hgdeploy.validate import TOLERANCES, _misses, random_rows
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"hgdeploy: error: {error.name} is not installed; "
+        "run pip install '.[gpu,convert,tensorrt]' in HGDeploy's folder"
+    )
+
+DEVICE, GPU = "gpu:0", 0
+CALLERS, CALLS = 4, 64
+LOADS, SLACK_MB = 4, 16
+PROFILE = (1, 8, 32)
+IMAGES = ROOT / "deploy" / "images"
+FP16_FILE = "inference.fp16.onnx"
+RUNTIME_OF = {runtime.name: runtime for runtime in RUNTIMES}
+TARGETS = ("onnxruntime", *RUNTIME_OF)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One check on one thing; what a process is told.
+
+    Attributes:
+        check: a name in `CHECKS`.
+        target: one of `TARGETS`.
+        model: what the model is called.
+        precision: one of `PRECISIONS`.
+        bundle: its folder, for this target alone.
+        profile: (min, opt, max) batch of its engine.
+    """
+
+    check: str
+    target: str
+    model: str
+    precision: str
+    bundle: str
+    profile: tuple[int, int, int] = PROFILE
+
+    def key(self) -> dict[str, Any]:
+        """Return what tells this job from all others, as JSON holds it."""
+        return {**dataclasses.asdict(self), "bundle": None, "profile": list(self.profile)}
+
+    def load(self) -> Any:
+        """Load the engine on the GPU."""
+        name = "onnxruntime" if self.target == "onnxruntime" else "tensorrt"
+        asked = EngineOptions(device=DEVICE, precision=self.precision, max_batch=self.profile[-1])
+        return load_engine(name, Path(self.bundle) / artifact(self.target, self.precision), asked)
+
+    def rows(self, engine: Any) -> Any:
+        """Return the largest batch of inputs, the same each time."""
+        return random_rows(engine.inputs[0], open_bundle(self.bundle), self.profile[-1], 0)
+
+
+def artifact(target: str, precision: str) -> str:
+    """Name the file that a target loads."""
+    if target in RUNTIME_OF:
+        return engine_name(precision, RUNTIME_OF[target])
+    return engine_module(target).artifact_names(precision)[0]
+
+
+def check_build(job: Job) -> str:
+    """Build, and find that there is nothing to build the second time."""
+    from hgdeploy.convert.tensorrt import BuildOptions, Shapes
+    from hgdeploy.variants import built
+
+    bundle = open_bundle(job.bundle)
+    how = BuildOptions(
+        RUNTIME_OF[job.target], job.precision, gpu=GPU, cache_dir=bundle.root.parents[1]
+    )
+    told: list[list[str]] = [[], []]
+    for lines in told:
+        made = built(bundle, Shapes(batch=job.profile), how, lines.append, lines.append)
+    if made.built:
+        raise ValidationError(f"the second time it was built again: {told[1][0]}")
+    return told[0][-1]
+
+
+def check_agree(job: Job) -> str:
+    """Compare with ONNX Runtime in fp32 on the CPU, by validate's tolerance."""
+    worst = 0.0
+    source = Path(job.bundle) / ONNX_FILE
+    with job.load() as engine, load_engine("onnxruntime", source, EngineOptions()) as cpu:
+        rows = job.rows(engine)
+        wanted = np.concatenate([infer_rows(cpu, row[None]) for row in rows])
+        for batch in sorted(set(job.profile)):
+            for _ in range(2 * engine.concurrency):  # the later ones from a CUDA graph
+                found = compare(wanted[:batch], infer_rows(engine, rows[:batch]))
+                misses = _misses(found, TOLERANCES[job.precision], "random")
+                if misses:
+                    raise ValidationError(f"batch {batch}: {'; '.join(misses)}")
+                worst = max(worst, found.max_abs)
+    return f"largest difference {worst:.2g}, allowed {TOLERANCES[job.precision].max_abs:g}"
+
+
+def check_limits(job: Job) -> str:
+    """Feed one image more than the profile allows, then what it allows."""
+    with job.load() as engine:
+        rows = job.rows(engine)
+        before = infer_rows(engine, rows)
+        try:
+            infer_rows(engine, np.concatenate([rows, rows[:1]]))
+        except TensorError as error:
+            told = str(error)
+        else:
+            raise ValidationError(f"a batch of {len(rows) + 1} ran, above the profile")
+        _same(before, infer_rows(engine, rows), "after the error the outputs are others")
+    return told
+
+
+def check_graphs(job: Job) -> str:
+    """Compare the first runs of a shape, which have no graph, with the later ones, which have."""
+    if chosen_library() == "pycuda":
+        raise EngineError("pycuda cannot capture CUDA graphs; unset HGDEPLOY_CUDA")
+    with job.load() as engine:
+        rows = job.rows(engine)[: job.profile[0]]
+        first = infer_rows(engine, rows)
+        for number in range(2, 1 + 4 * engine.concurrency):
+            _same(first, infer_rows(engine, rows), f"run {number} differs from the first")
+        note = str(engine.runtime.providers[-1])
+    if note.startswith("no CUDA graph"):
+        raise ValidationError(note)
+    return f"{note}; equal bits"
+
+
+def check_concurrent(job: Job) -> str:
+    """Let several callers run different batches at once."""
+    with job.load() as engine:
+        rows = job.rows(engine)
+        feeds = [rows[start : start + 1 + start % len(rows)] for start in range(CALLERS)]
+        wanted = [infer_rows(engine, feed) for feed in feeds]
+        with ThreadPoolExecutor(CALLERS) as pool:
+            calls = [pool.submit(infer_rows, engine, feeds[i % CALLERS]) for i in range(CALLS)]
+            for i, call in enumerate(calls):
+                _same(wanted[i % CALLERS], call.result(), "a caller got other bits than alone")
+    return f"{CALLS} runs by {CALLERS} callers, equal bits"
+
+
+def check_memory(job: Job) -> str:
+    """Load, run and close several times; ask the driver for the free memory after each."""
+    device = open_device(GPU)
+    with contextlib.closing(device), device.activate():
+        free = []
+        for _ in range(LOADS):
+            with job.load() as engine:
+                infer_rows(engine, job.rows(engine))
+                loaded = free_mb()
+            free.append(free_mb())
+    # What the libraries load once for the process stays: the first time is not counted.
+    lost, used = free[0] - free[-1], free[-1] - loaded
+    if lost > SLACK_MB or used <= 0:
+        raise ValidationError(
+            f"{used} MiB were in use, and {lost} MiB are gone after {LOADS} loads"
+        )
+    return f"{used} MiB in use, freed by close; {lost} MiB less after {LOADS} loads"
+
+
+def free_mb() -> int:
+    """Return the free memory of the active GPU in MiB."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    status = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    if status != 0:
+        raise EngineError(f"the NVIDIA driver answers cuMemGetInfo with error {status}")
+    return free.value // 2**20
+
+
+def check_command(job: Job) -> str:
+    """Classify the photographs as a user does."""
+    engine = "tensorrt" if job.target in RUNTIME_OF else job.target
+    flags = ("--engine", engine, "--device", DEVICE, "--precision", job.precision)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = cli.main(["predict", job.bundle, str(IMAGES), *flags])
+    lines, images = out.getvalue().splitlines(), len(find_images(IMAGES))
+    if code != 0 or len(lines) != images:
+        raise ValidationError(f"exit code {code} and {len(lines)} lines for {images} photographs")
+    return f"{images} photographs classified"
+
+
+def _same(wanted: Any, found: Any, otherwise: str) -> None:
+    if not np.array_equal(wanted, found):
+        raise ValidationError(f"{otherwise}, by {np.abs(wanted - found).max():.2g}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: what it shows, whether on every model, and whether for TensorRT only."""
+
+    shows: str
+    run: Callable[[Job], str] | None
+    every_model: bool = False
+    tensorrt_only: bool = False
+
+
+CHECKS = {
+    "build": Check(
+        "an engine builds for this GPU, and a second time there is nothing to build",
+        check_build,
+        every_model=True,
+        tensorrt_only=True,
+    ),
+    "agree": Check(
+        "batches 1, 8 and 32 agree with ONNX Runtime fp32 on the CPU within validate's tolerance",
+        check_agree,
+        every_model=True,
+    ),
+    "limits": Check(
+        "a batch above the profile is an error that names it, and the next run is right",
+        check_limits,
+        tensorrt_only=True,
+    ),
+    "graphs": Check(
+        "runs from a CUDA graph give the bits of runs without one", check_graphs, tensorrt_only=True
+    ),
+    "concurrent": Check("four callers at once get the bits that each gets alone", check_concurrent),
+    "memory": Check("close frees the GPU's memory, and loading again takes no more", check_memory),
+    "command": Check("hgdeploy predict classifies the photographs on the GPU", check_command),
+    "timing": Check(
+        "latency as trtexec splits it (h2d, compute, d2h, enqueue, host), batch 1 and 32", None
+    ),
+}
+
+
+def make(job: Job) -> str:
+    """Make a model's bundle, where there is none, and its ONNX files in fp32 and fp16."""
+    from hgdeploy.convert import fp16_from_onnx
+    from hgdeploy.validate import verify_precision
+
+    folder = Path(job.bundle)
+    told = make_missing(Case(job.model, "onnxruntime"), folder)
+    source, target = folder / ONNX_FILE, folder / FP16_FILE
+    if not target.is_file():
+        fp16_from_onnx(source, target, None, verify=verify_precision("fp16", ()))
+        told.append(f"made {target} without real images")
+    return "; ".join(told)
+
+
+def main(text: str) -> None:
+    """Do one check, and say on the last line how it went."""
+    job = Job(**json.loads(text))
+    job = dataclasses.replace(job, profile=tuple(job.profile))
+    run = make if job.check == "make" else CHECKS[job.check].run
+    try:
+        answer = ["passed", "" if run is None else run(job)]
+    except HGDeployError as error:
+        answer = ["failed", str(error)]
+    print("\n" + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

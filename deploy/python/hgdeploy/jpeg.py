@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JPEG files: what their headers say, and a faster way to the pixels that OpenCV gives.
+
+simplejpeg and OpenCV decode with the same library (libjpeg-turbo), so for a plain file their pixels
+are equal in every bit, and simplejpeg needs about half the time for a large photograph. Whatever
+is not plain, or not without fault, is left to OpenCV.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_END = b"\xff\xd9"
+
+# Progressive files have about ten. Each one may cost a pass over the whole picture and only a few
+# bytes, so that a file of some kilobytes could keep a decoder busy for hours.
+MAX_SCANS = 100
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What stands before the pixels.
+
+    Attributes:
+        width: of the stored picture, before EXIF orientation.
+        height: likewise.
+        whole: whether the end is there.
+        plain: 8 bits, one or three colours and no rare coding.
+        exif: the APP1 segments, in which the orientation may stand.
+    """
+
+    width: int
+    height: int
+    whole: bool
+    plain: bool
+    exif: bytes
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader:
+    """Read the segments in front of the first scan.
+
+    OpenCV fills a scan that stops early (a download into a file of the final length, say) with
+    whatever its last bytes decode to, so an end marker has to follow the start of the scan. It
+    cannot stand inside a scan, and the one of a thumbnail stands before it.
+
+    Args:
+        data: the contents of the file.
+
+    Raises:
+        IndexError: a segment is said to reach past the end; or struct.error.
+        ValueError: what is wrong with the picture.
+    """
+    frame = width = height = colours = precision = frames = 0
+    exif = b""
+    for marker, position in _segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame, frames = marker, frames + 1
+            precision, height, width, colours = struct.unpack_from(">BHHB", data, position + 2)
+        elif marker == 0xE1:
+            (length,) = struct.unpack_from(">H", data, position)
+            exif += data[position - 2 : position + length]
+        elif marker == 0xDA:
+            plain = frames == 1 and frame in (0xC0, 0xC1, 0xC2) and precision == 8
+            plain = plain and colours in (1, 3)
+            if frame != 0xC0 or data[position + 2] != colours:
+                plain = _check_scans(data, position) and plain
+            return JpegHeader(width, height, data.rfind(_END) > position, plain, exif)
+    raise ValueError("it ends before the picture begins")
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers, each with the position of its length field, up to the end of the image."""
+    position = 2
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise IndexError
+        while data[position] == 0xFF:  # any number of them may stand before a marker
+            position += 1
+        marker = data[position]
+        position += 1
+        if marker == 0xD9:
+            return
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these stand alone
+            continue
+        yield marker, position
+        position += struct.unpack_from(">H", data, position)[0]
+
+
+def _check_scans(data: bytes, start: int) -> bool:
+    """Refuse too many scans; tell whether all EXIF data stands before the first of several."""
+    end = data.find(_END, start)
+    scans = 1 + data.count(b"\xff\xda", start, end if end >= 0 else len(data))
+    if scans > MAX_SCANS:
+        raise ValueError(f"its picture comes in {scans} scans, more than the limit of {MAX_SCANS}")
+    return b"\xff\xe1" not in data[start:]
+
+
+def reduction(header: JpegHeader, shrink_to: int | None) -> int:
+    """Return 1, 2, 4 or 8: by how much both sides may be divided for a short side of `shrink_to`.
+
+    libjpeg-turbo decodes at any number of eighths, but only these are fast, and OpenCV has no
+    others.
+    """
+    if shrink_to is None:
+        return 1
+    short = min(header.width, header.height)
+    return next((d for d in (8, 4, 2) if -(-short // d) >= shrink_to), 1)
+
+
+def decode_plain_jpeg(
+    data: bytes, header: JpegHeader, divisor: int, cv2: ModuleType
+) -> NDArray[np.uint8] | None:
+    """Decode a plain and faultless JPEG to RGB.
+
+    Args:
+        data: the contents of the file.
+        header: what `read_jpeg_header` says of it.
+        divisor: see `reduction`.
+        cv2: OpenCV.
+
+    Returns:
+        The pixels that OpenCV would give; None where OpenCV has to decide.
+    """
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None or not (header.plain and header.whole):
+        return None
+    width, height = -(-header.width // divisor), -(-header.height // divisor)
+    turn = _turn(header.exif, cv2) if header.exif else _NO_TURN
+    if turn is None:
+        return None
+    try:
+        # Strict: what libjpeg-turbo only warns of is an error here, and OpenCV's to judge.
+        rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=height, min_width=width, strict=True
+        )
+    except (ValueError, RuntimeError, MemoryError):
+        return None
+    if rgb.shape != (height, width, 3):  # sides of a few pixels have no unique scale
+        return None
+    return _turned(rgb, turn, cv2)
+
+
+@functools.cache
+def _simplejpeg() -> Any:
+    """Return the module; None where it is not installed, for OpenCV gives the same pixels."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
+# Whether rows and columns change places, and what OpenCV calls the flip that follows.
+_Turn = tuple[bool, int | None]
+_NO_TURN: _Turn = (False, None)
+_TURNS: tuple[_Turn, ...] = tuple(
+    (swap, flip) for swap in (False, True) for flip in (None, 0, 1, -1)
+)
+
+
+def _turned(image: NDArray[np.uint8], turn: _Turn, cv2: ModuleType) -> NDArray[np.uint8]:
+    swap, flip = turn
+    if swap:
+        image = cv2.transpose(image)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def _turn(exif: bytes, cv2: ModuleType) -> _Turn | None:
+    """How OpenCV turns a picture with these APP1 segments.
+
+    It is asked, with a tiny picture, because readers disagree about damaged or repeated EXIF data.
+    """
+    file, upright = _probe()
+    seen = cv2.imdecode(np.frombuffer(file[:2] + exif + file[2:], np.uint8), cv2.IMREAD_COLOR)
+    return next((t for t in _TURNS if np.array_equal(seen, _turned(upright, t, cv2))), None)
+
+
+@functools.cache
+def _probe() -> tuple[bytes, NDArray[np.uint8]]:
+    """A JPEG that looks different in each orientation, and its pixels."""
+    import cv2
+
+    corners = np.array([[0, 80], [160, 240]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    file = cv2.imencode(".jpg", corners)[1]
+    upright: Any = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    return file.tobytes(), upright

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading images in other processes: the same tensors; a crash or a hang costs one image."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from conftest import IMAGES, hgdeploy
+from hgdeploy.errors import ConfigError, ImageError
+from hgdeploy.image_reader import ImageReader
+from hgdeploy.isolated_reader import IsolatedReader
+from hgdeploy.preprocess import imagenet_ops
+
+OPS = imagenet_ops(72, 64)
+
+
+@pytest.fixture
+def reader():
+    reader = IsolatedReader(OPS, False, 60)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture(scope="module")
+def slow_image(tmp_path_factory) -> Path:
+    """A picture that takes a good part of a second to decode: noise, which PNG cannot press."""
+    path = tmp_path_factory.mktemp("slow") / "slow.png"
+    noise = np.random.default_rng(0).integers(0, 256, (4000, 4000, 3), np.uint8)
+    assert cv2.imwrite(str(path), noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return path
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if "isolated_child" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_it_reads_what_the_reader_in_this_process_reads(reader):
+    here = ImageReader(OPS)
+    for photo in sorted(IMAGES.glob("*.jpg")):
+        np.testing.assert_array_equal(
+            reader.read_file(photo).tensor, here.read_file(photo).tensor, strict=True
+        )
+
+
+def test_a_bad_image_fails_with_the_same_reason_and_costs_no_process(reader, tmp_path):
+    bad = tmp_path / "line\nbreak.jpg"
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"^is empty$"):
+        reader.read_file(bad)
+    before = children()
+    with pytest.raises(ImageError, match=r"^does not exist$"):
+        reader.read_file(Path(os.fsdecode(b"\xff gone.jpg")))
+    assert children() == before
+    assert len(before) == 1
+
+
+def test_what_takes_too_long_is_ended_and_the_next_image_is_read(slow_image):
+    reader = IsolatedReader(OPS, False, 0.05)
+    try:
+        with pytest.raises(ImageError, match=r"took longer than 0\.05 s to read, the limit of"):
+            reader.read_file(slow_image)
+        assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
+    finally:
+        reader.close()
+
+
+def test_a_crash_costs_one_image(reader, slow_image):
+    reader.read_file(IMAGES / "coffee.jpg")
+    (pid,) = children()
+    told: list[str] = []
+
+    def read() -> None:
+        try:
+            reader.read_file(slow_image)
+        except ImageError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    time.sleep(0.05)
+    os.kill(pid, signal.SIGSEGV)
+    thread.join(60)
+    assert told == ["crashed the decoder (SIGSEGV)"]
+    assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
+    assert pid not in children()
+
+
+def test_many_threads_have_a_process_each_and_none_is_left(reader):
+    threads = [
+        threading.Thread(target=reader.read_file, args=(photo,)) for photo in IMAGES.glob("*.jpg")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert 1 <= len(children()) <= len(threads)
+    reader.close()
+    assert children() == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(seconds):
+    with pytest.raises(ConfigError, match="expected seconds above 0"):
+        IsolatedReader(OPS, False, seconds)
+
+
+def test_predict_counts_what_took_too_long_as_failed(mini, slow_image, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, source in (("a.png", slow_image), ("b.jpg", IMAGES / "coffee.jpg")):
+        (folder / name).symlink_to(source)
+    result = hgdeploy("predict", mini, folder, "--engine", "onnxruntime", "--image-timeout", 0.05)
+    assert result.returncode == 3, result.stderr
+    assert "a.png: took longer than 0.05 s to read" in result.stderr
+    assert result.stdout.startswith("b.jpg:\tclass id(s):")
+    assert "found 2 = classified 1 + failed 1" in result.stderr

@@ -31,7 +31,7 @@ try:
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
     from hgdeploy.images import find_images
     from hgdeploy.tensorrt_files import RUNTIMES, engine_name
-    from hgdeploy.validate import TOLERANCES, _misses, random_rows
+    from hgdeploy.validate import TOLERANCES, random_rows, tolerance_misses
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "
@@ -117,7 +117,7 @@ def check_agree(job: Job) -> str:
         for batch in sorted(set(job.profile)):
             for _ in range(2 * engine.concurrency):  # the later ones from a CUDA graph
                 found = compare(wanted[:batch], infer_rows(engine, rows[:batch]))
-                misses = _misses(found, TOLERANCES[job.precision], "random")
+                misses = tolerance_misses(found, TOLERANCES[job.precision], "random")
                 if misses:
                     raise ValidationError(f"batch {batch}: {'; '.join(misses)}")
                 worst = max(worst, found.max_abs)

@@ -16,8 +16,14 @@ from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.divergence import first_divergence
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import cpu_flags
-from hgdeploy.errors import BundleError, ConfigError, InputError, ValidationError
+from hgdeploy.environment import cpu_flags, nvidia_gpus
+from hgdeploy.errors import (
+    BundleError,
+    ConfigError,
+    EngineError,
+    InputError,
+    ValidationError,
+)
 from hgdeploy.explain import explain, parse_side
 from hgdeploy.images import find_images
 from hgdeploy.validate import (
@@ -99,6 +105,18 @@ def test_a_reduced_precision_is_held_to_its_own_tolerance(mini):
     report = validate(open_bundle(mini), options(*runs))
     assert report.passed
     assert all(pair.comparison.max_abs > 1e-5 for pair in report.pairs)
+
+
+def test_a_run_says_its_device_and_gets_no_other(mini):
+    runs = parse_runs("onnxruntime,onnxruntime@gpu:0,tensorrt:fp16@gpu:1")
+    assert runs[1:] == (Run("onnxruntime", "fp32", "gpu:0"), Run("tensorrt", "fp16", "gpu:1"))
+    assert [run.name for run in runs] == [
+        "onnxruntime", "onnxruntime@gpu:0", "tensorrt:fp16@gpu:1",
+    ]  # fmt: skip
+    if nvidia_gpus()[0]:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(EngineError, match="gpu:0 was asked for"):
+        validate(open_bundle(mini), options(*runs[:2]))
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(mini, tmp_path):

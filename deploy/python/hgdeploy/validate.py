@@ -77,20 +77,23 @@ _COARSENESS = ("fp32", "fp16", "bf16", "int8")
 
 @dataclass(frozen=True)
 class Run:
-    """One engine at one precision.
+    """One engine at one precision on one device.
 
     Attributes:
         engine: the engine's name.
         precision: the precision's name.
+        device: `cpu` or `gpu:N`.
     """
 
     engine: str
     precision: str
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
-        """`engine` for fp32, else `engine:precision`."""
-        return self.engine if self.precision == "fp32" else f"{self.engine}:{self.precision}"
+        """`engine` for fp32 on the CPU, else with `:precision`, `@device` or both."""
+        precision = "" if self.precision == "fp32" else f":{self.precision}"
+        return self.engine + precision + ("" if self.device == "cpu" else f"@{self.device}")
 
 
 @dataclass(frozen=True)
@@ -190,20 +193,21 @@ class Report:
 
 
 def parse_runs(engines: str, precision: str = "fp32") -> tuple[Run, ...]:
-    """Read a list such as `paddle,onnxruntime,openvino:bf16`.
+    """Read a list such as `paddle,onnxruntime,openvino:bf16,tensorrt:fp16@gpu:0`.
 
     The first engine is the reference and runs in fp32 unless it says otherwise; the others run in
-    `precision` unless they say otherwise.
+    `precision` unless they say otherwise; and all on the CPU unless they say otherwise.
 
     Raises:
         ConfigError: an unknown engine or precision, or one that stands twice.
     """
     runs: list[Run] = []
     for item in engines.split(","):
-        name, _, own = item.strip().partition(":")
+        what, _, device = item.strip().partition("@")
+        name, _, own = what.partition(":")
         if name not in ENGINES:
             raise ConfigError(f"--engines {item!r}: unknown engine, {nearest(name, ENGINES)}")
-        run = Run(name, own or (precision if runs else "fp32"))
+        run = Run(name, own or (precision if runs else "fp32"), device or "cpu")
         if run.precision not in TOLERANCES:
             raise ConfigError(
                 f"--engines {item!r}: unknown precision, {nearest(run.precision, TOLERANCES)}"
@@ -304,7 +308,7 @@ def _verify(
         reference, candidate = (_outputs(engine, rows, batch) for engine in engines)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate)
-    misses = _misses(comparison, TOLERANCES[precision], inputs)
+    misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)
     if misses:
         raise ValidationError(
             f"{b[1].name} does not compute what {a[1]} does: {'; '.join(misses)}; "
@@ -322,7 +326,10 @@ def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
     """
     source = bundle.find(engine_module(run.engine).artifact_names(run.precision))
     asked = EngineOptions(
-        precision=run.precision, threads=options.threads, max_batch=options.batch_size
+        device=run.device,
+        precision=run.precision,
+        threads=options.threads,
+        max_batch=options.batch_size,
     )
     engine = load_engine(run.engine, source, asked)
     try:
@@ -439,13 +446,13 @@ def _pair(
         )
     comparison = compare(reference, candidate)
     tolerance = TOLERANCES[max(a.precision, b.precision, key=_COARSENESS.index)]
-    misses = tuple(_misses(comparison, tolerance, inputs))
+    misses = tuple(tolerance_misses(comparison, tolerance, inputs))
     return PairReport(
         a.name, b.name, inputs, comparison, tolerance, misses, _worst(reference, candidate, names)
     )
 
 
-def _misses(found: Comparison, allowed: Tolerance, inputs: str) -> list[str]:
+def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list[str]:
     """Say each figure that is out of tolerance."""
     if not found.finite:
         return ["an output has NaN or infinity"]

@@ -18,7 +18,7 @@ def add_validate(verbs: Verbs) -> None:
     parser.add_argument(
         "--engines",
         default="paddle,onnxruntime",
-        help="comma-separated ENGINE[:PRECISION]; the first is the reference",
+        help="comma-separated ENGINE[:PRECISION][@gpu:N]; the first is the reference",
     )
     parser.add_argument("--precision", default="fp32", help="of the engines after the first (fp32)")
     parser.add_argument("--images", help="folder, glob or list of real images")

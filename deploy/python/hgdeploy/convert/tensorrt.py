@@ -149,7 +149,8 @@ def open_builder(options: BuildOptions) -> Builder:
         gpu = gpu_at_hand(options.gpu, runtime)
     except EngineError as error:
         raise EngineError(
-            f"{error}; name the GPUs to build for with --compute-capability, such as 8.6"
+            f"{error}; without a GPU, hgdeploy build can name the GPUs to build for with "
+            "--compute-capability, such as 8.6"
         ) from None
     if gpu.compute_capability not in allowed:
         raise EngineError(

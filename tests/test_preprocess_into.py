@@ -42,6 +42,8 @@ def test_a_row_of_a_batch_gets_the_same_bits(name: str) -> None:
     processor = Preprocessor(SEQUENCES[name])
     images = [picture(60, 50, seed) for seed in range(3)]
     batch = np.full((3, *processor(images[0]).shape), 77, processor.dtype)
+    sized = processor.output_size is not None
+    assert processor.output_shape == (batch.shape[1:] if sized else None)
     for image, row in zip(images, batch, strict=True):
         before = image.copy()
         assert processor(image, row) is row

@@ -118,14 +118,14 @@ def accounts(summary: Summary) -> tuple[object, ...]:
 @pytest.mark.slow
 def test_rows_accounts_and_reports_are_those_of_one_machine(cluster, bundle, folder, tmp_path):
     files = find_images(folder)
-    files.append(ImageFile(folder / "never.jpg", "never.jpg"))
+    files.append(ImageFile(str(folder / "never.jpg"), "never.jpg"))
     files += files[:3]  # repeated names
     expected, told = run(here, bundle, files, tmp_path / "here.jsonl")
     found, reported = run(on_ray, bundle, files, tmp_path / "ray.jsonl")
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert accounts(found) == accounts(expected)
     assert reported == told
-    assert found.failed == 6
+    assert found.failed == 5
     assert found.found == found.done == len(files)
     assert found.times.images == len(files)
     assert sum(found.shares().values()) == pytest.approx(1)
@@ -159,9 +159,8 @@ def test_an_image_that_kills_each_worker_fails_with_its_piece_alone(
     assert 1 < len(lost) <= len(files) // 4
     assert all(row["error"].endswith("try these again with --image-timeout") for row in lost)
     assert found.done == found.found == len(files)
-    assert found.classified == len(files) - 5 - len(lost) + sum(
-        row["path"] in ("03.jpg", "07.jpg", "folder.jpg", "gone.jpg", "pipe.jpg") for row in lost
-    )
+    assert found.failed == 4 + len(lost)
+    assert not {row["path"] for row in lost} & {"03.jpg", "07.jpg", "gone.jpg", "pipe.jpg"}
 
 
 @needs_ray
@@ -188,10 +187,9 @@ def test_a_worker_that_differs_or_cannot_load_ends_the_run_in_one_line(
 
 @needs_ray
 @pytest.mark.slow
-def test_a_run_killed_at_its_root_is_resumed(bundle, folder, tmp_path):
+def test_a_run_whose_own_process_is_killed_is_resumed(bundle, folder, tmp_path):
     for i in range(600):
         (folder / f"more{i:03}.jpg").write_bytes(jpeg(300, 300, seed=i % 7))
-    (folder / "pipe.jpg").unlink()
     output = tmp_path / "ray.jsonl"
     command = (
         "predict", bundle, folder, "--engine", "onnxruntime", "--ray", "local", "--threads", "1",
@@ -208,11 +206,11 @@ def test_a_run_killed_at_its_root_is_resumed(bundle, folder, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     kept = output.read_bytes().count(b"\n")
-    assert 0 < kept < 620, "it was killed too late for this test"
+    assert 0 < kept < 620, "it was not killed on its way"
     resumed = hgdeploy(*command, "--resume")
     assert resumed.returncode == 3, resumed.stderr
     assert resumed.stdout == ""
-    assert f"failed 4 ({kept} of them earlier)" in resumed.stderr
+    assert f" + failed 4 ({kept} of them earlier)" in resumed.stderr
     files = find_images(folder)
     run(here, bundle, files, tmp_path / "here.jsonl")
     assert output.read_bytes() == (tmp_path / "here.jsonl").read_bytes()
@@ -220,15 +218,13 @@ def test_a_run_killed_at_its_root_is_resumed(bundle, folder, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_lines_are_those_of_one_machine_and_an_interrupted_run_says_so(bundle, folder):
-    (folder / "pipe.jpg").unlink()
+def test_lines_are_those_of_one_machine_and_nothing_else_is_on_stdout(bundle, folder):
     command = ("predict", bundle, folder, "--engine", "onnxruntime")
     alone, ray = hgdeploy(*command), hgdeploy(*command, "--ray", "local")
     assert ray.stdout == alone.stdout
     assert ray.returncode == alone.returncode == 3
-    told = [line for line in ray.stderr.splitlines() if "failed:" in line or ".jpg" in line]
-    assert told
-    assert not [line for line in ray.stderr.splitlines() if not line.startswith("hgdeploy: ")]
+    other = [line for line in ray.stderr.splitlines() if not line.startswith("hgdeploy: ")]
+    assert all("from environment variable RAY_BACKEND_LOG_LEVEL" in line for line in other), other
 
 
 @needs_ray

@@ -93,10 +93,10 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to classify: what to call it, and how to get its tensor."""
+    """One image to classify: what to call it, and how to get its tensor, into a place if given."""
 
     name: str
-    read: Callable[[], ReadImage]
+    read: Callable[[NDArray[Any] | None], ReadImage]
 
 
 class Classifier:
@@ -255,9 +255,9 @@ class Classifier:
             yield from (self._file(file) for file in find_images(source))
         elif isinstance(source, bytes | bytearray | memoryview):
             data = bytes(source)
-            yield _Image(f"<bytes {index}>", lambda: self.reader.read_bytes(data))
+            yield _Image(f"<bytes {index}>", lambda out: self.reader.read_bytes(data, out))
         elif isinstance(source, np.ndarray) and source.ndim != 4:
-            yield _Image(f"<array {index}>", lambda: self.reader.read_array(source))
+            yield _Image(f"<array {index}>", lambda out: self.reader.read_array(source, out))
         elif isinstance(source, Iterable):
             for i, part in enumerate(source):
                 yield from self._images(part, i)
@@ -269,17 +269,18 @@ class Classifier:
 
     def _file(self, file: ImageFile) -> _Image:
         read = (self._isolated or self.reader).read_file
-        return _Image(file.name, lambda: read(file.path))
+        return _Image(file.name, lambda out: read(file.path, out))
 
     def _classify(self, images: Sequence[_Image]) -> list[Prediction]:
         """Classify a batch; an image that fails keeps its place."""
         times = StageTimes(images=len(images))
         predictions: dict[int, Prediction] = {}
         tensors: dict[int, NDArray[Any]] = {}
+        batch = self._batch(len(images))
         for place, image in enumerate(images):
             start = time.perf_counter()
             try:
-                read = image.read()
+                read = image.read(None if batch is None else batch[len(tensors)])
                 tensors[place] = read.tensor
                 times.decode += read.decode
                 times.preprocess += read.preprocess
@@ -290,7 +291,8 @@ class Classifier:
         for _, group in itertools.groupby(tensors, lambda place: tensors[place].shape):
             places = list(group)
             start = time.perf_counter()
-            rows = infer_rows(self.engine, _stacked([tensors[place] for place in places]))
+            same = np.stack([tensors[i] for i in places]) if batch is None else batch[: len(places)]
+            rows = infer_rows(self.engine, same)
             inferred = time.perf_counter()
             for place, row in zip(places, rows, strict=True):
                 predictions[place] = self._prediction(images[place].name, row)
@@ -299,6 +301,11 @@ class Classifier:
         with self._times_lock:
             self.times.add(times)
         return [predictions[place] for place in range(len(images))]
+
+    def _batch(self, images: int) -> NDArray[Any] | None:
+        """Return room for the tensors of so many images; None where their shapes may differ."""
+        shape = self.reader.preprocessor.output_shape
+        return None if shape is None else np.empty((images, *shape), self.reader.preprocessor.dtype)
 
     def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
         if not np.isfinite(scores).all():
@@ -312,11 +319,6 @@ class Classifier:
                     "export the model with a softmax at its end"
                 )
         return self._postprocess.output(path, scores)
-
-
-def _stacked(tensors: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return a batch, without a copy where it is of one."""
-    return np.stack(tensors) if len(tensors) > 1 else tensors[0][None]
 
 
 def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> list[str]:

@@ -54,27 +54,31 @@ class ImageReader:
         self.preprocessor = Preprocessor(ops)
         self.shrink_to = _fast_size(ops) if fast_decode else None
 
-    def read_file(self, path: Path) -> ReadImage:
+    def read_file(self, path: Path, out: NDArray[Any] | None = None) -> ReadImage:
         """Read a file.
+
+        Args:
+            path: the file.
+            out: where the tensor is to be made; see `Preprocessor`.
 
         Raises:
             ImageError: it cannot be read, decoded or preprocessed; the message is the reason.
         """
-        return self._read(lambda: read_image(path, shrink_to=self.shrink_to))
+        return self._read(lambda: read_image(path, shrink_to=self.shrink_to), out)
 
-    def read_bytes(self, data: bytes) -> ReadImage:
-        """Read a file's contents; raises what `read_file` raises."""
-        return self._read(lambda: decode_image(data, shrink_to=self.shrink_to))
+    def read_bytes(self, data: bytes, out: NDArray[Any] | None = None) -> ReadImage:
+        """Read a file's contents; as `read_file`."""
+        return self._read(lambda: decode_image(data, shrink_to=self.shrink_to), out)
 
-    def read_array(self, rgb: NDArray[np.uint8]) -> ReadImage:
-        """Take pixels: uint8 RGB of shape (height, width, 3); raises what `read_file` raises."""
-        return self._read(lambda: rgb)
+    def read_array(self, rgb: NDArray[np.uint8], out: NDArray[Any] | None = None) -> ReadImage:
+        """Take pixels: uint8 RGB of shape (height, width, 3); as `read_file`."""
+        return self._read(lambda: rgb, out)
 
-    def _read(self, pixels: Callable[[], NDArray[np.uint8]]) -> ReadImage:
+    def _read(self, pixels: Callable[[], NDArray[np.uint8]], out: NDArray[Any] | None) -> ReadImage:
         start = time.perf_counter()
         rgb = pixels()
         decoded = time.perf_counter()
-        tensor = self.preprocessor(rgb)
+        tensor = self.preprocessor(rgb, out)
         return ReadImage(tensor, decoded - start, time.perf_counter() - decoded)
 
 

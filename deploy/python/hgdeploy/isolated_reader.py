@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hgdeploy.errors import ConfigError, ImageError, one_line
 from hgdeploy.image_reader import ReadImage
@@ -49,12 +50,23 @@ class IsolatedReader:
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self._closed = False
 
-    def read_file(self, path: Path) -> ReadImage:
+    def read_file(self, path: Path, out: NDArray[Any] | None = None) -> ReadImage:
         """Read a file.
+
+        Args:
+            path: the file.
+            out: where the tensor is to be put; None for an array of its own.
 
         Raises:
             ImageError: it cannot be read, took too long, or crashed the decoder.
         """
+        read = self._read(path)
+        if out is None:
+            return read
+        np.copyto(out, read.tensor)
+        return read._replace(tensor=out)
+
+    def _read(self, path: Path) -> ReadImage:
         try:
             child = self._idle.get_nowait()
         except queue.Empty:

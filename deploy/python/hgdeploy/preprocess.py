@@ -610,6 +610,16 @@ class Preprocessor:
                 size = op.size if op.size is not None else _resized(size, op)
         return None if size is None else (size[1], size[0])
 
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Shape of every result, without a batch axis, or None where it depends on the image."""
+        size = self.output_size
+        if size is None:
+            return None
+        channels = self._normalize.channel_num if self._normalize is not None else 3
+        planar = any(isinstance(op, ToCHWImage) for op in self._ops)
+        return (channels, *size) if planar else (*size, channels)
+
     def __call__(self, rgb: NDArray[np.uint8], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Preprocess one image.
 

@@ -20,9 +20,10 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,10 @@ _CONNECT_SECONDS = 10.0
 # little when they end, short enough that little is done again when a worker dies.
 _BATCHES_PER_THREAD = 16
 _LEAST_PIECES_PER_WORKER = 4
-# A piece is tried so many times more when its worker dies; by default Ray would never give up.
-_RETRIES = 3
+# A piece is tried so many times more when its worker dies, in each of so many passes; by default
+# Ray would never give up.
+_RETRIES = 1
+_PASSES = 2
 _REMOTE_ARGS: dict[str, Any] = {"max_task_retries": _RETRIES, "max_restarts": 100}
 
 
@@ -69,8 +72,8 @@ def ray_cluster(address: str) -> Iterator[None]:
             f"--ray {address}: expected local, auto or the HOST:PORT of a cluster that this "
             "machine belongs to"
         )
-    # Else Ray sends statistics about its use to its makers, and its C++ parts write to stderr what
-    # is an error of this module or none.
+    # Else Ray sends statistics about its use to its makers, and its C++ parts write errors to
+    # stderr that are either told by this module or none.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -101,7 +104,13 @@ def ray_cluster(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with _stdout_spared():
+            ray.shutdown()
+
+
+def _stdout_spared() -> contextlib.AbstractContextManager[object]:
+    """Let Ray, whose threads print to `sys.stdout`, print to stderr: stdout is for results."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -140,23 +149,27 @@ def classify_files_on_ray(
     if not files:
         return
     start = time.perf_counter()
-    pool = _pool(classifier, report)
-    pieces = _parted(files, pool, classifier.batch_size)
     told: set[str] = set(classifier.warnings)
+
+    def warn_once(warning: str) -> None:
+        if warning not in told:
+            told.add(warning)
+            report(warning)
+
     try:
-        for piece, result in _in_order(pieces, _results(classifier, pieces, pool)):
-            outcome = _lost(piece) if result is None else _outcome(piece, result)
-            for warning in result["warnings"] if result else ():
-                if warning not in told:
-                    told.add(warning)
-                    report(warning)
-            for prediction, facts in outcome:
-                deliver(classifier, prediction, facts, writers)
-                account(summary, prediction, report)
-            if result is not None:
-                summary.times.add(_times(result["times"]))
-                summary.workers = pool.workers * int(result["threads"])
-            summary.seconds = time.perf_counter() - start
+        with _stdout_spared():
+            for piece, result in _in_order(classifier, files, warn_once):
+                if result is not None:
+                    for warning in result["warnings"]:
+                        warn_once(warning)
+                    summary.times.add(_times(result["times"]))
+                    summary.workers = result["workers"] * result["threads"]
+                for prediction, facts in (
+                    _lost(piece) if result is None else _outcome(piece, result)
+                ):
+                    deliver(classifier, prediction, facts, writers)
+                    account(summary, prediction, report)
+                summary.seconds = time.perf_counter() - start
     finally:
         summary.seconds = time.perf_counter() - start
 
@@ -218,7 +231,7 @@ def _parted(files: Sequence[ImageFile], pool: _Pool, batch_size: int) -> list[_P
 
 def _results(
     classifier: Classifier, pieces: Sequence[_Piece], pool: _Pool
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Have the pieces classified; yields what the workers return, in order.
 
     Raises:
@@ -267,25 +280,42 @@ def _results(
 
 
 def _in_order(
-    pieces: Sequence[_Piece], results: Iterator[dict[str, Any]]
+    classifier: Classifier, files: Sequence[ImageFile], report: Callable[[str], None]
 ) -> Iterator[tuple[_Piece, dict[str, Any] | None]]:
-    """Yield each piece once with its result, or with None if it has none.
+    """Yield each piece once with its result, or with None if it was lost in every pass.
+
+    A piece that is missing ends a pass; the next begins with it, on the machines that there are
+    then. So a machine that is lost, with results that nobody had fetched yet, costs no image.
 
     Raises:
         EngineError: a worker said so, or Ray gave results twice or out of order.
     """
-    due = 0
-    for result in results:
-        if result["error"] is not None:
-            kind, message = result["error"]
-            raise getattr(errors, kind, EngineError)(f"Ray worker on {result['host']}: {message}")
-        number = result["number"]
-        if not due <= number < len(pieces):
-            raise EngineError(f"Ray returned piece {number} where piece {due} was due")
-        yield from ((piece, None) for piece in pieces[due:number])
-        yield pieces[number], result
-        due = number + 1
-    yield from ((piece, None) for piece in pieces[due:])
+    pool = _pool(classifier, report)
+    pieces = _parted(files, pool, classifier.batch_size)
+    due = passes = 0
+    while due < len(pieces):
+        with contextlib.closing(_results(classifier, pieces[due:], pool)) as results:
+            for result in results:
+                _check(result, due)
+                if result["number"] != due:
+                    break
+                yield pieces[due], result | {"workers": pool.workers}
+                due, passes = due + 1, 0
+        passes += 1
+        if due < len(pieces) and passes == _PASSES:
+            yield pieces[due], None
+            due, passes = due + 1, 0
+        if due < len(pieces):
+            pool = _pool(classifier, report)
+
+
+def _check(result: Mapping[str, Any], due: int) -> None:
+    """Raise what a worker could not, and refuse a result that was already there."""
+    if result["error"] is not None:
+        kind, message = result["error"]
+        raise getattr(errors, kind, EngineError)(f"Ray worker on {result['host']}: {message}")
+    if result["number"] < due:
+        raise EngineError(f"Ray returned piece {result['number']} again where piece {due} was due")
 
 
 def _outcome(piece: _Piece, result: Mapping[str, Any]) -> Iterator[tuple[Prediction, FileFacts]]:
@@ -299,7 +329,8 @@ def _outcome(piece: _Piece, result: Mapping[str, Any]) -> Iterator[tuple[Predict
 def _lost(piece: _Piece) -> Iterator[tuple[Prediction, FileFacts]]:
     """Fail the images of a piece that did not come back."""
     others = len(piece.files) - 1
-    reason = f"its Ray worker died at each of {1 + _RETRIES} tries, over this image" + (
+    tries = _PASSES * (1 + _RETRIES)
+    reason = f"its Ray worker died at each of {tries} tries, over this image" + (
         f" or one of {others} others" if others else ""
     )
     for file in piece.files:

@@ -187,7 +187,8 @@ def test_a_worker_that_differs_or_cannot_load_ends_the_run_in_one_line(
 
 @needs_ray
 @pytest.mark.slow
-def test_a_run_whose_own_process_is_killed_is_resumed(bundle, folder, tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_run_whose_own_process_is_ended_is_resumed(bundle, folder, tmp_path, sent, code):
     for i in range(600):
         (folder / f"more{i:03}.jpg").write_bytes(jpeg(300, 300, seed=i % 7))
     output = tmp_path / "ray.jsonl"
@@ -195,16 +196,17 @@ def test_a_run_whose_own_process_is_killed_is_resumed(bundle, folder, tmp_path):
         "predict", bundle, folder, "--engine", "onnxruntime", "--ray", "local", "--threads", "1",
         "--output", output,
     )  # fmt: skip
-    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
+    program = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, command)],
+        [sys.executable, "-c", program, *map(str, command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     while process.poll() is None and not (output.exists() and output.stat().st_size):
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(sent)
+    _, told = process.communicate()
+    assert process.returncode == code, told.decode()
+    assert b"Traceback" not in told
     kept = output.read_bytes().count(b"\n")
     assert 0 < kept < 620, "it was not killed on its way"
     resumed = hgdeploy(*command, "--resume")

@@ -44,6 +44,7 @@ from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.image_reader import one_opencv_thread
 from hgdeploy.images import find_images
+from hgdeploy.preprocess import imagenet_ops
 from hgdeploy.results import LineWriter
 
 BATCH = 8  # of the reference
@@ -124,7 +125,12 @@ class Pipeline:
             threads, streams = case.division
             options = dataclasses.replace(options, threads=threads, streams=streams)
         options = folder_options(options, len(self._files))
-        settings = ClassifierSettings(case.engine, 1, options, fast_decode=case.fast_decode)
+        settings = ClassifierSettings(
+            case.engine,
+            options=options,
+            preprocess=imagenet_ops(256, 224),  # as the reference, whatever the model's own is
+            fast_decode=case.fast_decode,
+        )
         self._classifier = Classifier.from_settings(case.bundle, settings)
 
     def run(self) -> dict[str, Any]:

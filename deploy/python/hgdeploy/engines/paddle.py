@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
-import queue
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,36 +54,34 @@ _PIR_NAMES = {
 
 
 class PaddleEngine(CheckedEngine):
-    """A predictor and its clones, which share the weights; each holds buffers of its own."""
+    """One Paddle predictor; calls take turns, since a predictor holds its own buffers.
+
+    Clones would not help: Paddle keeps Python's lock while it runs.
+    """
 
     def __init__(
         self,
-        predictors: Sequence[Any],
+        predictor: Any,
         specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         runtime: RuntimeInfo,
     ) -> None:
-        super().__init__(*specs, runtime, concurrency=len(predictors))
-        self._predictors: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for predictor in predictors:
-            self._predictors.put(predictor)
+        super().__init__(*specs, runtime, concurrency=1)
+        self._predictor = predictor
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
-        predictor = self._predictors.get()
         try:
             for name, array in feeds.items():
-                handle = predictor.get_input_handle(name)
+                handle = self._predictor.get_input_handle(name)
                 handle.reshape(array.shape)
                 handle.copy_from_cpu(array)
-            predictor.run()
+            self._predictor.run()
             # copy_to_cpu allocates anew, so that the caller owns what it gets.
             return {
-                spec.name: predictor.get_output_handle(spec.name).copy_to_cpu()
+                spec.name: self._predictor.get_output_handle(spec.name).copy_to_cpu()
                 for spec in self.outputs
             }
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise EngineError(f"Paddle failed to run the model: {one_line(error)}") from error
-        finally:
-            self._predictors.put(predictor)
 
     def infer_with_intermediates(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Run once and return every operator's output; see `intermediates`."""
@@ -107,15 +103,13 @@ class PaddleEngine(CheckedEngine):
             last[:] = [operator]
             found[f"{kind}.{counts[kind]}"] = value
 
-        predictor = self._predictors.get()
-        predictor.register_output_hook(see)
-        self._predictors.put(predictor)
+        self._predictor.register_output_hook(see)
         for output in self.infer(feeds).values():
             found["output"] = output
         return found
 
     def _free(self) -> None:
-        self._predictors = queue.SimpleQueue()
+        self._predictor = None
         gc.collect()
 
 
@@ -144,13 +138,16 @@ def load(source: Path, options: EngineOptions) -> Engine:
             raise BundleError(f"{path} does not exist; a Paddle model is the pair {source.name} "
                               f"and {params.name} in one folder")  # fmt: skip
     paddle = import_library("paddle", "cpu")
+    # Inferences side by side would take turns, so one gets the threads of all.
+    threads = options.cpu_threads * options.streams
+    options = dataclasses.replace(options, threads=threads, streams=1)
     index = _check_device(paddle, options)
     read_params(params)  # Paddle computes with a truncated file, and wrongly
     specs = read_program_specs(source)
     config = _config(source, params, options, index)
     if options.paddle_tensorrt:
         _use_tensorrt(config, source, params, options, specs.inputs)
-    first = _create(config, source)
+    predictor = _create(config, source)
     runtime = RuntimeInfo(
         engine="paddle",
         library="paddlepaddle" if index is None else "paddlepaddle-gpu",
@@ -160,8 +157,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
-    predictors = [first, *(first.clone() for _ in range(options.streams - 1))]
-    return PaddleEngine(predictors, (specs.inputs, specs.outputs), runtime)
+    return PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
 
 
 def intermediates(

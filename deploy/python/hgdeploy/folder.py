@@ -165,9 +165,10 @@ def worker_tuner(classifier: Classifier, images: int, workers: int | None = None
     """Return the tuner of the threads for so many images; `workers` is a fixed number of them."""
     if workers is not None:
         return WorkerTuner(workers, workers)
-    threads = max(classifier.engine.concurrency, classifier.cpus)
-    least = max(1, min(threads, images))
-    return WorkerTuner(least, min(_MOST_WORKERS_PER_CPU * least, max(1, images)))
+    # As many as can be inside the engine; whether more pay, to read meanwhile, the run shows.
+    least = max(1, min(classifier.engine.concurrency, images))
+    most = _MOST_WORKERS_PER_CPU * max(least, classifier.cpus)
+    return WorkerTuner(least, max(least, min(most, images)))
 
 
 Classified = list[tuple[Prediction, FileFacts]]

@@ -3,8 +3,8 @@
 
 Each thread takes a piece of work all the way, so that no stage waits for another: while one thread
 is inside the engine, others read files. On a CPU that leaves no core idle without a queue between
-stages to be tuned; how many threads pay beyond one a CPU depends on how long files make them wait,
-which only the run itself shows.
+stages to be tuned; how many threads pay depends on how long files make them wait, which only the
+run itself shows.
 """
 
 from __future__ import annotations

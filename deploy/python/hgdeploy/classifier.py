@@ -104,7 +104,7 @@ class Classifier:
 
     Args:
         bundle: the model's folder.
-        engine: `paddle`, `onnxruntime` or `openvino`.
+        engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`.
         precision: `fp32`, `fp16`, `bf16` or `int8`, as far as the engine and the bundle have it.
         device: `cpu` or `gpu:N`.
         batch_size: images an inference takes.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
-from hgdeploy.sidecar import changed_source, file_sha256
+from hgdeploy.sidecar import changed_source, combined_digest, file_sha256
 
 DESCRIPTION = "inference.yml"
 # Paddle's program in either format, best first, and the parameters that go with it.
@@ -80,9 +79,7 @@ def model_digest(artifact: Path) -> str:
         digests = [file_sha256(path) for path in (artifact, weights) if path.is_file()]
     except OSError as error:
         raise BundleError(f"{artifact} cannot be read: {error.strerror}") from None
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return combined_digest(digests)
 
 
 def open_bundle(root: str | Path) -> ModelBundle:

@@ -34,6 +34,8 @@ from hgdeploy.preprocess import Op, Preprocessor, ops_difference, ops_to_config
 # How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
 _SUM_TOLERANCE = 0.02
 _SLOWEST = 5
+# The stages that StageTimes tells the seconds of.
+STAGES = ("decode", "preprocess", "infer", "postprocess")
 
 Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
 
@@ -86,7 +88,7 @@ class StageTimes:
 
     def add(self, other: StageTimes) -> None:
         """Add the times of other images."""
-        for name in ("images", "decode", "preprocess", "infer", "postprocess"):
+        for name in ("images", *STAGES):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.slowest = heapq.nlargest(_SLOWEST, self.slowest + other.slowest)
 

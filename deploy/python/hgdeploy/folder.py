@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hgdeploy.classifier import Classifier, StageTimes
+from hgdeploy.classifier import STAGES, Classifier, StageTimes
 from hgdeploy.config import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
 from hgdeploy.image_reader import one_opencv_thread
@@ -98,8 +98,7 @@ class Summary:
 
     def shares(self) -> dict[str, float]:
         """Return each stage's share, 0 to 1, of the time that all threads had."""
-        stages = ("decode", "preprocess", "infer", "postprocess")
-        seconds = {name: getattr(self.times, name) for name in stages}
+        seconds = {name: getattr(self.times, name) for name in STAGES}
         total = sum(seconds.values())
         return {name: value / total for name, value in seconds.items()} if total else {}
 

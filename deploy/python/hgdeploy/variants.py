@@ -114,7 +114,7 @@ def quantized(
     """
     preprocessor = _preprocessor(bundle)
     source = _fp32_onnx(bundle, progress, warn)
-    target = bundle.root / "inference.int8.onnx"
+    target = _onnx_path(bundle, "int8")
     return int8_from_onnx(source, target, images, preprocessor, options, progress)
 
 

@@ -258,11 +258,10 @@ def _so_far(summary: Summary) -> str:
 
 def _report_times(classifier: Classifier, log: Path | None) -> None:
     """Tell the mean time of each stage, and what really ran."""
+    from hgdeploy.classifier import STAGES
+
     times, runtime = classifier.times, classifier.engine.runtime
-    stages = {
-        name: 1000 * getattr(times, name) / max(times.images, 1)
-        for name in ("decode", "preprocess", "infer", "postprocess")
-    }
+    stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}
     told = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
     ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
     line = (

@@ -14,16 +14,18 @@ from hgdeploy.results import Writer
 
 
 class _Progress:
-    """A writer that only counts."""
+    """A writer that only counts, and shows how many and how many a second."""
 
-    def __init__(self, show: Callable[[int], None]) -> None:
+    def __init__(self, show: Callable[[int, float], None]) -> None:
         self._show = show
         self._done = 0
+        self._start = time.monotonic()
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
         """Count one image."""
         self._done += 1
-        self._show(self._done)
+        seconds = time.monotonic() - self._start
+        self._show(self._done, self._done / seconds if seconds > 0 else 0.0)
 
     def finish(self) -> None:
         """Do nothing."""
@@ -50,24 +52,16 @@ def image_progress(images: int) -> Iterator[Writer]:
         rich_progress.TextColumn("{task.fields[rate]:.1f} images/s, left:"),
         rich_progress.TimeRemainingColumn(),
     )
-    start = time.monotonic()
     with rich_progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=images, rate=0.0)
 
-        def show(done: int) -> None:
-            seconds = time.monotonic() - start
-            bar.update(task, completed=done, rate=done / seconds if seconds > 0 else 0.0)
-
-        yield _Progress(show)
+        yield _Progress(lambda done, rate: bar.update(task, completed=done, rate=rate))
 
 
-def _lines(images: int) -> Callable[[int], None]:
+def _lines(images: int) -> Callable[[int, float], None]:
     tell = progress()
-    start = time.monotonic()
 
-    def show(done: int) -> None:
-        seconds = time.monotonic() - start
-        rate = done / seconds if seconds > 0 else 0.0
+    def show(done: int, rate: float) -> None:
         left = (images - done) / rate if rate > 0 else 0.0
         tell(f"{done} of {images} images, {rate:.1f} images/s, {left:.0f} s left")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from hgdeploy.convert.tensorrt_gpu import Gpu, gpu_at_hand
 from hgdeploy.convert.tensorrt_network import Job, build_engine, compute_capabilities
 from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, EngineError, nearest
-from hgdeploy.sidecar import file_sha256, read_sidecar, sidecar_path
+from hgdeploy.sidecar import combined_digest, file_sha256, read_sidecar, sidecar_path
 from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, Profile, TensorRtRuntime
 
 Range = tuple[int, int, int]
@@ -323,8 +322,6 @@ def _tensors(graph: Any) -> Iterator[Any]:
 def _key(
     digests: Mapping[str, str], profile: Profile, builder: Builder, options: BuildOptions
 ) -> EngineKey:
-    first, *others = digests.values()
-    whole = hashlib.sha256("\n".join((first, *others)).encode()).hexdigest() if others else first
     level, workspace = options.optimization_level, options.workspace_mb
     flags = {
         "optimization_level": "default" if level is None else str(level),
@@ -334,7 +331,7 @@ def _key(
     # An engine that is not tuned on a GPU is the same whichever GPU is at hand.
     tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
     return EngineKey(
-        whole,
+        combined_digest(list(digests.values())),
         options.runtime.name,
         str(builder.trt.__version__),
         builder.compute_capabilities,

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ from hgdeploy.engines import load_engine
 from hgdeploy.environment import available_cpus, peak_memory_mb
 from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
-from hgdeploy.image_reader import one_opencv_thread
+from hgdeploy.image_reader import ImageReader, ReadImage
 from hgdeploy.images import find_images
-from hgdeploy.preprocess import imagenet_ops
+from hgdeploy.preprocess import Op, imagenet_ops
 from hgdeploy.results import LineWriter
 
 BATCH = 8  # of the reference
@@ -115,6 +115,21 @@ class Reference:
         return image.transpose(2, 0, 1)
 
 
+class TimedReader(ImageReader):
+    """The pipeline's reader, with the CPU time that each file takes."""
+
+    def __init__(self, ops: Sequence[Op], fast_decode: bool) -> None:
+        super().__init__(ops, fast_decode)
+        self.cpu: list[float] = []
+
+    def read_file(self, path: Path, out: Any = None) -> ReadImage:
+        """Read a file."""
+        start = time.thread_time()
+        read = super().read_file(path, out)
+        self.cpu.append(time.thread_time() - start)
+        return read
+
+
 class Pipeline:
     """HGDeploy's folder pipeline, loaded once."""
 
@@ -132,10 +147,13 @@ class Pipeline:
             fast_decode=case.fast_decode,
         )
         self._classifier = Classifier.from_settings(case.bundle, settings)
+        self._reader = TimedReader(settings.preprocess or (), case.fast_decode)
+        self._classifier.reader = self._reader
 
     def run(self) -> dict[str, Any]:
         """Classify the folder once."""
         self._classifier.times = StageTimes()
+        self._reader.cpu.clear()
         summary = Summary(found=len(self._files))
         with open(os.devnull, "w", encoding="utf-8") as out:  # noqa: PTH123 (no file)
             cpu = time.process_time()
@@ -147,15 +165,16 @@ class Pipeline:
             "seconds": summary.seconds,
             "images": summary.done,
             "cpu_seconds": cpu,
+            "read_cpu_seconds": sum(self._reader.cpu),
             "workers": summary.workers,
             "shares": {name: round(share, 4) for name, share in summary.shares().items()},
             "peak_mb": peak_memory_mb(),
         }
 
     def alone(self) -> dict[str, Any]:
-        """Run the engine on ready tensors from as many threads, and read files without it."""
+        """Run the engine on a ready tensor from as many threads as there are CPUs."""
         engine, spec = self._classifier.engine, self._classifier.engine.inputs[0]
-        ready = self._reader()(self._files[0].path).tensor[None]
+        ready = self._reader.read_file(self._files[0].path).tensor[None]
         counts: list[int] = []
         end = time.perf_counter() + ENGINE_SECONDS
 
@@ -172,16 +191,7 @@ class Pipeline:
             thread.start()
         for thread in threads:
             thread.join()
-        rate = sum(counts) / (time.perf_counter() - start)
-        one_opencv_thread()
-        some = self._files[: max(1, min(100, len(self._files)))]
-        cpu = time.thread_time()
-        for file in some:
-            self._reader()(file.path)
-        return {"engine_rate": rate, "read_cpu_s": (time.thread_time() - cpu) / len(some)}
-
-    def _reader(self) -> Callable[[Path], Any]:
-        return self._classifier.reader.read_file
+        return {"engine_rate": sum(counts) / (time.perf_counter() - start)}
 
 
 def child(text: str) -> None:
@@ -293,11 +303,12 @@ def _row(
         [[run["seconds"] / run["images"]] for run in reference],
         [[run["seconds"] / run["images"]] for run in runs],
     )
+    # What the engine alone would do in the time that reading leaves of the same CPUs.
     cpus = available_cpus()
-    shares = []
-    for rate, run in zip(rates, alone, strict=True):
-        possible = cpus / (cpus / run["engine_rate"] + run["read_cpu_s"])
-        shares.append(rate / possible)
+    shares = [
+        run["images"] / (limit["engine_rate"] * (run["seconds"] - run["read_cpu_seconds"] / cpus))
+        for run, limit in zip(runs, alone, strict=True)
+    ]
     row["speedup"] = dataclasses.asdict(ratio)
     row["of_possible"] = float(np.median(shares))
     row["shares"] = runs[-1]["shares"]

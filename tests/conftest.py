@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -104,3 +105,12 @@ def hgdeploy(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
 def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `predict_cls.py ARGUMENTS`."""
     return run_command(REPO / "deploy" / "python" / "predict_cls.py", *arguments, cwd=cwd)
+
+
+def wait_for_a_row(process: subprocess.Popen[str] | subprocess.Popen[bytes], rows: Path) -> None:
+    """Wait until the first row is there to stay, or the process has ended.
+
+    A signal may take back the row that is just being written: the first is safe with the second.
+    """
+    while process.poll() is None and (not rows.exists() or rows.read_bytes().count(b"\n") < 2):
+        time.sleep(0.001)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import IMAGES, REPO, hgdeploy, predict_cls
+from conftest import IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
 from hgdeploy.postprocess import text_line
 
@@ -266,8 +266,7 @@ def test_an_interrupt_keeps_the_rows_that_are_done(mini, photos, tmp_path):
         [sys.executable, "-c", code, "predict", str(mini), str(many), "--output", str(output)],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while process.poll() is None and (not output.exists() or output.stat().st_size == 0):
-        pass
+    wait_for_a_row(process, output)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told

@@ -10,13 +10,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import IMAGES, hgdeploy, require_engine
+from conftest import IMAGES, hgdeploy, require_engine, wait_for_a_row
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.environment import available_cpus
@@ -235,9 +234,7 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
     rows = broken if suffix == "jsonl" else broken.with_name(f"{broken.name}.rows.jsonl")
     command = ("predict", mini, photos_of, "--engine", "onnxruntime")
     process = run(*command, "--output", broken)
-    while process.poll() is None and (not rows.exists() or rows.stat().st_size == 0):
-        time.sleep(0.001)
-    time.sleep(0.1)
+    wait_for_a_row(process, rows)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -9), told

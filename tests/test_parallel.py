@@ -5,16 +5,25 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
 import pytest
 
-from hgdeploy.parallel import WorkerTuner, ordered_map
+from hgdeploy.parallel import WorkerTuner, in_order
 
 
 def fixed(workers: int) -> WorkerTuner:
     return WorkerTuner(workers, workers)
+
+
+def results_of(work, pieces, tuner: WorkerTuner) -> list:
+    results: list = []
+    in_order(work, pieces, results.append, tuner)
+    return results
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -25,20 +34,40 @@ def test_results_come_in_the_order_of_the_pieces(workers):
         time.sleep(delays.random() / 500)
         return piece * piece
 
-    assert list(ordered_map(work, range(200), fixed(workers))) == [i * i for i in range(200)]
+    assert results_of(work, range(200), fixed(workers)) == [i * i for i in range(200)]
+
+
+@pytest.mark.parametrize("workers", [2, 16])
+def test_one_result_is_taken_at_a_time_and_none_is_lost(workers):
+    inside = threading.Lock()
+    results: list[int] = []
+
+    def take(result: int) -> None:
+        assert inside.acquire(blocking=False), "two results at a time"
+        if result % 1000 == 0:
+            time.sleep(0.01)  # the others finish meanwhile, and leave theirs to this thread
+        results.append(result)
+        inside.release()
+
+    in_order(lambda piece: piece, range(20_000), take, fixed(workers))
+    assert results == list(range(20_000))
 
 
 def test_no_pieces_give_no_results():
-    assert list(ordered_map(str, [], fixed(3))) == []
+    assert results_of(str, [], fixed(3)) == []
 
 
 def test_pieces_are_taken_only_as_fast_as_results_are_used():
     taken = itertools.count()
-    results = ordered_map(str, ((next(taken), i)[1] for i in range(10**9)), fixed(2))
-    for _ in range(5):
-        next(results)
-    results.close()
-    assert next(taken) < 100
+    ahead: list[int] = []
+
+    def take(result: str) -> None:
+        if int(result) < 5:
+            time.sleep(0.1)
+            ahead.append(next(taken))
+
+    in_order(str, ((next(taken), i)[1] for i in range(1000)), take, fixed(2))
+    assert max(ahead) < 100
 
 
 def test_a_slow_piece_does_not_stop_the_others():
@@ -53,35 +82,98 @@ def test_a_slow_piece_does_not_stop_the_others():
             others.set()
         return piece
 
-    assert list(ordered_map(work, range(20), fixed(2))) == list(range(20))
+    assert results_of(work, range(20), fixed(2)) == list(range(20))
     assert done.index(0) >= 10
 
 
 def test_an_error_comes_in_its_turn_and_ends_the_work():
     begun: list[int] = []
+    results: list[int] = []
 
     def work(piece: int) -> int:
         begun.append(piece)
         if piece == 3:
             raise KeyError("three")
+        if piece < 3:
+            time.sleep(0.05)  # the error is there before they are
         return piece
 
-    results = ordered_map(work, range(10_000), fixed(2))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="three"):
-        next(results)
-    assert list(results) == []
+        in_order(work, range(10_000), results.append, fixed(4))
+    assert results == [0, 1, 2]
     assert len(begun) < 1000
+
+
+def test_an_error_in_taking_a_result_ends_the_work():
+    begun: list[int] = []
+    results: list[int] = []
+
+    def take(result: int) -> None:
+        if result == 3:
+            raise KeyError("three")
+        results.append(result)
+
+    with pytest.raises(KeyError, match="three"):
+        in_order(lambda piece: (begun.append(piece), piece)[1], range(10_000), take, fixed(2))
+    assert results == [0, 1, 2]
+    assert len(begun) < 1000
+
+
+def test_an_error_in_making_pieces_comes_after_the_results_of_those_before():
+    def pieces():
+        yield from range(3)
+        raise KeyError("no more")
+
+    results: list[int] = []
+    with pytest.raises(KeyError, match="no more"):
+        in_order(lambda piece: piece, pieces(), results.append, fixed(2))
+    assert results == [0, 1, 2]
 
 
 def test_leaving_does_not_wait_for_a_piece_that_hangs():
     hanging = threading.Event()
-    results = ordered_map(lambda piece: hanging.wait(60) if piece else piece, range(9), fixed(2))
-    assert next(results) == 0
+
+    def work(piece: int) -> int:
+        if piece == 1:
+            hanging.wait(60)
+        if piece == 2:
+            raise KeyError("two")
+        return piece
+
+    def take(result: int) -> None:
+        raise KeyError("zero")
+
     start = time.monotonic()
-    results.close()
+    with pytest.raises(KeyError, match="zero"):
+        in_order(work, range(9), take, fixed(2))
     assert time.monotonic() - start < 30
     hanging.set()
+
+
+def test_nothing_is_taken_after_an_interruption():
+    """A signal comes in the main thread, wherever the others are."""
+    program = textwrap.dedent("""
+        import os, signal, time
+        from hgdeploy.parallel import WorkerTuner, in_order
+
+        taken = []
+        def take(result):
+            taken.append(None)
+            time.sleep(0.001)
+            taken[-1] = result
+            if result == 50:
+                os.kill(os.getpid(), signal.SIGINT)
+        try:
+            in_order(lambda piece: piece, range(10**9), take, WorkerTuner(4, 4))
+        except KeyboardInterrupt:
+            then = len(taken)
+            time.sleep(0.3)
+            print(taken == list(range(then)), 50 < then < 10_000)
+    """)
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout == "True True\n", told
 
 
 class Clock:
@@ -116,6 +208,5 @@ def test_threads_are_added_as_long_as_they_pay(rate_of, expected):
 
 def test_waiting_for_files_is_answered_by_more_threads():
     tuner = WorkerTuner(1, 4)
-    work = ordered_map(lambda _: time.sleep(0.02), range(400), tuner)
-    assert sum(1 for _ in work) == 400
+    assert len(results_of(lambda _: time.sleep(0.02), range(400), tuner)) == 400
     assert tuner.workers > 1

@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import hgdeploy, require_engine
+from conftest import hgdeploy, require_engine, wait_for_a_row
 from hgdeploy.classifier import Classifier, ClassifierSettings
 from hgdeploy.config import EngineOptions
 from hgdeploy.environment import installed_version
@@ -201,8 +200,7 @@ def test_a_run_whose_own_process_is_ended_is_resumed(bundle, folder, tmp_path, s
         [sys.executable, "-c", program, *map(str, command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while process.poll() is None and not (output.exists() and output.stat().st_size):
-        time.sleep(0.001)
+    wait_for_a_row(process, output)
     process.send_signal(sent)
     _, told = process.communicate()
     assert process.returncode == code, told.decode()

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hgdeploy.classifier import STAGES, Classifier, StageTimes
@@ -16,7 +15,7 @@ from hgdeploy.config import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
 from hgdeploy.image_reader import one_opencv_thread
 from hgdeploy.images import ImageFile
-from hgdeploy.parallel import WorkerTuner, ordered_map
+from hgdeploy.parallel import WorkerTuner, in_order
 from hgdeploy.postprocess import Prediction, printable, save_image
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
@@ -144,17 +143,18 @@ def classify_files(
     start = time.perf_counter()
     told = 0
     tuner = worker_tuner(classifier, len(files), workers)
-    results = classified(classifier, files, tuner)
+
+    def take(batch: Classified) -> None:
+        nonlocal told
+        for warning in classifier.warnings[told:]:
+            report(warning)
+        told = len(classifier.warnings)
+        for prediction, facts in batch:
+            deliver(classifier, prediction, facts, writers)
+            account(summary, prediction, report)
+
     try:
-        with contextlib.closing(results):
-            for batch in results:
-                for warning in classifier.warnings[told:]:
-                    report(warning)
-                told = len(classifier.warnings)
-                for prediction, facts in batch:
-                    deliver(classifier, prediction, facts, writers)
-                    account(summary, prediction, report)
-                summary.seconds = time.perf_counter() - start
+        classify_in_order(classifier, files, tuner, take)
     finally:
         summary.seconds = time.perf_counter() - start
         summary.times, summary.workers = classifier.times, tuner.workers
@@ -173,16 +173,19 @@ def worker_tuner(classifier: Classifier, images: int, workers: int | None = None
 Classified = list[tuple[Prediction, FileFacts]]
 
 
-def classified(
-    classifier: Classifier, files: Sequence[ImageFile], tuner: WorkerTuner
-) -> Generator[Classified, None, None]:
-    """Classify `files` on many threads; yields batches of them in order.
+def classify_in_order(
+    classifier: Classifier,
+    files: Sequence[ImageFile],
+    tuner: WorkerTuner,
+    take: Callable[[Classified], None],
+) -> None:
+    """Classify `files` on many threads, and give `take` batches of them, in order; see `in_order`.
 
     Raises:
         EngineError: the engine failed.
     """
     one_opencv_thread()
-    return ordered_map(_work(classifier), _batches(files, classifier.batch_size, tuner), tuner)
+    in_order(_work(classifier), _batches(files, classifier.batch_size, tuner), take, tuner)
 
 
 def _work(classifier: Classifier) -> Callable[[Sequence[ImageFile]], Classified]:

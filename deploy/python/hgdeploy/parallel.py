@@ -4,17 +4,15 @@
 Each thread takes a piece of work all the way, so that no stage waits for another: while one thread
 is inside the engine, others read files. On a CPU that leaves no core idle without a queue between
 stages to be tuned; how many threads pay depends on how long files make them wait, which only the
-run itself shows.
+run itself shows. The thread whose result is the next in order hands it over itself: a thread for
+that alone would be woken for each piece, and take its turn at Python's lock from the others.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Work = TypeVar("Work")
@@ -24,6 +22,8 @@ Result = TypeVar("Result")
 # then holds nobody up.
 _WINDOW = 16
 _JOIN_SECONDS = 0.2
+# Where waiting cannot be interrupted (Windows), an interruption is seen after this.
+_WAIT_SECONDS = 0.5
 # A rate counts once it was taken over this long and this many pieces for each thread.
 _SPAN_SECONDS = 1.0
 _SPAN_PIECES = 8
@@ -74,78 +74,140 @@ class WorkerTuner:
         self._rate, self._start, self._pieces = rate, None, 0
 
 
-class _Threads(Generic[Work, Result]):
-    """Daemon threads: one that hangs in a file system must not keep the process from ending."""
+class _Run(Generic[Work, Result]):
+    """The threads, and what has to be known of all pieces; every field is guarded by `_room`."""
 
-    def __init__(self, work: Callable[[Work], Result]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Work], Result],
+        pieces: Iterable[Work],
+        deliver: Callable[[Result], None],
+        tuner: WorkerTuner,
+    ) -> None:
         self._work = work
-        self._tasks: queue.SimpleQueue[tuple[Future[Result], Work] | None] = queue.SimpleQueue()
+        self._deliver = deliver
+        self._tuner = tuner
+        self._pieces = enumerate(pieces)
+        self._room = threading.Condition(threading.Lock())  # is there for another piece
+        self._taken = 0
+        self._results: dict[int, Result] = {}  # those that wait for one before them
+        self._errors: dict[int, BaseException] = {}  # likewise
+        self._next = 0  # the piece whose result is handed over next
+        self._delivering = False  # a thread is at it
         self._threads: list[threading.Thread] = []
-        self._stopping = False
+        self._ended = False  # no piece is taken any more
+        self._stopped = False  # and no result handed over
+        self._finished = threading.Event()  # no thread is left, or an error came in its turn
 
-    def resize(self, count: int) -> None:
-        """Have `count` threads, from when they are free."""
-        while len(self._threads) < count:
+    def finish(self) -> None:
+        """Do all the work; raise the first error."""
+        try:
+            with self._room:
+                self._add_threads()
+            while not self._finished.wait(_WAIT_SECONDS):
+                pass
+        finally:
+            self._stop()
+        if self._next in self._errors:
+            raise self._errors[self._next]
+
+    def _add_threads(self) -> None:
+        while len(self._threads) < self._tuner.workers and not self._ended:
+            # Daemons: one that hangs in a file system must not keep the process from ending.
             thread = threading.Thread(target=self._run, name="hgdeploy worker", daemon=True)
             self._threads.append(thread)
             thread.start()
-        while len(self._threads) > count:
-            self._threads.pop()
-            self._tasks.put(None)
 
-    def submit(self, work: Work) -> Future[Result]:
-        """Put work in line."""
-        future: Future[Result] = Future()
-        self._tasks.put((future, work))
-        return future
-
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Let what has begun go on for a moment, and nothing new begin."""
-        self._stopping = True
-        threads = list(self._threads)
-        self.resize(0)
+        with self._room:
+            self._ended = self._stopped = True
+            self._room.notify_all()
+            threads = list(self._threads)
         end = time.monotonic() + _JOIN_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            if self._stopping:
-                continue
-            future, work = task
+        while (piece := self._take()) is not None:
+            number, work = piece
             try:
-                future.set_result(self._work(work))
-            except BaseException as error:  # it is raised where the result is waited for
-                future.set_exception(error)
+                result = self._work(work)
+            except BaseException as error:  # raised where all the work is waited for
+                with self._room:
+                    self._errors[number] = error
+            else:
+                with self._room:
+                    self._results[number] = result
+            self._hand_over()
+
+    def _take(self) -> tuple[int, Work] | None:
+        """Take the next piece when there is room for it; None where this thread is to end."""
+        with self._room:
+            self._room.wait_for(self._may_take)
+            if not self._ended and len(self._threads) <= self._tuner.workers:
+                try:
+                    for piece in self._pieces:
+                        self._taken += 1
+                        return piece
+                except BaseException as error:
+                    self._errors[self._taken] = error
+                self._ended = True
+            self._threads.remove(threading.current_thread())
+            self._room.notify_all()
+            if not self._threads:
+                self._finished.set()
+            return None
+
+    def _may_take(self) -> bool:
+        room = self._taken - self._next < _WINDOW * self._tuner.workers
+        return room or self._ended or len(self._threads) > self._tuner.workers
+
+    def _hand_over(self) -> None:
+        """Hand over the results whose turn it is, unless another thread is at it."""
+        with self._room:
+            if self._delivering:
+                return
+            self._delivering = True
+        while True:
+            with self._room:
+                if self._stopped or self._next not in self._results:
+                    self._delivering = False
+                    if self._next in self._errors:
+                        self._ended = True
+                        self._finished.set()
+                    return
+                result = self._results.pop(self._next)
+            try:
+                self._deliver(result)
+            except BaseException as error:
+                with self._room:
+                    self._errors[self._next] = error
+                continue
+            with self._room:
+                self._next += 1
+                self._tuner.done()
+                self._add_threads()
+                self._room.notify_all()
 
 
-def ordered_map(
-    work: Callable[[Work], Result], pieces: Iterable[Work], tuner: WorkerTuner
-) -> Generator[Result, None, None]:
-    """Do `work` on each piece, on several threads, and yield the results in order.
+def in_order(
+    work: Callable[[Work], Result],
+    pieces: Iterable[Work],
+    deliver: Callable[[Result], None],
+    tuner: WorkerTuner,
+) -> None:
+    """Do `work` on each piece, on several threads, and hand over the results in order.
 
-    Memory holds a bounded number of pieces and results. When the iterator is closed or left by an
-    exception, work that has not begun is dropped.
+    Memory holds a bounded number of pieces and results. When it is left by an exception, work that
+    has not begun is dropped, and nothing is handed over any more.
 
     Args:
         work: called from many threads at once; what it raises is raised here, in its turn.
-        pieces: taken only as fast as they are worked on.
+        pieces: taken only as fast as they are worked on, from one thread at a time.
+        deliver: called with one result at a time, in order, from any of the threads: a signal's
+            exception, which comes in the main thread, never breaks it off. What it raises is raised
+            here.
         tuner: how many threads; it is told of each result.
     """
-    threads: _Threads[Work, Result] = _Threads(work)
-    waiting: deque[Future[Result]] = deque()
-    remaining = iter(pieces)
-    try:
-        while True:
-            threads.resize(tuner.workers)
-            for piece in remaining:
-                waiting.append(threads.submit(piece))
-                if len(waiting) >= _WINDOW * tuner.workers:
-                    break
-            if not waiting:
-                return
-            result = waiting.popleft().result()
-            tuner.done()
-            yield result
-    finally:
-        threads.stop()
+    _Run(work, pieces, deliver, tuner).finish()

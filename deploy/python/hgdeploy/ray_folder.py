@@ -32,7 +32,15 @@ from hgdeploy import errors
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
 from hgdeploy.environment import available_cpus
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, one_line
-from hgdeploy.folder import Summary, account, classified, deliver, folder_options, worker_tuner
+from hgdeploy.folder import (
+    Classified,
+    Summary,
+    account,
+    classify_in_order,
+    deliver,
+    folder_options,
+    worker_tuner,
+)
 from hgdeploy.images import ImageFile
 from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import FileFacts, file_facts
@@ -388,10 +396,11 @@ class _Worker:
         return {"result": [json.dumps(result | {"error": self._error})]}
 
     def _classified(self, files: Sequence[ImageFile]) -> dict[str, Any]:
+        done: Classified = []
+        classify_in_order(self._classifier, files, self._tuner, done.extend)
         rows = [
             (p.class_ids, p.scores, p.labels, p.error, facts.size, facts.mtime_ns)
-            for batch in classified(self._classifier, files, self._tuner)
-            for p, facts in batch
+            for p, facts in done
         ]
         times, self._classifier.times = self._classifier.times, StageTimes()
         return {

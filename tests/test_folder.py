@@ -306,3 +306,11 @@ def test_failures_and_a_report_are_written_beside_the_rows(mini, many, tmp_path)
     assert "pphgnet_mini" in report.read_text()
     again = hgdeploy("predict", mini, failures, "--engine", "onnxruntime")
     assert "found 9 = classified 0 + failed 9" in again.stderr
+
+
+def test_a_report_alone_says_what_was_run(mini, many, tmp_path):
+    report = tmp_path / "run.html"
+    result = hgdeploy("predict", mini, many, "--engine", "onnxruntime", "--report", report)
+    assert result.returncode == 3, result.stderr
+    assert "pphgnet_mini" in report.read_text()
+    assert "onnxruntime (onnxruntime" in report.read_text()

@@ -198,8 +198,9 @@ def _run(job: _Job, out: TextIO) -> int:
         if job.ray is not None:
             stack.enter_context(ray_cluster(job.ray))
         classifier = stack.enter_context(_load(job, len(files)))
-        if results is not None:
+        if results is not None or report is not None:
             about.update(classifier.fingerprint())
+        if results is not None:
             plan = results.begin(files, about, job.resume)
             summary.take_earlier(plan.kept, plan.kept_failed)
             results.replay(others)

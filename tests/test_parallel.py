@@ -130,6 +130,19 @@ def test_an_error_in_making_pieces_comes_after_the_results_of_those_before():
     assert results == [0, 1, 2]
 
 
+def test_an_error_in_adding_a_thread_ends_the_work(monkeypatch):
+    class Tuner(WorkerTuner):
+        def done(self, pieces: int = 1) -> None:  # noqa: ARG002
+            self.workers = 3
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        in_order(lambda piece: piece, range(10**9), lambda _: None, Tuner(2, 3))
+
+
 def test_leaving_does_not_wait_for_a_piece_that_hangs():
     hanging = threading.Event()
 

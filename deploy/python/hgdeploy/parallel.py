@@ -115,8 +115,8 @@ class _Run(Generic[Work, Result]):
         while len(self._threads) < self._tuner.workers and not self._ended:
             # Daemons: one that hangs in a file system must not keep the process from ending.
             thread = threading.Thread(target=self._run, name="hgdeploy worker", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _stop(self) -> None:
         """Let what has begun go on for a moment, and nothing new begin."""
@@ -171,24 +171,24 @@ class _Run(Generic[Work, Result]):
             self._delivering = True
         while True:
             with self._room:
-                if self._stopped or self._next not in self._results:
+                failed = self._next in self._errors
+                if self._stopped or failed or self._next not in self._results:
                     self._delivering = False
-                    if self._next in self._errors:
+                    if failed:
                         self._ended = True
                         self._finished.set()
                     return
                 result = self._results.pop(self._next)
             try:
                 self._deliver(result)
-            except BaseException as error:
+                with self._room:
+                    self._next += 1
+                    self._tuner.done()
+                    self._add_threads()
+                    self._room.notify_all()
+            except BaseException as error:  # raised where all the work is waited for
                 with self._room:
                     self._errors[self._next] = error
-                continue
-            with self._room:
-                self._next += 1
-                self._tuner.done()
-                self._add_threads()
-                self._room.notify_all()
 
 
 def in_order(

@@ -147,7 +147,7 @@ class Pipeline:
             fast_decode=case.fast_decode,
         )
         self._classifier = Classifier.from_settings(case.bundle, settings)
-        self._reader = TimedReader(settings.preprocess or (), case.fast_decode)
+        self._reader = TimedReader(self._classifier.reader.preprocessor.ops, case.fast_decode)
         self._classifier.reader = self._reader
 
     def run(self) -> dict[str, Any]:

@@ -126,6 +126,13 @@ def test_it_does_not_change_its_input_and_takes_strided_arrays(engine: Engine, g
     np.testing.assert_array_equal(strided, before)
 
 
+def test_it_takes_an_array_that_cannot_be_written(engine: Engine, golden):
+    fixed = golden["x"].copy()
+    fixed.flags.writeable = False
+    output = engine.infer({"x": fixed})[engine.outputs[0].name]
+    np.testing.assert_allclose(output, golden["probabilities"], atol=FP32_TOLERANCE)
+
+
 X = np.zeros((1, 3, 64, 64), np.float32)
 
 

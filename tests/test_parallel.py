@@ -17,7 +17,7 @@ from hgdeploy.parallel import WorkerTuner, in_order
 
 
 def fixed(workers: int) -> WorkerTuner:
-    return WorkerTuner(workers, workers)
+    return WorkerTuner(workers, workers, cpus=1)
 
 
 def results_of(work, pieces, tuner: WorkerTuner) -> list:
@@ -140,7 +140,7 @@ def test_an_error_in_adding_a_thread_ends_the_work(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        in_order(lambda piece: piece, range(10**9), lambda _: None, Tuner(2, 3))
+        in_order(lambda piece: piece, range(10**9), lambda _: None, Tuner(2, 3, cpus=1))
 
 
 def test_leaving_does_not_wait_for_a_piece_that_hangs():
@@ -177,7 +177,7 @@ def test_nothing_is_taken_after_an_interruption():
             if result == 50:
                 os.kill(os.getpid(), signal.SIGINT)
         try:
-            in_order(lambda piece: piece, range(10**9), take, WorkerTuner(4, 4))
+            in_order(lambda piece: piece, range(10**9), take, WorkerTuner(4, 4, 1))
         except KeyboardInterrupt:
             then = len(taken)
             time.sleep(0.3)
@@ -190,19 +190,17 @@ def test_nothing_is_taken_after_an_interruption():
 
 
 class Clock:
-    """A clock that moves by what one piece takes with so many threads."""
+    """A clock that moves by what one piece takes with so many threads, on two CPUs."""
 
-    def __init__(self, rate_of) -> None:
-        self.rate_of, self.now = rate_of, 0.0
+    def __init__(self, rate_of, busy: float = 0.5) -> None:
+        self.rate_of, self.busy, self.now = rate_of, busy, 0.0
 
-    def run(self, tuner: WorkerTuner, pieces: int = 3000) -> int:
-        for _ in range(pieces):
+    def workers_of(self, least: int, most: int) -> int:
+        tuner = WorkerTuner(least, most, 2, lambda: self.now, lambda: 2 * self.busy * self.now)
+        for _ in range(3000):
             self.now += 1 / self.rate_of(tuner.workers)
             tuner.done()
         return tuner.workers
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(
@@ -215,11 +213,15 @@ class Clock:
     ],
 )
 def test_threads_are_added_as_long_as_they_pay(rate_of, expected):
-    clock = Clock(rate_of)
-    assert clock.run(WorkerTuner(2, 8, clock)) == expected
+    assert Clock(rate_of).workers_of(2, 8) == expected
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(0.5, 8), (0.97, 2)])
+def test_no_thread_is_added_where_none_waits_for_anything_but_cpus(busy, expected):
+    assert Clock(lambda workers: 100.0 * workers, busy).workers_of(2, 8) == expected
 
 
 def test_waiting_for_files_is_answered_by_more_threads():
-    tuner = WorkerTuner(1, 4)
+    tuner = WorkerTuner(1, 4, cpus=1)
     assert len(results_of(lambda _: time.sleep(0.02), range(400), tuner)) == 400
     assert tuner.workers > 1

@@ -163,11 +163,11 @@ def classify_files(
 def worker_tuner(classifier: Classifier, images: int, workers: int | None = None) -> WorkerTuner:
     """Return the tuner of the threads for so many images; `workers` is a fixed number of them."""
     if workers is not None:
-        return WorkerTuner(workers, workers)
+        return WorkerTuner(workers, workers, classifier.cpus)
     # As many as can be inside the engine; whether more pay, to read meanwhile, the run shows.
     least = max(1, min(classifier.engine.concurrency, images))
     most = _MOST_WORKERS_PER_CPU * max(least, classifier.cpus)
-    return WorkerTuner(least, max(least, min(most, images)))
+    return WorkerTuner(least, max(least, min(most, images)), classifier.cpus)
 
 
 Classified = list[tuple[Prediction, FileFacts]]

@@ -29,26 +29,38 @@ _SPAN_SECONDS = 1.0
 _SPAN_PIECES = 8
 # One more thread has to bring this much, or it goes again.
 _GAIN = 1.03
+# Where the process has so much of the CPUs' time, no thread waits for anything but them.
+_BUSY = 0.9
 
 
 class WorkerTuner:
-    """Decides how many threads may work: one more as long as each brings a gain.
+    """Decides how many threads may work: while CPUs are idle, one more as long as each pays.
 
     Args:
         least: threads to begin with.
         most: threads never to exceed.
+        cpus: CPUs that the process may use.
         clock: seconds, monotonic.
+        cpu_clock: seconds of CPU time that the process has had, all threads together.
     """
 
     def __init__(
-        self, least: int, most: int, clock: Callable[[], float] = time.perf_counter
+        self,
+        least: int,
+        most: int,
+        cpus: int,
+        clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         self.workers = least
         self._most = most
+        self._cpus = cpus
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._rate = 0.0  # of one thread less
         self._settled = least >= most
         self._start: float | None = None
+        self._cpu_start = 0.0
         self._pieces = 0
 
     def done(self, pieces: int = 1) -> None:
@@ -57,7 +69,7 @@ class WorkerTuner:
             return
         now = self._clock()
         if self._start is None:  # the first result tells when all threads are under way
-            self._start = now
+            self._start, self._cpu_start = now, self._cpu_clock()
             return
         self._pieces += pieces
         seconds = now - self._start
@@ -67,11 +79,14 @@ class WorkerTuner:
         if rate < self._rate * _GAIN:
             self.workers -= 1
             self._settled = True
-        elif self.workers == self._most:
+        elif self.workers == self._most or self._busy(seconds):
             self._settled = True
         else:
             self.workers += 1
         self._rate, self._start, self._pieces = rate, None, 0
+
+    def _busy(self, seconds: float) -> bool:
+        return self._cpu_clock() - self._cpu_start >= _BUSY * seconds * self._cpus
 
 
 class _Run(Generic[Work, Result]):

@@ -13,10 +13,11 @@ import hashlib
 import queue
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle import ONNX_FILE
@@ -47,12 +48,14 @@ class OpenVinoEngine(CheckedEngine):
     def __init__(
         self,
         compiled: Any,
+        tensor_of: Callable[..., Any],
         specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         runtime: RuntimeInfo,
         concurrency: int,
     ) -> None:
         super().__init__(*specs, runtime, concurrency)
         self._compiled = compiled
+        self._tensor_of = tensor_of
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(concurrency):
             self._requests.put(compiled.create_infer_request())
@@ -60,9 +63,13 @@ class OpenVinoEngine(CheckedEngine):
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         request = self._requests.get()
         try:
-            # share_outputs=False copies: the request's own buffers are overwritten by its next run.
-            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
-            return {spec.name: results[spec.name] for spec in self.outputs}
+            # Shared: OpenVINO wants what it shares writable, though it only reads it.
+            arrays = {name: np.require(array, requirements="W") for name, array in feeds.items()}
+            for name, array in arrays.items():
+                request.set_tensor(name, self._tensor_of(array, shared_memory=True))
+            request.infer(share_outputs=True)
+            # Copied: the request's own buffers are overwritten by its next run.
+            return {spec.name: request.get_tensor(spec.name).data.copy() for spec in self.outputs}
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed to run the model: {one_line(error)}") from error
         finally:
@@ -118,7 +125,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     specs = _specs(compiled.inputs), _specs(compiled.outputs)
     requests = max(_LEAST_REQUESTS, best, options.streams)
-    return OpenVinoEngine(compiled, specs, runtime, requests)
+    return OpenVinoEngine(compiled, openvino.Tensor, specs, runtime, requests)
 
 
 def intermediates(

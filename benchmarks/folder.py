@@ -303,10 +303,12 @@ def _row(
         [[run["seconds"] / run["images"]] for run in reference],
         [[run["seconds"] / run["images"]] for run in runs],
     )
-    # What the engine alone would do in the time that reading leaves of the same CPUs.
+    # An image costs the engine's time alone and, of one of the CPUs, that of its reading: if nothing
+    # else took time, a run would take so long. (It is the rate at which the engine has what reading
+    # leaves of the CPUs.)
     cpus = available_cpus()
     shares = [
-        run["images"] / (limit["engine_rate"] * (run["seconds"] - run["read_cpu_seconds"] / cpus))
+        (run["images"] / limit["engine_rate"] + run["read_cpu_seconds"] / cpus) / run["seconds"]
         for run, limit in zip(runs, alone, strict=True)
     ]
     row["speedup"] = dataclasses.asdict(ratio)

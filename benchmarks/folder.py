@@ -303,9 +303,9 @@ def _row(
         [[run["seconds"] / run["images"]] for run in reference],
         [[run["seconds"] / run["images"]] for run in runs],
     )
-    # An image costs the engine's time alone and, of one of the CPUs, that of its reading: if nothing
-    # else took time, a run would take so long. (It is the rate at which the engine has what reading
-    # leaves of the CPUs.)
+    # If nothing but the engine and reading took time, a run would take as long as the
+    # engine alone and, on all CPUs, the CPU time of reading. At that speed the engine has all that reading
+    # leaves of the CPUs.
     cpus = available_cpus()
     shares = [
         (run["images"] / limit["engine_rate"] + run["read_cpu_seconds"] / cpus) / run["seconds"]

@@ -303,9 +303,8 @@ def _row(
         [[run["seconds"] / run["images"]] for run in reference],
         [[run["seconds"] / run["images"]] for run in runs],
     )
-    # If nothing but the engine and reading took time, a run would take as long as the
-    # engine alone and, on all CPUs, the CPU time of reading. At that speed the engine has all that reading
-    # leaves of the CPUs.
+    # If nothing but the engine and reading took time, a run would take as long as the engine alone
+    # and, spread over all CPUs, the CPU time of reading: the engine then has what reading leaves.
     cpus = available_cpus()
     shares = [
         (run["images"] / limit["engine_rate"] + run["read_cpu_seconds"] / cpus) / run["seconds"]

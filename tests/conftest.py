@@ -107,6 +107,15 @@ def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
     return run_command(REPO / "deploy" / "python" / "predict_cls.py", *arguments, cwd=cwd)
 
 
+def children(module: str, parent: int | None = None) -> list[int]:
+    """Return the processes that run `module` and that `parent`, or this one, has started."""
+    found = []
+    for task in Path(f"/proc/{parent or 'self'}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if module in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
 def wait_for_a_row(process: subprocess.Popen[str] | subprocess.Popen[bytes], rows: Path) -> None:
     """Wait until the first row is there to stay, or the process has ended.
 

@@ -24,6 +24,7 @@ FLOORS = (
         "image_reader",
         "isolated_reader",
         "isolated_child",
+        "child_process",
         "preprocess",
         "postprocess",
         "environment",

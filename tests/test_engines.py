@@ -70,11 +70,16 @@ def test_every_engine_is_held_to_the_contract():
     assert {name for name, _ in MODELS} == set(ENGINES)
 
 
-@pytest.fixture(params=MODELS, ids=lambda model: f"{model[0]}{model[1].suffix}")
+# Each of them, and Paddle with several inferences at once, for which it has an engine of its own.
+LOADS = [(*model, 1) for model in MODELS] + [(*MODELS[0], 2)]
+
+
+@pytest.fixture(params=LOADS, ids=lambda load: f"{load[0]}{load[1].suffix}-{load[2]}")
 def engine(request: pytest.FixtureRequest):
-    name, path = request.param
+    name, path, streams = request.param
     require_engine(name)
-    with load_engine(name, present(path), options_for(name, threads=2)) as loaded:
+    options = options_for(name, threads=2, streams=streams)
+    with load_engine(name, present(path), options) as loaded:
         yield loaded
 
 

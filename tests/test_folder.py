@@ -149,7 +149,7 @@ def test_engines_run_as_many_inferences_as_were_asked_for(mini, engine_name):
     options = EngineOptions(threads=1, streams=4)
     with Classifier.from_settings(mini, ClassifierSettings(engine_name, 1, options)) as classifier:
         found = (classifier.engine.concurrency, classifier.engine.runtime.threads)
-        assert found == ((1, 4) if engine_name == "paddle" else (4, 1))
+        assert found == (4, 1)
         assert classifier.cpus == 4
 
 

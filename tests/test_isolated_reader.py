@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import IMAGES, hgdeploy
+from conftest import IMAGES, children, hgdeploy
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.image_reader import ImageReader
 from hgdeploy.isolated_reader import IsolatedReader
@@ -39,13 +38,9 @@ def slow_image(tmp_path_factory) -> Path:
     return path
 
 
-def children() -> list[int]:
-    """The processes that this one has started and that have not ended."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if "isolated_child" in Path(f"/proc/{pid}/cmdline").read_text()]
+def readers() -> list[int]:
+    """The reading processes there are."""
+    return children("isolated_child")
 
 
 def test_it_reads_what_the_reader_in_this_process_reads(reader):
@@ -61,10 +56,10 @@ def test_a_bad_image_fails_with_the_same_reason_and_costs_no_process(reader, tmp
     bad.write_bytes(b"")
     with pytest.raises(ImageError, match=r"^is empty$"):
         reader.read_file(bad)
-    before = children()
+    before = readers()
     with pytest.raises(ImageError, match=r"^does not exist$"):
         reader.read_file(Path(os.fsdecode(b"\xff gone.jpg")))
-    assert children() == before
+    assert readers() == before
     assert len(before) == 1
 
 
@@ -80,7 +75,7 @@ def test_what_takes_too_long_is_ended_and_the_next_image_is_read(slow_image):
 
 def test_a_crash_costs_one_image(reader, slow_image):
     reader.read_file(IMAGES / "coffee.jpg")
-    (pid,) = children()
+    (pid,) = readers()
     told: list[str] = []
 
     def read() -> None:
@@ -96,7 +91,7 @@ def test_a_crash_costs_one_image(reader, slow_image):
     thread.join(60)
     assert told == ["crashed the decoder (SIGSEGV)"]
     assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
-    assert pid not in children()
+    assert pid not in readers()
 
 
 def test_many_threads_have_a_process_each_and_none_is_left(reader):
@@ -107,9 +102,9 @@ def test_many_threads_have_a_process_each_and_none_is_left(reader):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert 1 <= len(children()) <= len(threads)
+    assert 1 <= len(readers()) <= len(threads)
     reader.close()
-    assert children() == []
+    assert readers() == []
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

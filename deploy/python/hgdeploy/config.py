@@ -35,7 +35,7 @@ class EngineOptions:
         precision: `fp32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no bf16).
         threads: CPU threads of one inference; None for all this process may use.
         streams: inferences that are meant to run at once, each with `threads`. A GPU has its own
-            idea of that, and Paddle, which can run one only, gives it the threads of all.
+            idea of that.
         max_batch: the largest batch that will be fed, for engines that plan by shape.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
         onednn: let Paddle use oneDNN on a CPU (`Global.enable_mkldnn`).

@@ -20,7 +20,7 @@ well, 3 also that a run finished but some images failed, and 130 that it was int
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 EXIT_OK = 0
 EXIT_SOME_IMAGES_FAILED = 3
@@ -108,6 +108,25 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"expected one of: {', '.join(names)}"
+
+
+def packed(error: Exception) -> tuple[str, str]:
+    """Return an error as what another process can raise again; see `unpacked`."""
+    if isinstance(error, HGDeployError):
+        return type(error).__name__, str(error)
+    return EngineError.__name__, f"{type(error).__name__}: {one_line(error)}"
+
+
+def unpacked(kind: str, message: str) -> HGDeployError:
+    """Return the error that `packed` was given, or an EngineError where it was none of ours."""
+    kinds = {each.__name__: each for each in _family(HGDeployError)}
+    return kinds.get(kind, EngineError)(message)
+
+
+def _family(kind: type[HGDeployError]) -> Iterator[type[HGDeployError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
 
 
 def one_line(error: BaseException) -> str:

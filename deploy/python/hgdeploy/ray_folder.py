@@ -28,10 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgdeploy import errors
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
 from hgdeploy.environment import available_cpus
-from hgdeploy.errors import ConfigError, EngineError, HGDeployError, one_line
+from hgdeploy.errors import ConfigError, EngineError, HGDeployError, one_line, packed, unpacked
 from hgdeploy.folder import (
     Classified,
     Summary,
@@ -321,7 +320,7 @@ def _check(result: Mapping[str, Any], due: int) -> None:
     """Raise what a worker could not, and refuse a result that was already there."""
     if result["error"] is not None:
         kind, message = result["error"]
-        raise getattr(errors, kind, EngineError)(f"Ray worker on {result['host']}: {message}")
+        raise unpacked(kind, f"Ray worker on {result['host']}: {message}")
     if result["number"] < due:
         raise EngineError(f"Ray returned piece {result['number']} again where piece {due} was due")
 
@@ -369,7 +368,7 @@ class _Worker:
             self._classifier = Classifier.from_settings(Path(bundle), settings)
             self._check(fingerprint)
         except Exception as error:
-            self._error = _told(error)
+            self._error = packed(error)
         else:
             # A worker sees many pieces, so its threads are not limited by the size of one.
             self._tuner = worker_tuner(self._classifier, 10 * self._classifier.cpus)
@@ -392,7 +391,7 @@ class _Worker:
             try:
                 result |= self._classified([ImageFile(p, n) for p, n in piece["files"]])
             except Exception as error:
-                self._error = _told(error)
+                self._error = packed(error)
         return {"result": [json.dumps(result | {"error": self._error})]}
 
     def _classified(self, files: Sequence[ImageFile]) -> dict[str, Any]:
@@ -409,10 +408,3 @@ class _Worker:
             "threads": self._tuner.workers,
             "warnings": list(self._classifier.warnings),
         }
-
-
-def _told(error: Exception) -> tuple[str, str]:
-    """Return an error as its class in `hgdeploy.errors` and its line."""
-    if isinstance(error, HGDeployError):
-        return type(error).__name__, str(error)
-    return EngineError.__name__, f"{type(error).__name__}: {one_line(error)}"

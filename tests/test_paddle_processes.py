@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paddle inferences side by side, in processes: what test_engines.py does not see of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import IMAGES, MINI, children, require_engine, wait_for_a_row
+from hgdeploy.config import EngineOptions
+from hgdeploy.engines import load_engine
+from hgdeploy.errors import BundleError, EngineError
+
+SOURCE = MINI / "inference.pdmodel"
+MODULE = "paddle_child"
+
+
+@pytest.fixture(autouse=True)
+def _paddle():
+    require_engine("paddle")
+
+
+def test_inferences_run_in_a_process_each_and_do_not_mix(golden):
+    options = EngineOptions(threads=1, streams=3)
+    with (
+        load_engine("paddle", SOURCE, options) as engine,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        assert engine.concurrency == len(children(MODULE)) == 3
+        rows = np.arange(60) % 4
+        results = pool.map(lambda row: engine.infer({"x": golden["x"][row : row + 1]}), rows)
+        for row, result in zip(rows, results, strict=True):
+            (output,) = result.values()
+            np.testing.assert_allclose(output[0], golden["probabilities"][row], atol=1e-6)
+    assert children(MODULE) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "told"),
+    [
+        ({"precision": "fp16"}, EngineError, "cannot run fp16 on a CPU, available: fp32"),
+        ({"paddle_tensorrt": True}, EngineError, "TensorRT needs a GPU"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_as_in_one_process(options, kind, told):
+    with pytest.raises(kind, match=told):
+        load_engine("paddle", SOURCE, EngineOptions(streams=2, **options))
+    assert children(MODULE) == []
+
+
+def test_parameters_that_are_cut_are_told_as_in_one_process(tmp_path):
+    (tmp_path / SOURCE.name).write_bytes(SOURCE.read_bytes())
+    whole = SOURCE.with_suffix(".pdiparams").read_bytes()
+    (tmp_path / "inference.pdiparams").write_bytes(whole[:-100])
+    with pytest.raises(BundleError, match="truncated"):
+        load_engine("paddle", tmp_path / SOURCE.name, EngineOptions(streams=2))
+
+
+def test_a_process_that_dies_is_an_error_in_one_line(golden):
+    told = r"a process of the paddle engine ended \(SIGKILL"
+    with load_engine("paddle", SOURCE, EngineOptions(threads=1, streams=2)) as engine:
+        for pid in children(MODULE):
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(3):
+            with pytest.raises(EngineError, match=told):
+                engine.infer({"x": golden["x"]})
+
+
+def test_where_memory_is_short_one_inference_has_all_threads(monkeypatch):
+    monkeypatch.setattr("hgdeploy.engines.paddle.memory_mb", lambda: 500)
+    with load_engine("paddle", SOURCE, EngineOptions(threads=1, streams=4)) as engine:
+        assert (engine.concurrency, engine.runtime.threads) == (1, 4)
+        assert children(MODULE) == []
+
+
+@pytest.fixture
+def running(mini, tmp_path):
+    """A run of many images that has begun, in a process group of its own, and its rows."""
+    photos, rows = tmp_path / "photos", tmp_path / "rows.jsonl"
+    photos.mkdir()
+    for i in range(2000):
+        (photos / f"{i:04}.jpg").symlink_to(IMAGES / "coffee.jpg")
+    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "predict", mini, photos, "--threads", "2", "--output", rows],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for_a_row(process, rows)
+    yield process, rows
+    process.kill()
+    process.communicate()
+
+
+def test_an_interrupt_that_all_processes_get_keeps_the_rows_that_are_done(running):
+    process, rows = running
+    os.killpg(process.pid, signal.SIGINT)
+    start = time.monotonic()
+    out, told = process.communicate(timeout=60)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 130, told
+    assert out == ""
+    done = rows.read_text().count("\n")
+    assert told.splitlines()[-1].startswith(f"hgdeploy: interrupted: {done} of 2000 images")
+
+
+def test_a_run_that_is_killed_leaves_no_process(running):
+    process, _ = running
+    left = children(MODULE, process.pid)
+    assert len(left) == 2
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_process_that_dies_in_a_run_ends_it_with_all_rows_before(running):
+    process, rows = running
+    for pid in children(MODULE, process.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 6, told
+    assert "hgdeploy: error: a process of the paddle engine ended (SIGKILL)" in told
+    assert f"{rows.read_text().count(chr(10))} of 2000 images are done" in told
+    assert "Traceback" not in told

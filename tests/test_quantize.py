@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import IMAGES, MINI
+from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle import open_bundle
+from hgdeploy.config import EngineOptions
 from hgdeploy.convert import qdq
 from hgdeploy.convert.histogram import Histogram
 from hgdeploy.convert.quantize import (
@@ -19,7 +20,8 @@ from hgdeploy.convert.quantize import (
     QuantizeReport,
     int8_from_onnx,
 )
-from hgdeploy.errors import BundleError, ConfigError, HGDeployError, InputError
+from hgdeploy.engines import engine_module, load_engine
+from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
 from hgdeploy.images import ImageFile, find_images, read_image
 from hgdeploy.preprocess import Preprocessor, imagenet_ops
 from photos import photographs
@@ -80,7 +82,11 @@ def in_onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def in_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    require_engine("openvino")
+    if "int8" not in engine_module("openvino").capability().precisions:
+        pytest.skip("OpenVINO does not compute int8 rightly on this CPU")
+    import openvino
+
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     return lambda x: compiled({0: x})[0].copy()
@@ -107,6 +113,57 @@ def test_onnx_runtime_and_openvino_choose_the_same_classes(folded, crops, tmp_pa
     ours = classes_of(in_onnxruntime(target), crops)
     theirs = classes_of(in_openvino(target), crops)
     assert np.mean(np.equal(ours, theirs)) >= 0.95
+
+
+@pytest.mark.parametrize("activations", ["int8", "uint8"])
+def test_this_cpu_computes_what_the_file_says(folded, crops, tmp_path, activations):
+    """Unoptimised, ONNX Runtime takes each pair by itself, and computes in fp32 between them."""
+    require_engine("onnxruntime")
+    target = tmp_path / "inference.int8.onnx"
+    quantize(folded, target, crops, activations=activations)
+    x = np.stack([PREPROCESS(read_image(file.path)) for file in find_images(crops)])
+    outputs = []
+    for optimized in (False, True):
+        options = EngineOptions(precision="int8", graph_optimization=optimized)
+        with load_engine("onnxruntime", target, options) as engine:
+            outputs += engine.infer({"x": x}).values()
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=0.003)
+
+
+def test_a_cpu_without_vnni_takes_weights_of_7_bits_only(folded, crops, tmp_path, monkeypatch):
+    require_engine("onnxruntime")
+    options = EngineOptions(precision="int8")
+
+    def pretend(saturates: bool) -> None:
+        for module in ("convert.quantize", "engines.onnxruntime"):
+            monkeypatch.setattr(f"hgdeploy.{module}.int8_saturates", lambda: saturates)
+
+    pretend(False)
+    for bits, largest in ((7, 64), (8, 127)):
+        quantize(folded, tmp_path / f"{bits}.onnx", crops, weight_bits=bits)
+        tensors = onnx.load(tmp_path / f"{bits}.onnx").graph.initializer
+        weights = [onnx.numpy_helper.to_array(t).astype(int) for t in tensors if t.data_type == 3]
+        assert max(abs(w).max() for w in weights) == largest
+        load_engine("onnxruntime", tmp_path / f"{bits}.onnx", options).close()
+    pretend(True)
+    load_engine("onnxruntime", tmp_path / "7.onnx", options).close()
+    with pytest.raises(EngineError, match=r"weights of 8 bits.*overflow.*--weight-bits 7"):
+        load_engine("onnxruntime", tmp_path / "8.onnx", options)
+    (tmp_path / "8.onnx.meta.json").unlink()
+    with pytest.raises(EngineError, match="does not say how many bits"):
+        load_engine("onnxruntime", tmp_path / "8.onnx", options)
+    assert QuantizeOptions().weight_bits == 7
+    with pytest.raises(ConfigError, match="cannot be measured here"):
+        QuantizeOptions(weight_bits=8)
+
+
+def test_openvino_refuses_int8_on_a_cpu_without_vnni(folded, crops, tmp_path, monkeypatch):
+    require_engine("openvino")
+    quantize(folded, tmp_path / "a.onnx", crops)
+    monkeypatch.setattr("hgdeploy.engines.openvino.int8_saturates", lambda: True)
+    assert "int8" not in engine_module("openvino").capability().precisions
+    with pytest.raises(EngineError, match=r"cannot run int8.*VNNI: use onnxruntime for int8"):
+        load_engine("openvino", tmp_path / "a.onnx", EngineOptions(precision="int8"))
 
 
 def test_int8_activations_are_what_tensorrt_reads(folded, crops, tmp_path):
@@ -151,7 +208,7 @@ def test_layers_left_in_fp32_read_and_compute_in_fp32(folded, symmetric):
     kept = qdq.layer_names(model)[3:6]
     nodes = [name for name in qdq.node_names(model) if name not in kept]
     ranges = dict.fromkeys(qdq.activations(model), (-4.0, 4.0))
-    result = qdq.quantized(model, ranges, nodes, symmetric=symmetric)
+    result = qdq.quantized(model, ranges, nodes, symmetric=symmetric, weight_bits=8)
     onnx.checker.check_model(result, full_check=True)
     makers = {name: node for node in result.graph.node for name in node.output}
     for node in result.graph.node:
@@ -261,6 +318,7 @@ def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):
         ({"activations": "float"}, "expected one of: int8, uint8"),
         ({"images": 9}, "expected at least 10"),
         ({"held_out": 1.0}, "less than 1"),
+        ({"weight_bits": 6}, "expected 7 or 8"),
     ],
 )
 def test_wrong_options_are_told_with_what_is_allowed(options, told):

@@ -17,7 +17,7 @@ _LIBRARIES = (
     ("pyarrow (--output x.parquet)", ("pyarrow",)),
 )
 # The instruction sets that decide which CPU kernels run, fastest last.
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def report() -> str:

@@ -44,6 +44,19 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
+def int8_saturates() -> bool:
+    """Tell whether int8 kernels overflow on this CPU where weights use all their 8 bits.
+
+    An x86 CPU without VNNI adds pairs of products in 16 bits, which saturate: 2 x 255 x 127 is more
+    than 32,767, while 2 x 255 x 64, the most with weights of 7 bits, is not. ONNX Runtime and
+    OpenVINO compute with it all the same. Where the system lists no flags, it cannot be told.
+
+    Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    """
+    flags = cpu_flags()
+    return "sse2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
 def memory_mb() -> int | None:
     """Return the machine's memory in MiB; None where the system does not tell."""
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -68,6 +69,11 @@ def add_quantize(verbs: Verbs) -> None:
         default="int8",
         help="int8 (default: ONNX Runtime, OpenVINO, TensorRT), or uint8 (faster in ONNX Runtime)",
     )
+    parser.add_argument(
+        "--weight-bits",
+        type=int,
+        help="8, or 7 for CPUs without VNNI too (default: 8 where this CPU has it)",
+    )
     parser.set_defaults(run=_quantize)
 
 
@@ -83,6 +89,8 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
         min_agreement=arguments.min_agreement,
         activations=arguments.activations,
     )
+    if arguments.weight_bits is not None:
+        options = dataclasses.replace(options, weight_bits=arguments.weight_bits)
     images = find_images(arguments.calibration)
     report = quantized(open_bundle(arguments.bundle), images, options, progress=say, warn=warn)
     for reason in report.skipped:

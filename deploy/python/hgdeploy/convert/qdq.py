@@ -77,7 +77,9 @@ def activations(model: Any) -> list[str]:
     return sorted((read | products) - constant)
 
 
-def quantized(model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool) -> Any:
+def quantized(
+    model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool, weight_bits: int
+) -> Any:
     """Return a copy of a model in which some nodes read QDQ pairs.
 
     Args:
@@ -86,6 +88,7 @@ def quantized(model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bo
         nodes: names of the nodes, among `node_names(model)`.
         symmetric: int8 activations with zero point 0 and fp32 biases, which is all that TensorRT
             reads; else uint8 activations and int32 biases, for which CPUs have kernels.
+        weight_bits: 8, or 7 for values from -64 to 64.
     """
     library = import_library("onnxruntime.quantization", "cpu")
     wanted = set(nodes)
@@ -96,7 +99,7 @@ def quantized(model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bo
     quantizer = library.QDQQuantizer(
         copy,
         True,  # weights per channel
-        False,  # in all their 8 bits
+        weight_bits == 7,
         int8,
         int8 if symmetric else uint8,
         library.TensorsData(library.CalibrationMethod.MinMax, limits),

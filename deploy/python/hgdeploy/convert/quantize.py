@@ -26,7 +26,7 @@ from hgdeploy.convert.artifact import (
 )
 from hgdeploy.convert.histogram import Histogram
 from hgdeploy.convert.onnx import describe
-from hgdeploy.environment import import_library
+from hgdeploy.environment import import_library, int8_saturates
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError, nearest
 from hgdeploy.images import ImageFile, read_image
 from hgdeploy.preprocess import Preprocessor
@@ -65,6 +65,8 @@ class QuantizeOptions:
         held_out: share of the images that is kept from calibration, to measure on.
         seed: decides which images are used, and which of them are held out.
         activations: `int8` (symmetric, zero point 0) or `uint8`; see `ACTIVATIONS`.
+        weight_bits: 8, or 7 for a model that every CPU computes rightly; by default 8 where this
+            CPU does.
     """
 
     images: int = 256
@@ -73,12 +75,20 @@ class QuantizeOptions:
     held_out: float = 0.25
     seed: int = 0
     activations: str = "int8"
+    weight_bits: int = field(default_factory=lambda: 7 if int8_saturates() else 8)
 
     def __post_init__(self) -> None:
         for name, allowed in (("method", METHODS), ("activations", tuple(ACTIVATIONS))):
             if getattr(self, name) not in allowed:
                 value = getattr(self, name)
                 raise ConfigError(f"unknown {name} {value!r}, {nearest(value, allowed)}")
+        if self.weight_bits not in (7, 8):
+            raise ConfigError(f"weight_bits is {self.weight_bits}, expected 7 or 8")
+        if self.weight_bits == 8 and int8_saturates():
+            raise ConfigError(
+                "weight_bits is 8, and int8 sums of such weights overflow on this CPU, which lacks "
+                "VNNI, so that the model cannot be measured here; use 7"
+            )
         if self.images < MIN_IMAGES:
             raise ConfigError(f"images is {self.images}, expected at least {MIN_IMAGES}")
         if not 0 < self.held_out < 1:
@@ -143,8 +153,8 @@ def int8_from_onnx(
 ) -> QuantizeReport:
     """Write the int8 variant of an fp32 ONNX model, by the first recipe that agrees enough.
 
-    Weights are int8 per channel, symmetric. Images are read one at a time, as prediction does; the
-    memory does not grow with their number.
+    Weights are int8 per channel, symmetric, in 8 or 7 bits. Images are read one at a time, as
+    prediction does; the memory does not grow with their number.
 
     Args:
         source: the fp32 model, its batch normalisation folded.
@@ -282,7 +292,8 @@ class _Trial:
 
     def with_pairs(self, ranges: qdq.Ranges, nodes: Iterable[str]) -> Any:
         symmetric = self.options.activations == "int8"
-        return qdq.quantized(self.model, ranges, nodes, symmetric=symmetric)
+        bits = self.options.weight_bits
+        return qdq.quantized(self.model, ranges, nodes, symmetric=symmetric, weight_bits=bits)
 
     def calibrate(self) -> None:
         """Collect the histogram of every tensor that may be quantized."""
@@ -357,6 +368,7 @@ def _facts(
         "source": source_digests((source,)),
         "converter": converter_versions(*_LIBRARIES),
         "precision": "int8",
+        "weight_bits": options.weight_bits,
         "opset": graphs.opset(model),
         "inputs": [describe(model.graph.input[0])],
         "outputs": [describe(model.graph.output[0])],

@@ -26,8 +26,9 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.environment import import_library, installed_version
+from hgdeploy.environment import import_library, installed_version, int8_saturates
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.sidecar import read_sidecar
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -82,6 +83,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if not source.is_file():
         raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    _check_int8_weights(source, options)
     ort = import_library("onnxruntime", "cpu")
     index = device_index(options.device)
     if index is not None and _CUDA not in ort.get_available_providers():
@@ -125,6 +127,8 @@ def capability() -> Capability:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
     ort = import_library("onnxruntime", "cpu")
     notes = ["fp16, bf16 and int8 need the bundle's inference.PRECISION.onnx"]
+    if int8_saturates():
+        notes.append("int8 needs weights of 7 bits on this CPU, which lacks VNNI")
     devices = ["cpu"]
     if _CUDA in ort.get_available_providers():
         devices.append("gpu:0")
@@ -134,6 +138,23 @@ def capability() -> Capability:
             "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
         )
     return Capability(version, tuple(devices), ("fp32", "fp16", "bf16", "int8"), tuple(notes))
+
+
+def _check_int8_weights(source: Path, options: EngineOptions) -> None:
+    """Refuse an int8 model whose results would be wrong on this CPU; see `int8_saturates`.
+
+    Raises:
+        EngineError: its weights have 8 bits, or its sidecar does not say that they have 7.
+    """
+    if options.precision != "int8" or options.device != "cpu" or not int8_saturates():
+        return
+    bits = (read_sidecar(source) or {}).get("weight_bits")
+    if bits != 7:
+        told = "has weights of 8 bits" if bits == 8 else "does not say how many bits weights have"
+        raise EngineError(
+            f"{source} {told}, and int8 sums of such weights overflow on this CPU, which lacks "
+            "VNNI; make it anew with hgdeploy quantize --weight-bits 7, or use fp32"
+        )
 
 
 def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int | None) -> Any:

@@ -31,13 +31,14 @@ from hgdeploy.engines.base import (
     TensorSpec,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.environment import import_library, installed_version
+from hgdeploy.environment import import_library, installed_version, int8_saturates
 from hgdeploy.errors import BundleError, EngineError, one_line
 
 # What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
 # carries its precision in its own quantize nodes; what is left of it runs in fp32.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+_NO_INT8 = "int8 sums overflow in OpenVINO on this CPU, which lacks VNNI: use onnxruntime for int8"
 # Two requests let one caller prepare while the other runs; more only wait for the same threads.
 _LEAST_REQUESTS = 2
 
@@ -141,11 +142,9 @@ def capability() -> Capability:
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[openvino]'",))
     core = import_library("openvino", "openvino").Core()
-    has = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precisions = tuple(name for name, flag in _CAPABILITIES.items() if flag in has)
     devices = tuple(_our_name(name) for name in core.available_devices)
-    notes = ("int8 needs the bundle's inference.int8.onnx",)
-    return Capability(version, devices, precisions, notes)
+    note = _NO_INT8 if int8_saturates() else "int8 needs the bundle's inference.int8.onnx"
+    return Capability(version, devices, _precisions(core, "CPU"), (note,))
 
 
 def _our_name(device: str) -> str:
@@ -172,13 +171,26 @@ def _device(core: Any, device: str) -> str:
     raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
 
 
-def _check_precision(core: Any, device: str, options: EngineOptions) -> None:
+def _precisions(core: Any, device: str) -> tuple[str, ...]:
+    """Name the precisions that a device computes rightly.
+
+    OpenVINO spreads weights over all 8 bits again where a convolution follows a concatenation, so
+    that weights of 7 bits are no help where int8 sums overflow.
+    """
     has = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES[options.precision] not in has:
-        available = [name for name, flag in _CAPABILITIES.items() if flag in has]
+    found = [name for name, flag in _CAPABILITIES.items() if flag in has]
+    if device == "CPU" and int8_saturates() and "int8" in found:
+        found.remove("int8")
+    return tuple(found)
+
+
+def _check_precision(core: Any, device: str, options: EngineOptions) -> None:
+    available = _precisions(core, device)
+    if options.precision not in available:
+        reason = f"; {_NO_INT8}" if options.precision == "int8" and int8_saturates() else ""
         raise EngineError(
             f"OpenVINO cannot run {options.precision} on this {device}, available: "
-            f"{', '.join(available)}"
+            f"{', '.join(available)}{reason}"
         )
 
 

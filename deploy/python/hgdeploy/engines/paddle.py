@@ -40,7 +40,7 @@ _TENSORRT_MIN_SUBGRAPH = 30
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
 
 # What a process of its own takes for itself. Measured at batch 1: 160 MiB and twice the parameters
-# (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches need more.
+# (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
 _PROCESS_MB = 256
 _COPIES_OF_PARAMETERS = 3
 

@@ -172,7 +172,7 @@ class Pipeline:
         }
 
     def alone(self) -> dict[str, Any]:
-        """Run the engine on a ready tensor from as many threads as there are CPUs."""
+        """Run the engine on a ready tensor from as many threads as it takes."""
         engine, spec = self._classifier.engine, self._classifier.engine.inputs[0]
         ready = self._reader.read_file(self._files[0].path).tensor[None]
         counts: list[int] = []
@@ -185,7 +185,7 @@ class Pipeline:
                 count += 1
             counts.append(count)
 
-        threads = [threading.Thread(target=work) for _ in range(self._classifier.cpus)]
+        threads = [threading.Thread(target=work) for _ in range(engine.concurrency)]
         start = time.perf_counter()
         for thread in threads:
             thread.start()

@@ -31,7 +31,12 @@ from hgdeploy.engines.base import (
     TensorSpec,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.environment import import_library, installed_version, int8_saturates
+from hgdeploy.environment import (
+    available_cpus,
+    import_library,
+    installed_version,
+    int8_saturates,
+)
 from hgdeploy.errors import BundleError, EngineError, one_line
 
 # What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
@@ -39,8 +44,9 @@ from hgdeploy.errors import BundleError, EngineError, one_line
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
 _NO_INT8 = "int8 sums overflow in OpenVINO on this CPU, which lacks VNNI: use onnxruntime for int8"
-# Two requests let one caller prepare while the other runs; more only wait for the same threads.
-_LEAST_REQUESTS = 2
+# Two requests for each inference at once: OpenVINO runs an inference on a thread of its own, which
+# would wait for its caller to come back with the next.
+_REQUESTS_PER_STREAM = 2
 
 
 class OpenVinoEngine(CheckedEngine):
@@ -125,7 +131,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     )
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     specs = _specs(compiled.inputs), _specs(compiled.outputs)
-    requests = max(_LEAST_REQUESTS, best, options.streams)
+    requests = _REQUESTS_PER_STREAM * max(best, options.streams)
     return OpenVinoEngine(compiled, openvino.Tensor, specs, runtime, requests)
 
 
@@ -201,8 +207,11 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
         "PERF_COUNT": options.profile,
     }
     if device == "CPU":
-        settings["INFERENCE_NUM_THREADS"] = options.cpu_threads * options.streams
+        threads = options.cpu_threads * options.streams
+        settings["INFERENCE_NUM_THREADS"] = threads
         settings["NUM_STREAMS"] = options.streams
+        # OpenVINO pins threads to the first CPUs: processes that use a part would share the same.
+        settings["ENABLE_CPU_PINNING"] = threads >= available_cpus()
     try:
         model = core.read_model(str(source))
         with _cache(source, device, settings, options.cache_dir) as cache:

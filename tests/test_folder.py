@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,24 @@ def test_engines_run_as_many_inferences_as_were_asked_for(mini, engine_name):
         assert classifier.engine.concurrency >= 4
         assert classifier.engine.runtime.threads == 1
         assert classifier.cpus == 4
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or available_cpus() < 2, reason="needs Linux and two CPUs"
+)
+def test_openvino_leaves_every_cpu_to_a_thread_that_does_not_use_all_of_them(mini):
+    """Pinned, the threads of several such processes would all share the first CPUs."""
+    require_engine("openvino")
+    x = np.zeros((64, 3, 64, 64), np.float32)
+    allowed = set()
+    with load_engine("openvino", mini / "inference.onnx", EngineOptions(threads=1)) as engine:
+        thread = threading.Thread(target=engine.infer, args=({"x": x},))
+        thread.start()
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            while thread.is_alive():
+                allowed.add(len(os.sched_getaffinity(thread.native_id)))
+        thread.join()
+    assert allowed == {available_cpus()}
 
 
 def test_openvino_keeps_the_compiled_model_and_computes_the_same_with_it(mini, tmp_path):

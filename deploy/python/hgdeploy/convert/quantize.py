@@ -369,6 +369,7 @@ def _facts(
         "converter": converter_versions(*_LIBRARIES),
         "precision": "int8",
         "weight_bits": options.weight_bits,
+        "activations": options.activations,
         "opset": graphs.opset(model),
         "inputs": [describe(model.graph.input[0])],
         "outputs": [describe(model.graph.output[0])],

@@ -31,19 +31,22 @@ from hgdeploy.engines.base import (
     TensorSpec,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
+from hgdeploy.engines.openvino_probe import int8_error
 from hgdeploy.environment import (
     available_cpus,
     import_library,
     installed_version,
-    int8_saturates,
 )
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.sidecar import read_sidecar
 
 # What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
 # carries its precision in its own quantize nodes; what is left of it runs in fp32.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
-_NO_INT8 = "int8 sums overflow in OpenVINO on this CPU, which lacks VNNI: use onnxruntime for int8"
+# The kinds of activations that `hgdeploy quantize` makes, and whether they are signed.
+_SIGNED = {"int8": True, "uint8": False}
+_MOST_INT8_ERROR = 0.01  # of the network in `openvino_probe`, where it computes rightly
 # Two requests for each inference at once: OpenVINO runs an inference on a thread of its own, which
 # would wait for its caller to come back with the next.
 _REQUESTS_PER_STREAM = 2
@@ -113,7 +116,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     openvino = import_library("openvino", "openvino")
     core = openvino.Core()
     device = _device(core, options.device)
-    _check_precision(core, device, options)
+    _check_precision(core, device, options, source)
     compiled = _compile(core, source, device, options)
     ran = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if ran != _HINTS[options.precision]:
@@ -149,8 +152,17 @@ def capability() -> Capability:
         return Capability(None, notes=("pip install 'hgdeploy[openvino]'",))
     core = import_library("openvino", "openvino").Core()
     devices = tuple(_our_name(name) for name in core.available_devices)
-    note = _NO_INT8 if int8_saturates() else "int8 needs the bundle's inference.int8.onnx"
-    return Capability(version, devices, _precisions(core, "CPU"), (note,))
+    precisions = _precisions(core, "CPU")
+    right = [kind for kind in _SIGNED if _int8_is_right(kind)] if "int8" in precisions else []
+    note = "int8 needs the bundle's inference.int8.onnx"
+    if not right:
+        precisions = tuple(name for name in precisions if name != "int8")
+        note = "int8: OpenVINO computes it wrongly on this CPU; use onnxruntime for int8"
+    elif len(right) < len(_SIGNED):
+        note += (
+            f", made with --activations {right[0]}: OpenVINO computes others wrongly on this CPU"
+        )
+    return Capability(version, devices, precisions, (note,))
 
 
 def _our_name(device: str) -> str:
@@ -178,26 +190,30 @@ def _device(core: Any, device: str) -> str:
 
 
 def _precisions(core: Any, device: str) -> tuple[str, ...]:
-    """Name the precisions that a device computes rightly.
-
-    OpenVINO spreads weights over all 8 bits again where a convolution follows a concatenation, so
-    that weights of 7 bits are no help where int8 sums overflow.
-    """
     has = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    found = [name for name, flag in _CAPABILITIES.items() if flag in has]
-    if device == "CPU" and int8_saturates() and "int8" in found:
-        found.remove("int8")
-    return tuple(found)
+    return tuple(name for name, flag in _CAPABILITIES.items() if flag in has)
 
 
-def _check_precision(core: Any, device: str, options: EngineOptions) -> None:
+def _check_precision(core: Any, device: str, options: EngineOptions, source: Path) -> None:
     available = _precisions(core, device)
     if options.precision not in available:
-        reason = f"; {_NO_INT8}" if options.precision == "int8" and int8_saturates() else ""
         raise EngineError(
             f"OpenVINO cannot run {options.precision} on this {device}, available: "
-            f"{', '.join(available)}{reason}"
+            f"{', '.join(available)}"
         )
+    if options.precision != "int8" or device != "CPU":
+        return
+    told = (read_sidecar(source) or {}).get("activations")
+    wrong = [kind for kind in _SIGNED if told in (kind, None) and not _int8_is_right(kind)]
+    if wrong:
+        raise EngineError(
+            f"OpenVINO computes int8 with {' and '.join(wrong)} activations wrongly on this CPU, "
+            f"and {source.name} may have these; use onnxruntime for int8, or openvino in fp32"
+        )
+
+
+def _int8_is_right(activations: str) -> bool:
+    return int8_error(_SIGNED[activations]) < _MOST_INT8_ERROR
 
 
 def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> Any:

@@ -39,7 +39,7 @@ from hgdeploy.bundle import PADDLE_PROGRAMS, open_bundle
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import available_cpus, peak_memory_mb
+from hgdeploy.environment import available_cpus, child_processes, peak_memory_mb
 from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.image_reader import ImageReader, ReadImage
@@ -168,7 +168,7 @@ class Pipeline:
             "read_cpu_seconds": sum(self._reader.cpu),
             "workers": summary.workers,
             "shares": {name: round(share, 4) for name, share in summary.shares().items()},
-            "peak_mb": peak_memory_mb(),
+            "peak_mb": _peak_mb(),
         }
 
     def alone(self) -> dict[str, Any]:
@@ -192,6 +192,12 @@ class Pipeline:
         for thread in threads:
             thread.join()
         return {"engine_rate": sum(counts) / (time.perf_counter() - start)}
+
+
+def _peak_mb() -> float:
+    """Return the peaks of this process and of those it has started; they share some of it."""
+    sizes = [peak_memory_mb(), *map(peak_memory_mb, child_processes())]
+    return sum(size for size in sizes if size is not None)
 
 
 def child(text: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -85,18 +86,29 @@ def _read_cpufreq(name: str) -> str | None:
         return None
 
 
-def peak_memory_mb() -> float | None:
-    """Return the most memory this process has had in use, in MiB; None where it is not told.
+def child_processes() -> list[int]:
+    """Return the processes that this one has started and that run; none where it is not told."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            found += map(int, task.read_text(encoding="ascii").split())
+    return found
 
-    Linux's `ru_maxrss` starts at what the parent had in use when it made this process, so the
+
+def peak_memory_mb(pid: int | None = None) -> float | None:
+    """Return the most memory this process, or that of `pid`, has had in use, in MiB.
+
+    It is None where the system does not tell it. Linux's `ru_maxrss` starts at what the parent had in use when it made this process, so the
     system's own account of the process is read where there is one.
     """
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        path = Path(f"/proc/{pid or 'self'}/status")
+        status = path.read_text(encoding="ascii", errors="replace")
         lines = (line.split() for line in status.splitlines())
         return next((int(words[1]) / 1024 for words in lines if words[0] == "VmHWM:"), None)
     except OSError:
-        pass
+        if pid is not None:
+            return None
     try:
         import resource
     except ImportError:  # Windows

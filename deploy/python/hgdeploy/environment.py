@@ -98,8 +98,9 @@ def child_processes() -> list[int]:
 def peak_memory_mb(pid: int | None = None) -> float | None:
     """Return the most memory this process, or that of `pid`, has had in use, in MiB.
 
-    It is None where the system does not tell it. Linux's `ru_maxrss` starts at what the parent had in use when it made this process, so the
-    system's own account of the process is read where there is one.
+    It is None where the system does not tell it. Linux's `ru_maxrss` starts at what the parent had
+    in use when it made this process, so the system's own account of the process is read where
+    there is one.
     """
     try:
         path = Path(f"/proc/{pid or 'self'}/status")

@@ -199,6 +199,12 @@ def test_openvino_keeps_the_compiled_model_and_computes_the_same_with_it(mini, t
     np.testing.assert_array_equal(run(cache_dir=cache), expected)
     (again,) = (cache / "openvino").iterdir()
     assert again.name != kept.name
+    program = mini / "inference.pdmodel"
+    with load_engine("openvino", program, EngineOptions(threads=1, cache_dir=cache)):
+        kept = {path.name for path in (cache / "openvino").iterdir()}
+    os.utime(mini / "inference.pdiparams", ns=(1, 1))  # weights of their own
+    with load_engine("openvino", program, EngineOptions(threads=1, cache_dir=cache)):
+        assert len({path.name for path in (cache / "openvino").iterdir()} - kept) == 1
     unwritable = tmp_path / "file"
     unwritable.write_bytes(b"")
     np.testing.assert_array_equal(run(cache_dir=unwritable), expected)

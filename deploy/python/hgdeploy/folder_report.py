@@ -39,7 +39,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
     "section{margin:0 0 2rem}table{border-collapse:collapse}"
     "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left;overflow-wrap:anywhere}"
-    "th{background:#f3f3f3}td.number{text-align:right}td.bar{width:20rem}"
+    "th{background:#f3f3f3}td:first-child{min-width:8rem}td.number{text-align:right}td.bar{width:20rem}"
     ".bar div{background:#34608c;height:1em}.note{font-size:.85em;color:#555}"
     ".gallery{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:10rem}"
     "figcaption{font-size:.8em;overflow-wrap:anywhere}figcaption b{display:block}"

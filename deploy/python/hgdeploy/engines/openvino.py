@@ -32,11 +32,7 @@ from hgdeploy.engines.base import (
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.engines.openvino_probe import int8_error
-from hgdeploy.environment import (
-    available_cpus,
-    import_library,
-    installed_version,
-)
+from hgdeploy.environment import available_cpus, import_library, installed_version
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.sidecar import read_sidecar
 
@@ -134,7 +130,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     )
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
     specs = _specs(compiled.inputs), _specs(compiled.outputs)
-    requests = _REQUESTS_PER_STREAM * max(best, options.streams)
+    requests = max(best, _REQUESTS_PER_STREAM * options.streams)
     return OpenVinoEngine(compiled, openvino.Tensor, specs, runtime, requests)
 
 

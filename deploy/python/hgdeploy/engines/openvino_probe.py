@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether OpenVINO computes int8 rightly on this CPU, found out with a network of known results.
 
-It does not on every CPU. Without VNNI, sums of products overflow. And where a CPU takes activations
-of 0 to 255 only, OpenVINO 2026.4 shifts symmetric ones there, and loses track of that shift behind
-a concatenation, of which PP-HGNet has one in each block: probabilities are wrong by any amount.
+It does not on every CPU. Without VNNI, sums of products overflow. And OpenVINO 2026.4, where it
+shifts symmetric activations to 0 to 255 for a CPU, computes wrongly what follows a concatenation,
+even where nothing can overflow; PP-HGNet has one in each block.
 """
 
 from __future__ import annotations

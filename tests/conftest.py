@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hgdeploy.engines import ENGINES, engine_module
+from hgdeploy.environment import child_processes
 
 pytest_plugins = ["registry_fixtures"]
 
@@ -109,10 +110,7 @@ def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
 
 def children(module: str, parent: int | None = None) -> list[int]:
     """Return the processes that run `module` and that `parent`, or this one, has started."""
-    found = []
-    for task in Path(f"/proc/{parent or 'self'}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-            found += [int(pid) for pid in (task / "children").read_text().split()]
+    found = child_processes(parent)
     return [pid for pid in found if module in Path(f"/proc/{pid}/cmdline").read_text()]
 
 

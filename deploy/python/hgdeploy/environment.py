@@ -86,10 +86,10 @@ def _read_cpufreq(name: str) -> str | None:
         return None
 
 
-def child_processes() -> list[int]:
-    """Return the processes that this one has started and that run; none where it is not told."""
+def child_processes(pid: int | None = None) -> list[int]:
+    """Return the running processes that this one, or `pid`, started; none where it is not told."""
     found: list[int] = []
-    for task in Path("/proc/self/task").glob("*/children"):
+    for task in Path(f"/proc/{pid or 'self'}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that has just ended
             found += map(int, task.read_text(encoding="ascii").split())
     return found

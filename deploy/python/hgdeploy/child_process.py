@@ -51,11 +51,14 @@ class Child:
     """
 
     def __init__(self, module: str) -> None:
+        path = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            # Safe: a module of the user's in the current folder must not hide a library; Python
+            # 3.10 does not know that yet.
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         )
         self.alive = True
 

@@ -39,13 +39,13 @@ from hgdeploy.bundle import PADDLE_PROGRAMS, open_bundle
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import available_cpus, child_processes, peak_memory_mb
 from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.image_reader import ImageReader, ReadImage
 from hgdeploy.images import find_images
 from hgdeploy.preprocess import Op, imagenet_ops
 from hgdeploy.results import LineWriter
+from hgdeploy.system.machine import available_cpus, child_processes, peak_memory_mb
 
 BATCH = 8  # of the reference
 ENGINE_SECONDS = 2.0

@@ -32,8 +32,8 @@ from hgdeploy.benchmark.record import OK, now
 from hgdeploy.bundle import ONNX_FILE
 from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import engine_module
-from hgdeploy.environment import nvidia_gpus
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line
+from hgdeploy.system.machine import nvidia_gpus
 
 LIMIT_S = 3600.0
 STATUSES = ("passed", "failed", "skipped")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hgdeploy.engines import ENGINES, engine_module
-from hgdeploy.environment import child_processes
+from hgdeploy.system.machine import child_processes
 
 pytest_plugins = ["registry_fixtures"]
 

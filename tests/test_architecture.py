@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first; a module may import from its own floor and from those below.
 FLOORS = (
     ("errors", "_version"),
+    ("system",),
     (
         "config",
         "images",
@@ -24,16 +25,12 @@ FLOORS = (
         "image_reader",
         "isolated_reader",
         "isolated_child",
-        "child_process",
         "preprocess",
         "postprocess",
-        "environment",
-        "durable",
         "result_rows",
         "results",
         "compare",
         "paddle_params",
-        "parallel",
         "sidecar",
         "tensorrt_files",
         "text_table",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import REPO, require_engine, run_command
-from hgdeploy import environment, zoo
+from hgdeploy import zoo
 from hgdeploy.benchmark import (
     Case,
     Record,
@@ -37,6 +37,7 @@ from hgdeploy.benchmark.process import CaseError, CaseProcess
 from hgdeploy.benchmark.record import Row
 from hgdeploy.benchmark.stats import Circumstances, bootstrap_medians
 from hgdeploy.errors import ConfigError, OutputError
+from hgdeploy.system.machine import available_cpus
 
 SUITES = REPO / "benchmarks" / "suites"
 HEAD = {"suite": "s", "settings": {"rounds": 3}, "environment": {"id": "e", "cpu": "c"}}
@@ -410,11 +411,11 @@ def test_a_file_of_another_schema_is_no_results_file(tmp_path):
 
 def test_the_environments_id_changes_with_the_libraries_and_not_with_the_commit(monkeypatch):
     facts = describe_environment()
-    assert facts["cpus"] == environment.available_cpus()
+    assert facts["cpus"] == available_cpus()
     assert facts["memory_mb"] > 100
     monkeypatch.setattr(machine, "_git_state", lambda: ("0" * 40, True))
     assert describe_environment()["id"] == facts["id"]
-    monkeypatch.setattr(environment, "installed_version", lambda *_: "9.9")
+    monkeypatch.setattr(machine, "installed_version", lambda *_: "9.9")
     assert describe_environment()["id"] != facts["id"]
 
 

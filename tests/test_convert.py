@@ -32,11 +32,12 @@ from hgdeploy.convert import (
 )
 from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import installed_version
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.paddle_params import read_params
-from hgdeploy.sidecar import file_sha256, read_sidecar, sidecar_path
+from hgdeploy.sidecar import read_sidecar, sidecar_path
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.libraries import installed_version
 
 pytestmark = pytest.mark.skipif(
     installed_version("paddle2onnx") is None or installed_version("onnxslim") is None,

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPO, hgdeploy, require_engine
-from hgdeploy.environment import installed_version
+from hgdeploy.system.libraries import installed_version
 
 DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 NEEDS_CONVERT = ("convert.md", "tensorrt.md", "triton.md", "validation.md")

@@ -23,7 +23,7 @@ from hgdeploy import zoo
 from hgdeploy.errors import ConfigError, DownloadError, OutputError, WeightsError
 from hgdeploy.export import bundle_from_weights, download_model, is_intact
 from hgdeploy.preprocess import parse_ops
-from hgdeploy.sidecar import file_sha256
+from hgdeploy.system.digests import file_sha256
 from hgdeploy.zoo.weights import load_into, read_weights
 
 paddle = pytest.importorskip("paddle")

@@ -20,11 +20,11 @@ import pytest
 from conftest import IMAGES, hgdeploy, require_engine, wait_for_a_row
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import available_cpus
 from hgdeploy.errors import OutputError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images import find_images
 from hgdeploy.results import LineWriter
+from hgdeploy.system.machine import available_cpus
 
 PHOTOS = sorted(IMAGES.glob("*.jpg"))
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from hgdeploy.parallel import WorkerTuner, in_order
+from hgdeploy.system.parallel import WorkerTuner, in_order
 
 
 def fixed(workers: int) -> WorkerTuner:
@@ -167,7 +167,7 @@ def test_nothing_is_taken_after_an_interruption():
     """A signal comes in the main thread, wherever the others are."""
     program = textwrap.dedent("""
         import os, signal, time
-        from hgdeploy.parallel import WorkerTuner, in_order
+        from hgdeploy.system.parallel import WorkerTuner, in_order
 
         taken = []
         def take(result):

@@ -18,13 +18,13 @@ import pytest
 from conftest import hgdeploy, require_engine, wait_for_a_row
 from hgdeploy.classifier import Classifier, ClassifierSettings
 from hgdeploy.config import EngineOptions
-from hgdeploy.environment import installed_version
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.folder import Summary, classify_files
 from hgdeploy.images import ImageFile, find_images
 from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
 from hgdeploy.result_rows import decoded
 from hgdeploy.resume import ResultsFile
+from hgdeploy.system.libraries import installed_version
 from image_files import jpeg
 
 TESTS = Path(__file__).parent

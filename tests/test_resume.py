@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hgdeploy.durable import Claim
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images import ImageFile
 from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import file_facts
 from hgdeploy.resume import ResultsFile
+from hgdeploy.system.locks import Claim
 from killed_runs import check, expected_rows, make_file, predicted, rows_of, run
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -266,7 +266,7 @@ def test_two_runs_do_not_write_one_file(output, files):
 def test_a_claim_whose_holder_is_gone_is_free(tmp_path):
     path = tmp_path / "x"
     script = (
-        "import os, sys; from pathlib import Path; from hgdeploy.durable import Claim\n"
+        "import os, sys; from pathlib import Path; from hgdeploy.system.files import Claim\n"
         "claim = Claim(Path(sys.argv[1])); print('claimed', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -9,7 +9,8 @@ import pytest
 
 from hgdeploy.bundle import open_bundle
 from hgdeploy.errors import BundleError
-from hgdeploy.sidecar import changed_source, file_sha256, sidecar_path
+from hgdeploy.sidecar import changed_source, sidecar_path
+from hgdeploy.system.digests import file_sha256
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from fake_gpu import TESTS, check_on_fake_gpu, make_fake_gpu
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.engines.cuda import VARIABLE
-from hgdeploy.environment import nvidia_gpus
 from hgdeploy.errors import EngineError
+from hgdeploy.system.machine import nvidia_gpus
 from test_cuda import has
 
 CHECKS = TESTS / "fake_cuda"

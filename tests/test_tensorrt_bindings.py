@@ -22,7 +22,7 @@ import pytest
 
 from conftest import DATA, MINI, REPO
 from fake_gpu import make_fake_gpu
-from hgdeploy.environment import installed_version
+from hgdeploy.system.libraries import installed_version
 from tensorrt_api import Api, Member, Use, problem_of, read_api
 from tensorrt_uses import uses_in
 

@@ -16,7 +16,6 @@ from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.divergence import first_divergence
 from hgdeploy.engines import load_engine
-from hgdeploy.environment import cpu_flags, nvidia_gpus
 from hgdeploy.errors import (
     BundleError,
     ConfigError,
@@ -26,6 +25,7 @@ from hgdeploy.errors import (
 )
 from hgdeploy.explain import explain, parse_side
 from hgdeploy.images import find_images
+from hgdeploy.system.machine import cpu_flags, nvidia_gpus
 from hgdeploy.validate import (
     Run,
     ValidateOptions,

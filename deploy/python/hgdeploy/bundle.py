@@ -12,7 +12,8 @@ import yaml
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
-from hgdeploy.sidecar import changed_source, combined_digest, file_sha256
+from hgdeploy.sidecar import changed_source
+from hgdeploy.system.digests import combined_digest, file_sha256
 
 DESCRIPTION = "inference.yml"
 # Paddle's program in either format, best first, and the parameters that go with it.

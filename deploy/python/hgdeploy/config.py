@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from hgdeploy.environment import available_cpus
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.postprocess import Postprocess, parse_postprocess
 from hgdeploy.preprocess import Op, parse_ops
+from hgdeploy.system.machine import available_cpus
 from hgdeploy.tensorrt_files import RUNTIMES, engine_name
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import platform
 
-from hgdeploy import environment
 from hgdeploy._version import __version__
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.errors import EngineError
+from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_model, nvidia_gpus
 
 _LIBRARIES = (
     ("opencv", ("opencv-python-headless", "opencv-python")),
@@ -22,11 +23,11 @@ _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16
 
 def report() -> str:
     """Return a few lines on the machine, one block an engine, and the libraries' versions."""
-    flags = [flag for flag in _FLAGS if flag in environment.cpu_flags()]
-    gpus, reason = environment.nvidia_gpus()
+    flags = [flag for flag in _FLAGS if flag in cpu_flags()]
+    gpus, reason = nvidia_gpus()
     lines = [
         f"hgdeploy {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        f"CPU: {environment.cpu_model()}, {environment.available_cpus()} usable, "
+        f"CPU: {cpu_model()}, {available_cpus()} usable, "
         f"{' '.join(flags) or 'no vector extensions known'}",
         f"GPU: {gpus} NVIDIA" + (f" ({reason})" if reason else ""),
         "",
@@ -36,7 +37,7 @@ def report() -> str:
         lines += _engine_lines(name)
     lines += ["", "Libraries"]
     for label, distributions in _LIBRARIES:
-        version = environment.installed_version(*distributions)
+        version = installed_version(*distributions)
         lines.append(f"  {label}: {version or 'not installed'}")
     return "\n".join(lines) + "\n"
 

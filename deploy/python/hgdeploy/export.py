@@ -22,10 +22,10 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.preprocess import Op, ops_to_config
-from hgdeploy.sidecar import file_sha256
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.download import (
     Progress,
     console_progress,

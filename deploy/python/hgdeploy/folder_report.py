@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hgdeploy.durable import check_replaceable, replacing
 from hgdeploy.errors import ImageError
 from hgdeploy.images import read_image
 from hgdeploy.postprocess import Prediction, printable
 from hgdeploy.result_rows import FileFacts
+from hgdeploy.system.files import check_replaceable, replacing
 
 _PICTURES = 24  # in each of the two galleries
 _PIXELS = 160

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hgdeploy.child_process import Message, Parent
 from hgdeploy.errors import ImageError
 from hgdeploy.image_reader import ImageReader, one_opencv_thread
 from hgdeploy.preprocess import parse_ops
+from hgdeploy.system.processes import Message, Parent
 
 
 def _answer(reader: ImageReader, path: str) -> Message:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.child_process import Child, ChildError, ChildTimeoutError, Message
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.image_reader import ReadImage
 from hgdeploy.preprocess import Op, ops_to_config
+from hgdeploy.system.processes import Child, ChildError, ChildTimeoutError, Message
 
 # A child imports OpenCV before it answers its first request, which is no image's fault.
 _START_SECONDS = 60.0

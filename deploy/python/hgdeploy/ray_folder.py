@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
-from hgdeploy.environment import available_cpus
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, one_line, packed, unpacked
 from hgdeploy.folder import (
     Classified,
@@ -44,6 +43,7 @@ from hgdeploy.images import ImageFile
 from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
+from hgdeploy.system.machine import available_cpus
 
 LOCAL = "local"
 _ADDRESS = re.compile(r"[^/\s]+:\d+")

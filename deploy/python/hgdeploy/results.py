@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from hgdeploy.durable import check_replaceable, replacing, writing
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.images import LIST_SUFFIXES
 from hgdeploy.postprocess import Prediction, printable, text_line
 from hgdeploy.result_rows import FileFacts
+from hgdeploy.system.files import check_replaceable, replacing, writing
 
 
 class Writer(Protocol):

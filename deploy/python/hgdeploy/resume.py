@@ -22,7 +22,6 @@ from typing import Literal
 
 import numpy as np
 
-from hgdeploy.durable import Claim, check_replaceable, replacing, writing
 from hgdeploy.errors import ConfigError, OutputError, one_line
 from hgdeploy.images import ImageFile
 from hgdeploy.postprocess import Prediction, printable
@@ -38,6 +37,8 @@ from hgdeploy.result_rows import (
     table_format,
 )
 from hgdeploy.results import Writer
+from hgdeploy.system.files import check_replaceable, replacing, writing
+from hgdeploy.system.locks import Claim
 
 OnChange = Literal["refuse", "redo"]
 

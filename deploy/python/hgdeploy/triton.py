@@ -24,7 +24,6 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle import ModelBundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import TensorSpec, engine_module, load_engine
-from hgdeploy.environment import import_library
 from hgdeploy.errors import (
     BundleError,
     ConfigError,
@@ -34,7 +33,9 @@ from hgdeploy.errors import (
     one_line,
 )
 from hgdeploy.preprocess import Preprocessor, ops_to_config
-from hgdeploy.sidecar import file_sha256, read_sidecar, sidecar_path
+from hgdeploy.sidecar import read_sidecar, sidecar_path
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.libraries import import_library
 from hgdeploy.tensorrt_files import EngineKey, Profile, engine_name, runtime_named
 
 CONFIG_FILE = "config.pbtxt"

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from hgdeploy import environment
 from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.measure import (
     Step,
@@ -35,6 +34,7 @@ from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, load_engine
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line
+from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
 
 _SEED = 0
 
@@ -91,16 +91,16 @@ class Child:
         prepare_to_measure()
         seconds, iterations = request["warmup"]
         measure(step, seconds, iterations)
-        before = environment.cpu_mhz()
+        before = cpu_mhz()
         seconds, iterations = request["measure"]
         timed = engine if isinstance(engine, Timed) else None
         found = measure(step, seconds, iterations, timed)
-        after = environment.cpu_mhz()
+        after = cpu_mhz()
         return {
             "samples_ms": found.samples_ms,
             "timings_ms": found.timings_ms or None,
             "mhz": None if before is None or after is None else [before, after],
-            "peak_rss_mb": _rounded(environment.peak_memory_mb()),
+            "peak_rss_mb": _rounded(peak_memory_mb()),
             "settled": settle() if request["settle"] else True,
         }
 

@@ -21,7 +21,7 @@ from hgdeploy.errors import (
     EXIT_SOME_IMAGES_FAILED,
     ConfigError,
 )
-from hgdeploy.sidecar import file_sha256
+from hgdeploy.system.digests import file_sha256
 from hgdeploy.text_table import aligned
 
 # Flag -> field of the suite that it replaces.

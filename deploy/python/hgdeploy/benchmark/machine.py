@@ -10,8 +10,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from hgdeploy import environment
 from hgdeploy._version import __version__
+from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.machine import (
+    available_cpus,
+    cpu_flags,
+    cpu_governor,
+    cpu_model,
+    memory_mb,
+    nvidia_gpu_names,
+)
 
 # What is looked up as a distribution, first found; the key is what a reader calls it.
 _LIBRARIES = {
@@ -34,19 +42,19 @@ def describe_environment() -> dict[str, Any]:
     `id` is a short hash of these, without the commit (work on a text must not end a suite) and the
     memory (which a kernel tells slightly differently from boot to boot).
     """
-    found = {k: environment.installed_version(*names) for k, names in _LIBRARIES.items()}
+    found = {k: installed_version(*names) for k, names in _LIBRARIES.items()}
     commit, dirty = _git_state()
     facts: dict[str, Any] = {
-        "cpu": environment.cpu_model(),
-        "cpus": environment.available_cpus(),
-        "flags": sorted(environment.cpu_flags()),
-        "governor": environment.cpu_governor(),
-        "memory_mb": environment.memory_mb(),
+        "cpu": cpu_model(),
+        "cpus": available_cpus(),
+        "flags": sorted(cpu_flags()),
+        "governor": cpu_governor(),
+        "memory_mb": memory_mb(),
         "os": platform.platform(),
         "python": platform.python_version(),
         "libraries": {"hgdeploy": __version__}
         | {name: version for name, version in found.items() if version is not None},
-        "gpu": list(environment.nvidia_gpu_names()),
+        "gpu": list(nvidia_gpu_names()),
         "commit": commit,
         "dirty": dirty,
     }

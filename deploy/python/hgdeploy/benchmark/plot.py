@@ -20,8 +20,8 @@ from hgdeploy.benchmark.lookup import Line, Lookup, borrowed
 from hgdeploy.benchmark.published import PUBLISHED, table_name
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
 from hgdeploy.benchmark.tables import milliseconds
-from hgdeploy.environment import import_library
 from hgdeploy.errors import ConfigError
+from hgdeploy.system.libraries import import_library
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
-from hgdeploy.environment import installed_version
 from hgdeploy.errors import BundleError, OutputError
-from hgdeploy.sidecar import file_sha256, sidecar_path
+from hgdeploy.sidecar import sidecar_path
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.libraries import installed_version
 
 
 def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hgdeploy.environment import import_library, installed_version
 from hgdeploy.errors import BundleError, one_line
+from hgdeploy.system.libraries import import_library, installed_version
 
 INPUT_NAME = "x"
 BATCH = "batch"

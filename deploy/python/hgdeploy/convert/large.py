@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hgdeploy.convert.graph import tensors_used
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError
 from hgdeploy.paddle_params import StoredTensor
+from hgdeploy.system.libraries import import_library
 
 # Below protobuf's 2 GiB, with room for the graph and for what folding holds twice.
 LARGE_BYTES = 2_000_000_000

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert import graph as graphs
-from hgdeploy.environment import import_library
+from hgdeploy.system.libraries import import_library
 
 _TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 # Small probabilities underflow in 16 bits, and the sum of a softmax loses digits.

@@ -19,11 +19,11 @@ from hgdeploy.convert.artifact import (
 )
 from hgdeploy.convert.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.paddle2onnx_process import run_paddle2onnx
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.paddle_params import read_params
 from hgdeploy.preprocess import ops_to_config
 from hgdeploy.sidecar import read_sidecar
+from hgdeploy.system.libraries import import_library
 
 Verify = Callable[[Path, Path], Mapping[str, Any]]
 """Compares the source model's file with the artifact's and returns the sidecar's verdict; raises

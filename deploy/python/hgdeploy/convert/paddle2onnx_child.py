@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hgdeploy.environment import import_library
 from hgdeploy.errors import EngineError
+from hgdeploy.system.libraries import import_library
 
 EXIT_NOT_INSTALLED = 3
 

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from hgdeploy.convert.paddle2onnx_child import EXIT_NOT_INSTALLED
-from hgdeploy.environment import installed_version
 from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.libraries import installed_version
 
 # Far above the seconds that hundreds of megabytes take; a bound for what hangs.
 _TIME_LIMIT_S = 900

@@ -24,9 +24,9 @@ from hgdeploy.convert.artifact import (
 )
 from hgdeploy.convert.mixed import fp32_nodes, fp32_twin, to_16_bits
 from hgdeploy.convert.onnx import Verify, describe
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.sidecar import read_sidecar
+from hgdeploy.system.libraries import import_library
 
 Batch = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert import graph as graphs
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, one_line
+from hgdeploy.system.libraries import import_library
 
 Ranges = Mapping[str, tuple[float, float]]
 

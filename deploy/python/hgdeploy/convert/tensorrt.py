@@ -18,9 +18,10 @@ from hgdeploy.convert.artifact import converter_versions, source_digests, write_
 from hgdeploy.convert.folder_lock import folder_lock
 from hgdeploy.convert.tensorrt_gpu import Gpu, gpu_at_hand
 from hgdeploy.convert.tensorrt_network import Job, build_engine, compute_capabilities
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError, ConfigError, EngineError, nearest
-from hgdeploy.sidecar import combined_digest, file_sha256, read_sidecar, sidecar_path
+from hgdeploy.sidecar import read_sidecar, sidecar_path
+from hgdeploy.system.digests import combined_digest, file_sha256
+from hgdeploy.system.libraries import import_library
 from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, Profile, TensorRtRuntime
 
 Range = tuple[int, int, int]

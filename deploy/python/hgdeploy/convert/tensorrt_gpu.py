@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.environment import import_library, nvidia_gpus
 from hgdeploy.errors import EngineError
+from hgdeploy.system.libraries import import_library
+from hgdeploy.system.machine import nvidia_gpus
 from hgdeploy.tensorrt_files import TensorRtRuntime
 
 _NAME_BYTES = 256

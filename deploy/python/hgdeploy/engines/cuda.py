@@ -19,8 +19,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.environment import nvidia_gpus
 from hgdeploy.errors import EngineError, nearest
+from hgdeploy.system.machine import nvidia_gpus
 
 VARIABLE = "HGDEPLOY_CUDA"
 # Each library's name, with the module of this package that speaks to it.

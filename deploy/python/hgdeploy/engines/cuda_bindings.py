@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.engines.cuda import Buffer, Device, Stream
-from hgdeploy.environment import import_library
 from hgdeploy.errors import EngineError, one_line
+from hgdeploy.system.libraries import import_library
 
 _NAME_LENGTH = 256
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import Engine
-from hgdeploy.environment import import_library
+from hgdeploy.system.libraries import import_library
 
 Load = Callable[[Path, EngineOptions], Engine]
 

@@ -26,9 +26,10 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.environment import import_library, installed_version, int8_saturates
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.sidecar import read_sidecar
+from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.machine import int8_saturates
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"

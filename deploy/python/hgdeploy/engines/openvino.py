@@ -32,9 +32,10 @@ from hgdeploy.engines.base import (
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.engines.openvino_probe import int8_error
-from hgdeploy.environment import available_cpus, import_library, installed_version
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.sidecar import read_sidecar
+from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.machine import available_cpus
 
 # What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
 # carries its precision in its own quantize nodes; what is left of it runs in fp32.

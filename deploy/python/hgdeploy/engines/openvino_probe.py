@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from hgdeploy.environment import import_library
+from hgdeploy.system.libraries import import_library
 
 _CHANNELS, _OUT, _SIDE = 32, 16, 4
 # Any that are not 1: OpenVINO drops a multiplication by that.

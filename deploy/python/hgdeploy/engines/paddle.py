@@ -31,9 +31,10 @@ from hgdeploy.engines.base import (
 )
 from hgdeploy.engines.paddle_processes import load_processes
 from hgdeploy.engines.paddle_program import read_program_specs
-from hgdeploy.environment import cpu_flags, import_library, installed_version, memory_mb
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.paddle_params import read_params
+from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.machine import cpu_flags, memory_mb
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _TENSORRT_MIN_SUBGRAPH = 30

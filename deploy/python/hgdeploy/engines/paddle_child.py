@@ -6,11 +6,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from hgdeploy.child_process import Message, Parent
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import paddle
 from hgdeploy.engines.base import Engine
 from hgdeploy.errors import packed
+from hgdeploy.system.processes import Message, Parent
 
 
 def main() -> None:

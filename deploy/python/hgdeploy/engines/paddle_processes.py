@@ -17,10 +17,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.child_process import Child, ChildError, Message
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import CheckedEngine, Engine, RuntimeInfo, Tensors, TensorSpec
 from hgdeploy.errors import EngineError, unpacked
+from hgdeploy.system.processes import Child, ChildError, Message
 
 
 class PaddleProcesses(CheckedEngine):

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.environment import import_library
 from hgdeploy.errors import BundleError
+from hgdeploy.system.libraries import import_library
 
 # PIR's names of element types, after the dialect prefix "0.t_".
 _PIR_DTYPES = {

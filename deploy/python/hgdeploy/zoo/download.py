@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from hgdeploy._version import __version__
 from hgdeploy.bundle import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
-from hgdeploy.sidecar import file_sha256
+from hgdeploy.system.digests import file_sha256
 from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
 from hgdeploy.zoo.staging import staged_folder
 

@@ -22,9 +22,9 @@ import importlib.resources
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.environment import import_library
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.preprocess import CropImage, Op, ResizeImage, imagenet_ops
+from hgdeploy.system.libraries import import_library
 
 OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 

@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.environment import import_library
 from hgdeploy.errors import WeightsError
+from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo import registry
 
 Weights = dict[str, NDArray[Any]]

@@ -6,15 +6,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
-import importlib.metadata
 import os
 import platform
-import warnings
 from pathlib import Path
-from types import ModuleType
-
-from hgdeploy.errors import EngineError, one_line
 
 
 def available_cpus() -> int:
@@ -115,36 +109,6 @@ def peak_memory_mb(pid: int | None = None) -> float | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS tells bytes
-
-
-def installed_version(*distributions: str) -> str | None:
-    """Return the version of the first of `distributions` that is installed, else None."""
-    for name in distributions:
-        for found in importlib.metadata.distributions(name=name):
-            return found.version
-    return None
-
-
-def import_library(name: str, extra: str) -> ModuleType:
-    """Import a heavy library, silencing what it says of itself while it loads.
-
-    Args:
-        name: the module, such as `paddle`.
-        extra: the extra of HGDeploy that installs it, for the error.
-
-    Raises:
-        EngineError: it is not installed, or does not load on this machine.
-    """
-    # Paddle's C++ log reads this when it loads: 2 leaves errors and drops notes and warnings.
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Paddle warns of a compiler cache it lacks
-            return importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        raise EngineError(
-            f"{name} does not import here ({one_line(error)}); pip install 'hgdeploy[{extra}]'"
-        ) from None
 
 
 def nvidia_gpus() -> tuple[int, str]:

@@ -16,19 +16,34 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Work = TypeVar("Work")
+
+
 Result = TypeVar("Result")
+
 
 # Results that may wait for a slow one before them, for each thread: a large file among small ones
 # then holds nobody up.
 _WINDOW = 16
+
+
 _JOIN_SECONDS = 0.2
+
+
 # Where waiting cannot be interrupted (Windows), an interruption is seen after this.
 _WAIT_SECONDS = 0.5
+
+
 # A rate counts once it was taken over this long and this many pieces for each thread.
 _SPAN_SECONDS = 1.0
+
+
 _SPAN_PIECES = 8
+
+
 # One more thread has to bring this much, or it goes again.
 _GAIN = 1.03
+
+
 # Where the process has so much of the CPUs' time, no thread waits for anything but them.
 _BUSY = 0.9
 

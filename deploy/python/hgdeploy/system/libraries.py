@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libraries that are installed here or not, imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import warnings
+from types import ModuleType
+
+from hgdeploy.errors import EngineError, one_line
+
+
+def installed_version(*distributions: str) -> str | None:
+    """Return the version of the first of `distributions` that is installed, else None."""
+    for name in distributions:
+        for found in importlib.metadata.distributions(name=name):
+            return found.version
+    return None
+
+
+def import_library(name: str, extra: str) -> ModuleType:
+    """Import a heavy library, silencing what it says of itself while it loads.
+
+    Args:
+        name: the module, such as `paddle`.
+        extra: the extra of HGDeploy that installs it, for the error.
+
+    Raises:
+        EngineError: it is not installed, or does not load on this machine.
+    """
+    # Paddle's C++ log reads this when it loads: 2 leaves errors and drops notes and warnings.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Paddle warns of a compiler cache it lacks
+            return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise EngineError(
+            f"{name} does not import here ({one_line(error)}); pip install 'hgdeploy[{extra}]'"
+        ) from None

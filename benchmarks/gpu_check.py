@@ -33,7 +33,7 @@ from hgdeploy.bundle import ONNX_FILE
 from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import engine_module
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line
-from hgdeploy.system.machine import nvidia_gpus
+from hgdeploy.gpu.driver import nvidia_gpus
 
 LIMIT_S = 3600.0
 STATUSES = ("passed", "failed", "skipped")

@@ -27,8 +27,8 @@ try:
     from hgdeploy.compare import compare
     from hgdeploy.config import EngineOptions
     from hgdeploy.engines import engine_module, infer_rows, load_engine
-    from hgdeploy.engines.cuda import chosen_library, open_device
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
+    from hgdeploy.gpu.device import chosen_library, open_device
     from hgdeploy.images import find_images
     from hgdeploy.tensorrt_files import RUNTIMES, engine_name
     from hgdeploy.validate import TOLERANCES, random_rows, tolerance_misses

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("errors", "_version"),
     ("system",),
+    ("gpu",),
     (
         "config",
         "images",
@@ -60,8 +61,8 @@ HEAVY = {
     "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino.py",),
     "onnx": ("convert/", "engines/onnx_taps.py"),
-    "cuda": ("convert/tensorrt_gpu.py", "engines/cuda_bindings.py"),
-    "pycuda": ("engines/cuda_pycuda.py",),
+    "cuda": ("convert/tensorrt_gpu.py", "gpu/bindings.py"),
+    "pycuda": ("gpu/pycuda.py",),
     "tensorrt": ("convert/tensorrt", "engines/tensorrt.py"),
     "tensorrt_rtx": ("convert/tensorrt", "engines/tensorrt.py"),
     "tritonclient": ("triton.py",),

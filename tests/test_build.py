@@ -33,12 +33,12 @@ from hgdeploy.convert.tensorrt_gpu import Gpu
 from hgdeploy.convert.tensorrt_network import load_timing_cache, save_timing_cache
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.export import bundle_from_weights
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images import find_images
 from hgdeploy.preprocess import Preprocessor
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
-from hgdeploy.system.machine import nvidia_gpus
 from hgdeploy.tensorrt_files import EngineKey, engine_name, runtime_named
 from hgdeploy.variants import built, ensure_artifact
 

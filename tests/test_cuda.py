@@ -8,9 +8,9 @@ import importlib.util
 import pytest
 
 from fake_gpu import TESTS, check_on_fake_gpu, make_fake_gpu
-from hgdeploy.engines.cuda import VARIABLE, open_device
 from hgdeploy.errors import EngineError
-from hgdeploy.system.machine import nvidia_gpus
+from hgdeploy.gpu.device import VARIABLE, open_device
+from hgdeploy.gpu.driver import nvidia_gpus
 
 CHECKS = str(TESTS / "fake_cuda" / "checks_cuda.py")
 without_gpu = pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")

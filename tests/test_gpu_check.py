@@ -19,7 +19,7 @@ import fake_tensorrt
 from conftest import MINI, REPO, hgdeploy, run_command
 from fake_gpu import make_fake_gpu
 from hgdeploy.benchmark import load_results
-from hgdeploy.system.machine import nvidia_gpus
+from hgdeploy.gpu.driver import nvidia_gpus
 from test_cuda import has
 
 SCRIPT = REPO / "benchmarks" / "gpu_check.py"

@@ -12,9 +12,9 @@ from conftest import IMAGES, MINI, hgdeploy, predict_cls
 from fake_gpu import TESTS, check_on_fake_gpu, make_fake_gpu
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
-from hgdeploy.engines.cuda import VARIABLE
 from hgdeploy.errors import EngineError
-from hgdeploy.system.machine import nvidia_gpus
+from hgdeploy.gpu.device import VARIABLE
+from hgdeploy.gpu.driver import nvidia_gpus
 from test_cuda import has
 
 CHECKS = TESTS / "fake_cuda"

@@ -24,8 +24,9 @@ from hgdeploy.errors import (
     ValidationError,
 )
 from hgdeploy.explain import explain, parse_side
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images import find_images
-from hgdeploy.system.machine import cpu_flags, nvidia_gpus
+from hgdeploy.system.machine import cpu_flags
 from hgdeploy.validate import (
     Run,
     ValidateOptions,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fake_gpu import count, driver, fail
-from hgdeploy.engines.cuda import Device, open_device
 from hgdeploy.errors import EngineError
+from hgdeploy.gpu.device import Device, open_device
 
 OUT_OF_MEMORY, LAUNCH_FAILED = 2, 700
 with_graphs = pytest.mark.skipif(

@@ -21,8 +21,8 @@ from fake_gpu import count, fail
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, TensorError
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.sidecar import sidecar_path
-from hgdeploy.system.machine import nvidia_gpus
 from hgdeploy.tensorrt_files import EngineKey, Profile
 
 GPU = EngineOptions(device="gpu:0", max_batch=4)

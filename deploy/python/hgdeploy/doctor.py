@@ -8,8 +8,9 @@ import platform
 from hgdeploy._version import __version__
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.errors import EngineError
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import installed_version
-from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_model, nvidia_gpus
+from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_model
 
 _LIBRARIES = (
     ("opencv", ("opencv-python-headless", "opencv-python")),

@@ -11,15 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
+from hgdeploy.gpu.driver import nvidia_gpu_names
 from hgdeploy.system.libraries import installed_version
-from hgdeploy.system.machine import (
-    available_cpus,
-    cpu_flags,
-    cpu_governor,
-    cpu_model,
-    memory_mb,
-    nvidia_gpu_names,
-)
+from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_governor, cpu_model, memory_mb
 
 # What is looked up as a distribution, first found; the key is what a reader calls it.
 _LIBRARIES = {

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgdeploy.errors import EngineError
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import import_library
-from hgdeploy.system.machine import nvidia_gpus
 from hgdeploy.tensorrt_files import TensorRtRuntime
 
 _NAME_BYTES = 256

@@ -27,12 +27,12 @@ from hgdeploy.engines.base import (
     Tensors,
     device_index,
 )
-from hgdeploy.engines.cuda import Device, open_device
 from hgdeploy.engines.tensorrt_session import Graphs, Lane, Session
 from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.gpu.device import Device, open_device
+from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.libraries import import_library, installed_version
-from hgdeploy.system.machine import nvidia_gpus
 from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, TensorRtRuntime, engine_name, runtime_named
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.

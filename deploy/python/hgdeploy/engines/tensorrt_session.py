@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.engines.base import Tensors, TensorSpec
-from hgdeploy.engines.cuda import Buffer, Device, Stream
 from hgdeploy.errors import BundleError, EngineError, TensorError, one_line
+from hgdeploy.gpu.device import Buffer, Device, Stream
 
 Shape = tuple[int, ...]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hgdeploy.engines.cuda import Buffer, Device, Stream
 from hgdeploy.errors import EngineError, one_line
+from hgdeploy.gpu.device import Buffer, Device, Stream
 from hgdeploy.system.libraries import import_library
 
 _NAME_LENGTH = 256

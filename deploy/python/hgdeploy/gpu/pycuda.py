@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hgdeploy.engines.cuda import VARIABLE, Buffer, Device, Stream
 from hgdeploy.errors import EngineError, one_line
+from hgdeploy.gpu.device import VARIABLE, Buffer, Device, Stream
 
 
 class _PyCuda:

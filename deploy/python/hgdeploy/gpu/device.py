@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import EngineError, nearest
-from hgdeploy.system.machine import nvidia_gpus
+from hgdeploy.gpu.driver import nvidia_gpus
 
 VARIABLE = "HGDEPLOY_CUDA"
+
+
 # Each library's name, with the module of this package that speaks to it.
 LIBRARIES = {
-    "cuda-bindings": "hgdeploy.engines.cuda_bindings",
-    "pycuda": "hgdeploy.engines.cuda_pycuda",
+    "cuda-bindings": "hgdeploy.gpu.bindings",
+    "pycuda": "hgdeploy.gpu.pycuda",
 }
 
 

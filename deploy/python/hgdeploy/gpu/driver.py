@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The NVIDIA driver's own answers, without any GPU library."""
+
+from __future__ import annotations
+
+import ctypes
+
+
+def nvidia_gpus() -> tuple[int, str]:
+    """Count the NVIDIA GPUs the driver shows, without loading any GPU library but the driver.
+
+    Returns:
+        The count, and the reason why it is zero (empty where it is not).
+    """
+    driver = _nvidia_driver()
+    if driver is None:
+        return 0, "no NVIDIA driver is installed"
+    status, count = driver.cuInit(0), ctypes.c_int(0)
+    if status == 0:
+        status = driver.cuDeviceGetCount(ctypes.byref(count))
+    if status != 0:
+        return 0, f"the NVIDIA driver answers with error {status}"
+    return count.value, "" if count.value else "the NVIDIA driver shows no device"
+
+
+def nvidia_gpu_names() -> tuple[str, ...]:
+    """Return each NVIDIA GPU's name with the CUDA version that the driver serves."""
+    driver = _nvidia_driver()
+    if driver is None:
+        return ()
+    version = ctypes.c_int(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    names = []
+    for index in range(nvidia_gpus()[0]):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        names.append(f"{name.value.decode(errors='replace')} (driver for CUDA {cuda})")
+    return tuple(names)
+
+
+def _nvidia_driver() -> ctypes.CDLL | None:
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None

@@ -43,9 +43,10 @@ from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.image_reader import ImageReader, ReadImage
 from hgdeploy.images import find_images
-from hgdeploy.preprocess import Op, imagenet_ops
 from hgdeploy.results import LineWriter
 from hgdeploy.system.machine import available_cpus, child_processes, peak_memory_mb
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import imagenet_ops
 
 BATCH = 8  # of the reference
 ENGINE_SECONDS = 2.0

@@ -18,6 +18,7 @@ FLOORS = (
     ("errors", "_version"),
     ("system",),
     ("gpu",),
+    ("transforms",),
     (
         "config",
         "images",
@@ -26,8 +27,6 @@ FLOORS = (
         "image_reader",
         "isolated_reader",
         "isolated_child",
-        "preprocess",
-        "postprocess",
         "result_rows",
         "results",
         "compare",
@@ -53,7 +52,7 @@ FLOORS = (
         "benchmark",
         "doctor",
     ),
-    ("commands", "cli", "hgdeploy"),
+    ("commands", "cli", "hgdeploy", "preprocess"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {
@@ -66,7 +65,7 @@ HEAVY = {
     "tensorrt": ("convert/tensorrt", "engines/tensorrt.py"),
     "tensorrt_rtx": ("convert/tensorrt", "engines/tensorrt.py"),
     "tritonclient": ("triton.py",),
-    "cv2": ("images.py", "image_reader.py", "jpeg.py", "preprocess.py"),
+    "cv2": ("images.py", "image_reader.py", "jpeg.py", "transforms/"),
     "simplejpeg": ("jpeg.py",),
     "matplotlib": ("benchmark/plot.py",),
     "pyarrow": ("result_rows.py",),

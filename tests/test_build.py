@@ -35,11 +35,11 @@ from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images import find_images
-from hgdeploy.preprocess import Preprocessor
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.tensorrt_files import EngineKey, engine_name, runtime_named
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.variants import built, ensure_artifact
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

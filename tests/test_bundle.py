@@ -7,7 +7,7 @@ import pytest
 
 from hgdeploy.bundle import open_bundle
 from hgdeploy.errors import BundleError
-from hgdeploy.preprocess import CropImage
+from hgdeploy.transforms.operators import CropImage
 
 
 def test_a_description_is_read(mini):

@@ -17,8 +17,9 @@ from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
 from hgdeploy.images import read_image
-from hgdeploy.postprocess import Postprocess, Topk
-from hgdeploy.preprocess import Preprocessor, imagenet_ops
+from hgdeploy.transforms.operators_config import imagenet_ops
+from hgdeploy.transforms.postprocess import Postprocess, Topk
+from hgdeploy.transforms.preprocess import Preprocessor
 
 PHOTOS = sorted(IMAGES.glob("*.jpg"))
 

@@ -16,7 +16,7 @@ import yaml
 
 from conftest import IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
-from hgdeploy.postprocess import text_line
+from hgdeploy.transforms.prediction import text_line
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
 CPU = ("-o", "Global.use_gpu=False")

@@ -11,9 +11,9 @@ import yaml
 from conftest import REPO
 from hgdeploy.config import load_config
 from hgdeploy.errors import ConfigError
-from hgdeploy.postprocess import MultiLabelThreshOutput, ScoreOutput, ThreshOutput, Topk
-from hgdeploy.preprocess import CropImage, NormalizeImage, ResizeImage, ToCHWImage
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage, ToCHWImage
+from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, ScoreOutput, ThreshOutput, Topk
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
 NEEDED = ("Global.inference_model_dir=m", "Global.infer_imgs=i")

@@ -8,8 +8,8 @@ import pytest
 from conftest import REPO
 from hgdeploy import zoo
 from hgdeploy.config import load_config
-from hgdeploy.postprocess import Topk
-from hgdeploy.preprocess import ops_difference
+from hgdeploy.transforms.difference import ops_difference
+from hgdeploy.transforms.postprocess import Topk
 
 CONFIGS = REPO / "deploy" / "configs"
 

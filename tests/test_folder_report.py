@@ -14,8 +14,8 @@ from PIL import Image
 
 from hgdeploy.errors import OutputError
 from hgdeploy.folder_report import ReportWriter
-from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import FileFacts
+from hgdeploy.transforms.prediction import Prediction
 
 CHROMIUM = shutil.which("chromium")
 RED, BLUE = (200, 30, 40), (30, 60, 210)

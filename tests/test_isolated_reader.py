@@ -18,7 +18,7 @@ from conftest import IMAGES, children, hgdeploy
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.image_reader import ImageReader
 from hgdeploy.isolated_reader import IsolatedReader
-from hgdeploy.preprocess import imagenet_ops
+from hgdeploy.transforms.operators_config import imagenet_ops
 
 OPS = imagenet_ops(72, 64)
 

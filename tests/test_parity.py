@@ -18,8 +18,8 @@ from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.images import ImageFile, find_images, read_image
-from hgdeploy.preprocess import Preprocessor
 from hgdeploy.system.libraries import installed_version
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import ValidateOptions, parse_runs, validate
 from hgdeploy.variants import ConvertRequest, converted
 from photos import photographs

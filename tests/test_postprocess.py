@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.postprocess import (
+from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     Postprocess,
-    Prediction,
     ScoreOutput,
     ThreshOutput,
     Topk,
     save_image,
-    text_line,
 )
+from hgdeploy.transforms.prediction import Prediction, text_line
 
 
 def scores(*values: float) -> np.ndarray:

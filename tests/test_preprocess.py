@@ -18,21 +18,19 @@ from PIL import Image
 
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.images import read_image
-from hgdeploy.preprocess import (
+from hgdeploy.transforms.difference import ops_difference
+from hgdeploy.transforms.operators import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     CropImage,
     DecodeImage,
     NormalizeImage,
     Op,
-    Preprocessor,
     ResizeImage,
     ToCHWImage,
-    imagenet_ops,
-    ops_difference,
-    ops_to_config,
-    parse_ops,
 )
+from hgdeploy.transforms.operators_config import imagenet_ops, ops_to_config, parse_ops
+from hgdeploy.transforms.preprocess import Preprocessor
 from image_files import every_kind, picture
 
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 3), (64, 64), (51, 77), (77, 51), (300, 20), (500, 375)]

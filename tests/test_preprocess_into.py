@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from hgdeploy.errors import TensorError
-from hgdeploy.preprocess import (
+from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,
     NormalizeImage,
     Op,
-    Preprocessor,
     ResizeImage,
     ToCHWImage,
-    imagenet_ops,
 )
+from hgdeploy.transforms.operators_config import imagenet_ops
+from hgdeploy.transforms.preprocess import Preprocessor
 from image_files import picture
 
 SEQUENCES: dict[str, list[Op]] = {

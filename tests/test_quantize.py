@@ -23,7 +23,8 @@ from hgdeploy.convert.quantize import (
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
 from hgdeploy.images import ImageFile, find_images, read_image
-from hgdeploy.preprocess import Preprocessor, imagenet_ops
+from hgdeploy.transforms.operators_config import imagenet_ops
+from hgdeploy.transforms.preprocess import Preprocessor
 from photos import photographs
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

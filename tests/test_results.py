@@ -13,7 +13,6 @@ import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images import find_images
-from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import (
     COLUMNS,
     FileFacts,
@@ -25,6 +24,7 @@ from hgdeploy.result_rows import (
     table_format,
 )
 from hgdeploy.results import FailuresWriter, LineWriter
+from hgdeploy.transforms.prediction import Prediction
 
 FACTS = FileFacts(Path("somewhere/x.jpg"), 12345, 1_700_000_000_123_456_789)
 PREDICTIONS = [

@@ -13,10 +13,10 @@ import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images import ImageFile
-from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import file_facts
 from hgdeploy.resume import ResultsFile
 from hgdeploy.system.locks import Claim
+from hgdeploy.transforms.prediction import Prediction
 from killed_runs import check, expected_rows, make_file, predicted, rows_of, run
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")

@@ -16,11 +16,12 @@ from hgdeploy.bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, OutputError
-from hgdeploy.preprocess import Preprocessor, parse_ops
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.tensorrt_files import EngineKey, Profile
+from hgdeploy.transforms.operators_config import parse_ops
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.triton import TritonOptions, triton_repository
 
 tritonclient = pytest.importorskip("tritonclient", reason="tritonclient is not installed")

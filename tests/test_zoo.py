@@ -17,7 +17,8 @@ import pytest
 from golden_fill import golden_fill
 from hgdeploy import zoo
 from hgdeploy.errors import ConfigError
-from hgdeploy.preprocess import CropImage, NormalizeImage, Preprocessor, ResizeImage
+from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.zoo.registry import OFFICIAL_URL
 from hgdeploy.zoo.weights import load_into, read_weights
 

@@ -17,7 +17,7 @@ from hgdeploy._version import __version__
 from hgdeploy.classifier import Classifier, ClassifierSettings
 from hgdeploy.config import EngineOptions
 from hgdeploy.errors import HGDeployError
-from hgdeploy.postprocess import Prediction
+from hgdeploy.transforms.prediction import Prediction
 
 __all__ = [
     "Classifier",

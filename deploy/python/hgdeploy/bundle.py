@@ -10,10 +10,12 @@ from pathlib import Path
 import yaml
 
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.postprocess import Postprocess, parse_postprocess
-from hgdeploy.preprocess import Op, parse_ops
 from hgdeploy.sidecar import changed_source
 from hgdeploy.system.digests import combined_digest, file_sha256
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import parse_ops
+from hgdeploy.transforms.postprocess import Postprocess
+from hgdeploy.transforms.postprocess_config import parse_postprocess
 
 DESCRIPTION = "inference.yml"
 # Paddle's program in either format, best first, and the parameters that go with it.

@@ -28,8 +28,12 @@ from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
 from hgdeploy.image_reader import ImageReader, ReadImage
 from hgdeploy.images import ImageFile, find_images
 from hgdeploy.isolated_reader import IsolatedReader
-from hgdeploy.postprocess import Postprocess, Prediction, Topk
-from hgdeploy.preprocess import Op, Preprocessor, ops_difference, ops_to_config
+from hgdeploy.transforms.difference import ops_difference
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import ops_to_config
+from hgdeploy.transforms.postprocess import Postprocess, Topk
+from hgdeploy.transforms.prediction import Prediction
+from hgdeploy.transforms.preprocess import Preprocessor
 
 # How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
 _SUM_TOLERANCE = 0.02

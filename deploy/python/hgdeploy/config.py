@@ -18,10 +18,12 @@ from typing import Any
 import yaml
 
 from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.postprocess import Postprocess, parse_postprocess
-from hgdeploy.preprocess import Op, parse_ops
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.tensorrt_files import RUNTIMES, engine_name
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import parse_ops
+from hgdeploy.transforms.postprocess import Postprocess
+from hgdeploy.transforms.postprocess_config import parse_postprocess
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 

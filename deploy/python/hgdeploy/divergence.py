@@ -16,7 +16,7 @@ from hgdeploy.bundle import ModelBundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module
 from hgdeploy.images import read_image
-from hgdeploy.preprocess import Preprocessor
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import Report, Run, ValidateOptions, load_run, random_rows
 
 # A layer's largest difference over its largest value; coarser precisions are further off in every

@@ -23,16 +23,16 @@ from hgdeploy.config import EngineOptions, PredictConfig, load_config
 from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
 from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest
 from hgdeploy.images import read_image
-from hgdeploy.postprocess import printable
-from hgdeploy.preprocess import (
+from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,
     NormalizeImage,
     Op,
-    Preprocessor,
     ResizeImage,
     ToCHWImage,
 )
+from hgdeploy.transforms.prediction import printable
+from hgdeploy.transforms.preprocess import Preprocessor
 
 STAGES = ("decode", "resize", "crop", "normalize", "model", "precision")
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -23,9 +23,10 @@ from hgdeploy.bundle import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
-from hgdeploy.preprocess import Op, ops_to_config
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.zoo.download import (
     Progress,
     console_progress,

@@ -15,10 +15,11 @@ from hgdeploy.config import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
 from hgdeploy.image_reader import one_opencv_thread
 from hgdeploy.images import ImageFile
-from hgdeploy.postprocess import Prediction, printable, save_image
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order
+from hgdeploy.transforms.postprocess import save_image
+from hgdeploy.transforms.prediction import Prediction, printable
 
 # Threads beyond one a CPU pay only while others wait for a disk or network.
 _MOST_WORKERS_PER_CPU = 4

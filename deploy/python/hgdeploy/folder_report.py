@@ -19,9 +19,9 @@ from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.images import read_image
-from hgdeploy.postprocess import Prediction, printable
 from hgdeploy.result_rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing
+from hgdeploy.transforms.prediction import Prediction, printable
 
 _PICTURES = 24  # in each of the two galleries
 _PIXELS = 160

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.images import decode_image, read_image
-from hgdeploy.preprocess import Op, Preprocessor, ResizeImage
+from hgdeploy.transforms.operators import Op, ResizeImage
+from hgdeploy.transforms.preprocess import Preprocessor
 
 # Scaled decoding keeps at least this many times the size that is resized to.
 _FAST_MARGIN = 2

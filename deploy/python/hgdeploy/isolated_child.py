@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.image_reader import ImageReader, one_opencv_thread
-from hgdeploy.preprocess import parse_ops
 from hgdeploy.system.processes import Message, Parent
+from hgdeploy.transforms.operators_config import parse_ops
 
 
 def _answer(reader: ImageReader, path: str) -> Message:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.image_reader import ReadImage
-from hgdeploy.preprocess import Op, ops_to_config
 from hgdeploy.system.processes import Child, ChildError, ChildTimeoutError, Message
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.operators_config import ops_to_config
 
 # A child imports OpenCV before it answers its first request, which is no image's fault.
 _START_SECONDS = 60.0

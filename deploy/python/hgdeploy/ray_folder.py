@@ -40,10 +40,10 @@ from hgdeploy.folder import (
     worker_tuner,
 )
 from hgdeploy.images import ImageFile
-from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.transforms.prediction import Prediction
 
 LOCAL = "local"
 _ADDRESS = re.compile(r"[^/\s]+:\d+")

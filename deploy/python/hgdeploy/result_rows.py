@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.postprocess import Prediction
+from hgdeploy.transforms.prediction import Prediction
 
 COLUMNS = ("path", "class_ids", "scores", "labels", "error", "size", "mtime_ns")
 _KINDS: tuple[Any, ...] = (str, list | None, list, list, str | None, int | None, int | None)

@@ -10,9 +10,9 @@ from typing import Protocol, TextIO
 
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.images import LIST_SUFFIXES
-from hgdeploy.postprocess import Prediction, printable, text_line
 from hgdeploy.result_rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing, writing
+from hgdeploy.transforms.prediction import Prediction, printable, text_line
 
 
 class Writer(Protocol):

@@ -24,7 +24,6 @@ import numpy as np
 
 from hgdeploy.errors import ConfigError, OutputError, one_line
 from hgdeploy.images import ImageFile
-from hgdeploy.postprocess import Prediction, printable
 from hgdeploy.result_rows import (
     FileFacts,
     Row,
@@ -39,6 +38,7 @@ from hgdeploy.result_rows import (
 from hgdeploy.results import Writer
 from hgdeploy.system.files import check_replaceable, replacing, writing
 from hgdeploy.system.locks import Claim
+from hgdeploy.transforms.prediction import Prediction, printable
 
 OnChange = Literal["refuse", "redo"]
 

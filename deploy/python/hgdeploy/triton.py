@@ -32,11 +32,12 @@ from hgdeploy.errors import (
     nearest,
     one_line,
 )
-from hgdeploy.preprocess import Preprocessor, ops_to_config
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
 from hgdeploy.tensorrt_files import EngineKey, Profile, engine_name, runtime_named
+from hgdeploy.transforms.operators_config import ops_to_config
+from hgdeploy.transforms.preprocess import Preprocessor
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"

@@ -42,7 +42,7 @@ from hgdeploy.errors import (
     nearest,
 )
 from hgdeploy.images import ImageFile, find_images, read_image
-from hgdeploy.preprocess import Preprocessor
+from hgdeploy.transforms.preprocess import Preprocessor
 
 _WORST = 5
 

@@ -27,9 +27,9 @@ from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
 from hgdeploy.errors import BundleError, ConfigError, ImageError
 from hgdeploy.images import ImageFile, read_image
-from hgdeploy.preprocess import Preprocessor
 from hgdeploy.sidecar import changed_source, sidecar_path
 from hgdeploy.tensorrt_files import RUNTIMES, TensorRtRuntime, engine_name
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import verify_conversion, verify_precision
 
 Tell = Callable[[str], None]

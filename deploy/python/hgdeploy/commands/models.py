@@ -67,7 +67,7 @@ def add_export(verbs: Verbs) -> None:
 
 def _export(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.export import bundle_from_weights
-    from hgdeploy.postprocess import read_labels
+    from hgdeploy.transforms.postprocess_config import read_labels
 
     labels = None
     if arguments.labels is not None:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from hgdeploy.commands.common import progress
-from hgdeploy.postprocess import Prediction
 from hgdeploy.result_rows import FileFacts
 from hgdeploy.results import Writer
+from hgdeploy.transforms.prediction import Prediction
 
 
 class _Progress:

@@ -21,9 +21,9 @@ from hgdeploy.convert.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.paddle_params import read_params
-from hgdeploy.preprocess import ops_to_config
 from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
+from hgdeploy.transforms.operators_config import ops_to_config
 
 Verify = Callable[[Path, Path], Mapping[str, Any]]
 """Compares the source model's file with the artifact's and returns the sidecar's verdict; raises

@@ -28,10 +28,10 @@ from hgdeploy.convert.histogram import Histogram
 from hgdeploy.convert.onnx import describe
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError, nearest
 from hgdeploy.images import ImageFile, read_image
-from hgdeploy.preprocess import Preprocessor
 from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import int8_saturates
+from hgdeploy.transforms.preprocess import Preprocessor
 
 Progress = Callable[[str], None]
 

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.preprocess import CropImage, Op, ResizeImage, imagenet_ops
 from hgdeploy.system.libraries import import_library
+from hgdeploy.transforms.operators import CropImage, Op, ResizeImage
+from hgdeploy.transforms.operators_config import imagenet_ops
 
 OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is found for one image, and PaddleClas's line for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one image, or why nothing was.
+
+    Attributes:
+        path: the image's path relative to the folder that was searched.
+        class_ids: the classes, best first; None for a model that outputs a bare score.
+        scores: one score a class, or the bare score.
+        labels: one name a class; empty without a label file.
+        error: None, or the reason why the image failed; then the other fields are empty.
+    """
+
+    path: str
+    class_ids: tuple[int, ...] | None
+    scores: tuple[float, ...]
+    labels: tuple[str, ...]
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, path: str, reason: str) -> Prediction:
+        """Return the prediction of an image that could not be classified."""
+        return cls(path, (), (), (), reason)
+
+
+def text_line(prediction: Prediction) -> str:
+    r"""Return PaddleClas's line for a classified image, without the line's end.
+
+    PaddleClas prints a file's base name. Control characters in it are escaped, since a line break
+    in a name would tear the output in two.
+
+    >>> text_line(Prediction("a/b.jpg", (8,), (0.71479,), ("hen",)))
+    "b.jpg:\tclass id(s): [8], score(s): [0.71], label_name(s): ['hen']"
+    """
+    name = printable(prediction.path.rpartition("/")[2])
+    scores = ", ".join(f"{score:.2f}" for score in prediction.scores)
+    if prediction.class_ids is None:
+        return f"{name}:\tscore(s): [{scores}]"
+    ids, labels = list(prediction.class_ids), list(prediction.labels)
+    return f"{name}:\tclass id(s): {ids}, score(s): [{scores}], label_name(s): {labels}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters and undecodable bytes escaped."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown.encode("utf-8", "backslashreplace").decode("utf-8")

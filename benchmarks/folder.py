@@ -41,8 +41,8 @@ from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
-from hgdeploy.image_reader import ImageReader, ReadImage
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
+from hgdeploy.images.reader import ImageReader, ReadImage
 from hgdeploy.results import LineWriter
 from hgdeploy.system.machine import available_cpus, child_processes, peak_memory_mb
 from hgdeploy.transforms.operators import Op

@@ -29,7 +29,7 @@ try:
     from hgdeploy.engines import engine_module, infer_rows, load_engine
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
     from hgdeploy.gpu.device import chosen_library, open_device
-    from hgdeploy.images import find_images
+    from hgdeploy.images.find import find_images
     from hgdeploy.tensorrt_files import RUNTIMES, engine_name
     from hgdeploy.validate import TOLERANCES, random_rows, tolerance_misses
 except ModuleNotFoundError as error:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy" / "python"))
 
 with atheris.instrument_imports(include=["hgdeploy"]):
     from hgdeploy.errors import ImageError
-    from hgdeploy.images import decode_image
+    from hgdeploy.images.decode import decode_image
 
 from hostile_files import hostile_files
 

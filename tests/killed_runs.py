@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hgdeploy.errors import ConfigError, OutputError
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
 from hgdeploy.result_rows import Row, decoded, file_facts, row_of, table_format
 from hgdeploy.resume import OnChange, ResultsFile
 from hgdeploy.transforms.prediction import Prediction

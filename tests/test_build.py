@@ -34,7 +34,7 @@ from hgdeploy.convert.tensorrt_network import load_timing_cache, save_timing_cac
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
 from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version

@@ -16,7 +16,7 @@ from conftest import IMAGES, MINI, require_engine
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
-from hgdeploy.images import read_image
+from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.transforms.postprocess import Postprocess, Topk
 from hgdeploy.transforms.preprocess import Preprocessor

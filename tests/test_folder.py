@@ -22,7 +22,7 @@ from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import OutputError
 from hgdeploy.folder import Summary, classify_files, folder_options
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
 from hgdeploy.results import LineWriter
 from hgdeploy.system.machine import available_cpus
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import hgdeploy, run_command
 from hgdeploy.cli import main
 from hgdeploy.errors import EXIT_SOME_IMAGES_FAILED
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
 from hgdeploy.transforms.prediction import printable
 from hostile_files import ODD_NAMES, make_hostile_folder
 

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from hgdeploy.errors import ImageError, InputError
-from hgdeploy.images import IMAGE_SUFFIXES, ImageFile, decode_image, find_images, read_image
+from hgdeploy.images.decode import decode_image, read_image
+from hgdeploy.images.find import IMAGE_SUFFIXES, ImageFile, find_images
 from image_files import encoded, every_kind, exif, jpeg, mutated, picture, png_of_declared_size
 
 KINDS = every_kind()

@@ -16,8 +16,8 @@ import pytest
 
 from conftest import IMAGES, children, hgdeploy
 from hgdeploy.errors import ConfigError, ImageError
-from hgdeploy.image_reader import ImageReader
-from hgdeploy.isolated_reader import IsolatedReader
+from hgdeploy.images.isolated_reader import IsolatedReader
+from hgdeploy.images.reader import ImageReader
 from hgdeploy.transforms.operators_config import imagenet_ops
 
 OPS = imagenet_ops(72, 64)

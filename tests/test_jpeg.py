@@ -15,8 +15,8 @@ from PIL import Image
 
 from conftest import IMAGES, REPO
 from hgdeploy.errors import ImageError
-from hgdeploy.images import decode_image, read_image
-from hgdeploy.jpeg import MAX_SCANS, decode_plain_jpeg, read_jpeg_header
+from hgdeploy.images.decode import decode_image, read_image
+from hgdeploy.images.jpeg import MAX_SCANS, decode_plain_jpeg, read_jpeg_header
 from hostile_files import exif_files, many_scans, odd_pictures
 from image_files import encoded, every_kind, exif, jpeg, mutated, picture
 
@@ -180,7 +180,7 @@ def test_damaged_files_give_the_pixels_of_opencv_or_none_in_either_decoder():
 def test_without_simplejpeg_the_pixels_are_the_same():
     code = (
         "import sys; sys.modules['simplejpeg'] = None; from hashlib import sha256\n"
-        "from hgdeploy.images import read_image\n"
+        "from hgdeploy.images.decode import read_image\n"
         "for path in sys.argv[1:]:\n"
         "    for shrink_to in (None, 100):\n"
         "        print(sha256(read_image(path, shrink_to=shrink_to)).hexdigest())"

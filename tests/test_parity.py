@@ -17,7 +17,8 @@ from hgdeploy.bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.export import bundle_from_weights
-from hgdeploy.images import ImageFile, find_images, read_image
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import ValidateOptions, parse_runs, validate

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from hgdeploy.errors import ConfigError, ImageError
-from hgdeploy.images import read_image
+from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import (
     IMAGENET_MEAN,

@@ -22,7 +22,8 @@ from hgdeploy.convert.quantize import (
 )
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
-from hgdeploy.images import ImageFile, find_images, read_image
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.transforms.preprocess import Preprocessor
 from photos import photographs

@@ -20,7 +20,7 @@ from hgdeploy.classifier import Classifier, ClassifierSettings
 from hgdeploy.config import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.folder import Summary, classify_files
-from hgdeploy.images import ImageFile, find_images
+from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
 from hgdeploy.result_rows import decoded
 from hgdeploy.resume import ResultsFile

@@ -12,7 +12,7 @@ from hgdeploy.benchmark import Record
 from hgdeploy.benchmark.recommend import RecommendOptions, recommend
 from hgdeploy.bundle import open_bundle
 from hgdeploy.errors import ConfigError, ValidationError
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
 
 QUICK = {"threads": (1,), "batches": (1,), "budget_seconds": 1.0}
 PHOTOS = tuple(find_images(IMAGES))

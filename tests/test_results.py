@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
 from hgdeploy.result_rows import (
     COLUMNS,
     FileFacts,

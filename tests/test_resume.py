@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
 from hgdeploy.result_rows import file_facts
 from hgdeploy.resume import ResultsFile
 from hgdeploy.system.locks import Claim

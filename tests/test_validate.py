@@ -25,16 +25,10 @@ from hgdeploy.errors import (
 )
 from hgdeploy.explain import explain, parse_side
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.images import find_images
+from hgdeploy.images.find import find_images
+from hgdeploy.images.labelled import read_image_labels
 from hgdeploy.system.machine import cpu_flags
-from hgdeploy.validate import (
-    Run,
-    ValidateOptions,
-    parse_runs,
-    read_image_labels,
-    validate,
-    verify_conversion,
-)
+from hgdeploy.validate import Run, ValidateOptions, parse_runs, validate, verify_conversion
 
 FP32 = ("paddle", "onnxruntime", "openvino")
 PHOTOS = tuple(find_images(IMAGES))

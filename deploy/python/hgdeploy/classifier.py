@@ -25,9 +25,9 @@ from hgdeploy.bundle import ModelBundle, model_digest, open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
-from hgdeploy.image_reader import ImageReader, ReadImage
-from hgdeploy.images import ImageFile, find_images
-from hgdeploy.isolated_reader import IsolatedReader
+from hgdeploy.images.find import ImageFile, find_images
+from hgdeploy.images.isolated_reader import IsolatedReader
+from hgdeploy.images.reader import ImageReader, ReadImage
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hgdeploy.bundle import ModelBundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module
-from hgdeploy.images import read_image
+from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import Report, Run, ValidateOptions, load_run, random_rows
 

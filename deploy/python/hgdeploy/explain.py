@@ -22,7 +22,7 @@ from hgdeploy.bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions, PredictConfig, load_config
 from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
 from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest
-from hgdeploy.images import read_image
+from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from hgdeploy.classifier import STAGES, Classifier, StageTimes
 from hgdeploy.config import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
-from hgdeploy.image_reader import one_opencv_thread
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
+from hgdeploy.images.reader import one_opencv_thread
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order

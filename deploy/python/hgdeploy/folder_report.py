@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hgdeploy.errors import ImageError
-from hgdeploy.images import read_image
+from hgdeploy.images.decode import read_image
 from hgdeploy.result_rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing
 from hgdeploy.transforms.prediction import Prediction, printable

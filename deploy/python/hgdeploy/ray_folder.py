@@ -39,7 +39,7 @@ from hgdeploy.folder import (
     folder_options,
     worker_tuner,
 )
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
 from hgdeploy.result_rows import FileFacts, file_facts
 from hgdeploy.results import Writer
 from hgdeploy.system.machine import available_cpus

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.images import LIST_SUFFIXES
+from hgdeploy.images.find import LIST_SUFFIXES
 from hgdeploy.result_rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing, writing
 from hgdeploy.transforms.prediction import Prediction, printable, text_line

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from hgdeploy.errors import ConfigError, OutputError, one_line
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
 from hgdeploy.result_rows import (
     FileFacts,
     Row,

@@ -26,7 +26,8 @@ from hgdeploy.convert.tensorrt import (
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
 from hgdeploy.errors import BundleError, ConfigError, ImageError
-from hgdeploy.images import ImageFile, read_image
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile
 from hgdeploy.sidecar import changed_source, sidecar_path
 from hgdeploy.tensorrt_files import RUNTIMES, TensorRtRuntime, engine_name
 from hgdeploy.transforms.preprocess import Preprocessor

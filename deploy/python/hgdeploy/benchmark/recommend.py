@@ -18,7 +18,7 @@ from hgdeploy.bundle import ModelBundle
 from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import ENGINES
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
-from hgdeploy.images import ImageFile
+from hgdeploy.images.find import ImageFile
 from hgdeploy.validate import Run, ValidateOptions, load_run, validate
 
 Say = Callable[[str], None]

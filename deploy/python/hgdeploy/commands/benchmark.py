@@ -48,7 +48,7 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
     from hgdeploy.benchmark.record import Record, now
     from hgdeploy.bundle import open_bundle
-    from hgdeploy.images import find_images
+    from hgdeploy.images.find import find_images
     from hgdeploy.text_table import aligned
 
     options = RecommendOptions(

@@ -29,7 +29,7 @@ def add_convert(verbs: Verbs) -> None:
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle import open_bundle
     from hgdeploy.convert import OnnxOptions
-    from hgdeploy.images import find_images
+    from hgdeploy.images.find import find_images
     from hgdeploy.variants import ConvertRequest, converted
 
     for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
@@ -80,7 +80,7 @@ def add_quantize(verbs: Verbs) -> None:
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle import open_bundle
     from hgdeploy.convert.quantize import QuantizeOptions
-    from hgdeploy.images import find_images
+    from hgdeploy.images.find import find_images
     from hgdeploy.variants import quantized
 
     options = QuantizeOptions(

@@ -180,7 +180,7 @@ def _run(job: _Job, out: TextIO) -> int:
     """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
     from hgdeploy.folder import Summary, classify_files
     from hgdeploy.folder_report import ReportWriter
-    from hgdeploy.images import ImageFile, find_images
+    from hgdeploy.images.find import ImageFile, find_images
     from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
     from hgdeploy.results import FailuresWriter, LineWriter
     from hgdeploy.resume import ResultsFile

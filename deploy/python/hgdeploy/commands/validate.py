@@ -36,8 +36,9 @@ def add_validate(verbs: Verbs) -> None:
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle import open_bundle
     from hgdeploy.divergence import bisect_failures
-    from hgdeploy.images import find_images
-    from hgdeploy.validate import ValidateOptions, parse_runs, read_image_labels, validate
+    from hgdeploy.images.find import find_images
+    from hgdeploy.images.labelled import read_image_labels
+    from hgdeploy.validate import ValidateOptions, parse_runs, validate
     from hgdeploy.validate_report import as_markdown, check_report_path, write_report
 
     runs = parse_runs(arguments.engines, arguments.precision)

@@ -27,7 +27,8 @@ from hgdeploy.convert.artifact import (
 from hgdeploy.convert.histogram import Histogram
 from hgdeploy.convert.onnx import describe
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError, nearest
-from hgdeploy.images import ImageFile, read_image
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile
 from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import int8_saturates

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 _END = b"\xff\xd9"
 
+
 # Progressive files have about ten. Each one may cost a pass over the whole picture and only a few
 # bytes, so that a file of some kilobytes could keep a decoder busy for hours.
 MAX_SCANS = 100
@@ -161,7 +162,11 @@ def _simplejpeg() -> Any:
 
 # Whether rows and columns change places, and what OpenCV calls the flip that follows.
 _Turn = tuple[bool, int | None]
+
+
 _NO_TURN: _Turn = (False, None)
+
+
 _TURNS: tuple[_Turn, ...] = tuple(
     (swap, flip) for swap in (False, True) for flip in (None, 0, 1, -1)
 )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.images import decode_image, read_image
+from hgdeploy.images.decode import decode_image, read_image
 from hgdeploy.transforms.operators import Op, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hgdeploy.errors import ImageError
-from hgdeploy.jpeg import JpegHeader, read_jpeg_header
+from hgdeploy.images.jpeg import JpegHeader, read_jpeg_header
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,11 @@ def _read_tiff(data: bytes) -> tuple[int, int, None]:
 
 
 _Facts = tuple[int, int, bool | None] | tuple[int, int, bool, JpegHeader]
+
+
 _Reader = Callable[[bytes], _Facts]
+
+
 _FORMATS: tuple[tuple[str, Callable[[bytes], bool], _Reader], ...] = (
     ("JPEG", lambda data: data.startswith(b"\xff\xd8\xff"), _read_jpeg),
     ("PNG", lambda data: data.startswith(b"\x89PNG\r\n\x1a\n"), _read_png),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that reads images for `hgdeploy.isolated_reader`."""
+"""The process that reads images for `hgdeploy.images.isolated_reader`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from hgdeploy.errors import ImageError
-from hgdeploy.image_reader import ImageReader, one_opencv_thread
+from hgdeploy.images.reader import ImageReader, one_opencv_thread
 from hgdeploy.system.processes import Message, Parent
 from hgdeploy.transforms.operators_config import parse_ops
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read images in processes of their own, so that a decoder may crash or hang on one.
 
-Each reading thread has a child process (`hgdeploy.isolated_child`) at a time. A child that takes
-too long is killed, one that dies is replaced, and only the image it was reading fails.
+Each reading thread has a child process (`hgdeploy.images.isolated_child`) at a time. A child that
+takes too long is killed, one that dies is replaced, and only the image it was reading fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import ConfigError, ImageError
-from hgdeploy.image_reader import ReadImage
+from hgdeploy.images.reader import ReadImage
 from hgdeploy.system.processes import Child, ChildError, ChildTimeoutError, Message
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
@@ -88,7 +88,7 @@ class IsolatedReader:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            child = Child("hgdeploy.isolated_child")
+            child = Child("hgdeploy.images.isolated_child")
             child.ask(self._settings, _START_SECONDS)
             return child
 

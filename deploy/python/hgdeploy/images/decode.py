@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file or its bytes to RGB pixels.
+
+OpenCV decodes, because its pixels are the ones that PaddleClas feeds to a model; for plain JPEG
+files `hgdeploy.images.jpeg` gives the same ones faster. Around it stands what OpenCV does not do:
+the size is read from the header before any memory is spent, a picture of which only a part is
+there is refused, and every failure is an ImageError of a few words.
+"""
+
+from __future__ import annotations
+
+import functools
+import stat
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.errors import ImageError
+from hgdeploy.images.find import system_reason
+from hgdeploy.images.headers import ImageHeader, read_header
+from hgdeploy.images.jpeg import decode_plain_jpeg, reduction
+
+# More than any camera makes (200 million) and than WebP can hold, yet 0.8 GB at most once decoded.
+# Without it a PNG of 875 KB can take 5 GB: OpenCV itself stops only at 2**30.
+MAX_PIXELS = 2**28
+
+
+# OpenCV indexes the encoded bytes with a 32-bit int.
+_MAX_BYTES = 2**31 - 1
+
+
+def read_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> NDArray[np.uint8]:
+    """Read and decode one image file; safe to call from many threads at once.
+
+    Args:
+        path: the file. It is read as bytes, so that any name works on any system.
+        max_pixels: refuse a picture of more pixels, before decoding it.
+        shrink_to: see `decode_image`.
+
+    Returns:
+        See `decode_image`.
+
+    Raises:
+        ImageError: a short reason without the path, such as `is a directory` or `is truncated`.
+    """
+    return decode_image(_read_bytes(Path(path)), max_pixels=max_pixels, shrink_to=shrink_to)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        # Only a regular file: opening a pipe or a device may block forever.
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file but a pipe, socket or device")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(f"has {status.st_size} bytes, more than the limit of {_MAX_BYTES}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("does not exist") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"cannot be read: {system_reason(error)}") from None
+
+
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
+) -> NDArray[np.uint8]:
+    """Decode one JPEG, PNG, BMP, WebP, TIFF or GIF; safe to call from many threads at once.
+
+    EXIF orientation is applied, alpha dropped, gray and palette widened to three channels, 16 bits
+    reduced to 8, and of several frames or pages the first is taken: the pixels are those of
+    `cv2.imread(path, cv2.IMREAD_COLOR)`.
+
+    A missing part is refused. Bytes changed in place are noticed only where the format has
+    checksums or the decoder stumbles over them.
+
+    Args:
+        data: the contents of the file.
+        max_pixels: refuse a picture of more pixels, before decoding it.
+        shrink_to: let a JPEG be decoded at a half, a quarter or an eighth of its size, the smallest
+            whose short side still has this many pixels. It saves much of the time of a large
+            photograph and changes pixels a little. None, and all other formats: full size.
+
+    Returns:
+        Contiguous uint8 array of shape (height, width, 3), values 0..255, in RGB order.
+
+    Raises:
+        ImageError: a short reason, such as `is truncated (JPEG)`.
+    """
+    header = read_header(data)
+    pixels = header.width * header.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"has {pixels} pixels ({header.width}x{header.height}), more than the limit of "
+            f"{max_pixels}"
+        )
+    if pixels == 0:
+        raise ImageError(f"is corrupt ({header.kind}): its size is {header.width}x{header.height}")
+    if header.whole is False:
+        raise ImageError(f"is truncated ({header.kind})")
+    divisor = 1
+    if header.jpeg is not None:
+        divisor = reduction(header.jpeg, shrink_to)
+        rgb = decode_plain_jpeg(data, header.jpeg, divisor, _quiet_cv2())
+        if rgb is not None:
+            return rgb
+    return _decode_with_opencv(data, header, divisor)
+
+
+def _decode_with_opencv(data: bytes, header: ImageHeader, divisor: int) -> NDArray[np.uint8]:
+    cv2 = _quiet_cv2()
+    # Its flags for reduced sizes are 16, 32 and 64 for a half, a quarter and an eighth.
+    flags = cv2.IMREAD_COLOR_RGB | (0 if divisor == 1 else 8 * divisor)
+    try:
+        rgb: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if rgb is not None:
+            return rgb
+    except cv2.error as error:
+        detail = " ".join(str(error.err).split())
+        raise ImageError(f"cannot be decoded ({header.kind}): {detail}") from None
+    if header.kind == "GIF" and not _reads_gif():
+        raise ImageError(f"is a GIF, which OpenCV {cv2.__version__} cannot read; use 4.12 or later")
+    fault = "is corrupt" if header.whole else "is truncated or corrupt"
+    raise ImageError(f"{fault} ({header.kind})")
+
+
+@functools.cache
+def _quiet_cv2() -> ModuleType:
+    """OpenCV, told not to log: what is wrong with a file is in the ImageError.
+
+    libjpeg and libpng still print a line of their own about some corrupt files.
+    """
+    import cv2
+
+    # The function moved in OpenCV 5.
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    set_log_level(0)
+    return cv2
+
+
+@functools.cache
+def _reads_gif() -> bool:
+    information = str(_quiet_cv2().getBuildInformation())
+    return any(line.split() == ["GIF:", "YES"] for line in information.splitlines())

@@ -35,7 +35,8 @@ import numpy as np
 
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.stats import compare_samples
-from hgdeploy.bundle import PADDLE_PROGRAMS, open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.names import PADDLE_PROGRAMS
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine

@@ -29,7 +29,7 @@ from hgdeploy.benchmark import Case, Record, Runner, describe_environment, load_
 from hgdeploy.benchmark.command import table
 from hgdeploy.benchmark.prepare import bundle_folder
 from hgdeploy.benchmark.record import OK, now
-from hgdeploy.bundle import ONNX_FILE
+from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import engine_module
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line

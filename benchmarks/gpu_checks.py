@@ -23,14 +23,14 @@ try:
     from hgdeploy import cli
     from hgdeploy.benchmark import Case
     from hgdeploy.benchmark.prepare import make_missing
-    from hgdeploy.bundle import ONNX_FILE, open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
     from hgdeploy.compare import compare
     from hgdeploy.config import EngineOptions
     from hgdeploy.engines import engine_module, infer_rows, load_engine
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
     from hgdeploy.gpu.device import chosen_library, open_device
     from hgdeploy.images.find import find_images
-    from hgdeploy.tensorrt_files import RUNTIMES, engine_name
     from hgdeploy.validate import TOLERANCES, random_rows, tolerance_misses
 except ModuleNotFoundError as error:
     sys.exit(

@@ -24,7 +24,10 @@ import pytest
 
 from conftest import IMAGES, run_command
 from hgdeploy import cli, variants
-from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.names import engine_name, runtime_named
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph, onnx_from_paddle, tensorrt
 from hgdeploy.convert.quantize import QuantizeOptions, int8_from_onnx
@@ -35,10 +38,8 @@ from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images.find import find_images
-from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
-from hgdeploy.tensorrt_files import EngineKey, engine_name, runtime_named
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.variants import built, ensure_artifact
 
@@ -625,7 +626,7 @@ def test_a_thread_works_on_the_gpu_it_was_given_and_gives_it_back(fake_driver, m
     program = (
         "from cuda.bindings import driver\n"
         "from hgdeploy.convert.tensorrt_gpu import gpu_at_hand, working_on\n"
-        "from hgdeploy.tensorrt_files import RUNTIMES\n"
+        "from hgdeploy.bundle.names import RUNTIMES\n"
         "gpu = gpu_at_hand(1, RUNTIMES[0])\n"
         "with working_on(gpu, RUNTIMES[0]):\n"
         "    print(gpu.index, gpu.compute_capability, int(driver.cuCtxGetDevice()[1]))\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.errors import BundleError
 from hgdeploy.transforms.operators import CropImage
 

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from conftest import DATA, IMAGES, REPO, run_command
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.paddle_params import read_params
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.classifier import Classifier
 from hgdeploy.compare import compare
 from hgdeploy.config import EngineOptions
@@ -34,8 +36,6 @@ from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError
 from hgdeploy.export import bundle_from_weights
-from hgdeploy.paddle_params import read_params
-from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 

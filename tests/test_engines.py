@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from conftest import MINI, require_engine
+from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.paddle_params import read_params
 from hgdeploy.system.machine import cpu_flags
 
 # fp32 engines agree on softmax to a few units in the last place; measured 6e-8 on this model.

@@ -20,8 +20,9 @@ import pytest
 import yaml
 
 from hgdeploy import zoo
+from hgdeploy.bundle.sidecar import is_intact
 from hgdeploy.errors import ConfigError, DownloadError, OutputError, WeightsError
-from hgdeploy.export import bundle_from_weights, download_model, is_intact
+from hgdeploy.export import bundle_from_weights, download_model
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.zoo.weights import load_into, read_weights

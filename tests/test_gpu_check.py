@@ -125,7 +125,7 @@ sys.setdlopenflags(os.RTLD_LAZY)
 import fake_tensorrt
 from hgdeploy import variants
 from hgdeploy.convert.tensorrt import EngineBuild
-from hgdeploy.tensorrt_files import engine_name
+from hgdeploy.bundle.names import engine_name
 
 def built(bundle, shapes, options, progress, warn):
     path = bundle.root / engine_name(options.precision, options.runtime)

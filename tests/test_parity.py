@@ -13,7 +13,7 @@ import pytest
 from conftest import IMAGES, hgdeploy, require_engine
 from golden_fill import golden_fill
 from hgdeploy import zoo
-from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.export import bundle_from_weights

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import IMAGES, MINI, require_engine
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.convert import qdq
 from hgdeploy.convert.histogram import Histogram

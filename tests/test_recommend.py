@@ -10,7 +10,7 @@ from broken_models import BREAKS
 from conftest import IMAGES, hgdeploy, require_engine
 from hgdeploy.benchmark import Record
 from hgdeploy.benchmark.recommend import RecommendOptions, recommend
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.errors import ConfigError, ValidationError
 from hgdeploy.images.find import find_images
 

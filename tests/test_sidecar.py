@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.sidecar import changed_source, sidecar_path
 from hgdeploy.errors import BundleError
-from hgdeploy.sidecar import changed_source, sidecar_path
 from hgdeploy.system.digests import file_sha256
 
 

@@ -146,7 +146,7 @@ _BUILD = """
 import pytest
 from hgdeploy.errors import BundleError
 from hgdeploy.convert.tensorrt import BuildOptions, Shapes, engine_from_onnx
-from hgdeploy.tensorrt_files import runtime_named
+from hgdeploy.bundle.names import runtime_named
 options = BuildOptions(runtime_named("tensorrt-rtx"), compute_capabilities=("8.6",))
 source, target = Path({onnx!r}), folder / "inference.rtx.engine"
 assert engine_from_onnx(source, target, Shapes(), options, lambda line: None).built

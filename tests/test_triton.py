@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from conftest import require_engine, run_command
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.engine_key import EngineKey, Profile
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, OutputError
-from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
-from hgdeploy.tensorrt_files import EngineKey, Profile
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.triton import TritonOptions, triton_repository
@@ -226,8 +226,8 @@ def test_an_engine_of_open_image_size_warms_up_at_what_it_is_tuned_for(write, mi
 def test_the_sidecar_of_a_real_build_says_what_is_needed(write, mini, schema):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
+    from hgdeploy.bundle.names import runtime_named
     from hgdeploy.convert.tensorrt import BuildOptions, Shapes, engine_from_onnx
-    from hgdeploy.tensorrt_files import runtime_named
 
     rtx = mini / "inference.rtx.engine"
     build = BuildOptions(runtime_named("tensorrt-rtx"), compute_capabilities=("8.6",))
@@ -464,7 +464,7 @@ def test_a_missing_tritonclient_is_named_with_its_extra(mini, tmp_path):
 import sys
 from pathlib import Path
 sys.modules["tritonclient"] = None
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.errors import EngineError
 from hgdeploy.triton import TritonOptions, triton_repository
 try:

@@ -18,12 +18,12 @@ import pytest
 import fake_tensorrt
 from conftest import IMAGES, MINI, hgdeploy, predict_cls
 from fake_gpu import count, fail
+from hgdeploy.bundle.engine_key import EngineKey, Profile
+from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.sidecar import sidecar_path
-from hgdeploy.tensorrt_files import EngineKey, Profile
 
 GPU = EngineOptions(device="gpu:0", max_batch=4)
 PROFILE = {"x": [(1, 3, 64, 64), (2, 3, 64, 64), (4, 3, 64, 64)]}

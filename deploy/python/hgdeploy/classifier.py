@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle import ModelBundle, model_digest, open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, model_digest, open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError

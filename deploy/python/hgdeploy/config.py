@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
+from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.machine import available_cpus
-from hgdeploy.tensorrt_files import RUNTIMES, engine_name
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess

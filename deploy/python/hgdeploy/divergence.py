@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module
 from hgdeploy.images.decode import read_image

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.config import EngineOptions, PredictConfig, load_config
 from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
 from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import sys
 import warnings
@@ -14,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hgdeploy import zoo
-from hgdeploy._version import __version__
-from hgdeploy.bundle import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.description import write_description
+from hgdeploy.bundle.names import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.sidecar import is_intact, write_sidecar
+from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
-from hgdeploy.transforms.operators import Op
-from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.zoo.download import (
     Progress,
     console_progress,
@@ -35,15 +33,17 @@ from hgdeploy.zoo.download import (
     official_url,
     unpack_bundle,
 )
-from hgdeploy.zoo.staging import staged_folder
 from hgdeploy.zoo.weights import load_into, read_weights
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
-SIDECAR_FILE = "inference.meta.json"
+
 
 _SEED = 0
+
+
 _TOLERANCE = 1e-5
-_TOPK = 5
+
+
 _LOGIT_SPREAD = 2.0
 
 
@@ -147,85 +147,6 @@ def _published_hint(info: zoo.ModelInfo) -> str:
         if other.architecture == info.architecture and other.inference_url is not None:
             return f"; try {name}, which is the same network"
     return ""
-
-
-def write_description(
-    folder: Path,
-    name: str,
-    preprocess: Sequence[Op],
-    labels: Sequence[str] | None,
-    num_classes: int,
-) -> Path:
-    """Write a bundle's `inference.yml`, in the uniform format of PaddleX and PaddleClas.
-
-    Args:
-        folder: the bundle's folder.
-        name: the model's name.
-        preprocess: the model's own operators.
-        labels: one name a class, in the order of the outputs; None writes none.
-        num_classes: classes of the model; the description asks for the 5 best, or for all of them.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    topk: dict[str, Any] = {"topk": min(_TOPK, num_classes)}
-    if labels is not None:
-        topk["label_list"] = list(labels)
-    description = {
-        "Global": {"model_name": name},
-        "PreProcess": {"transform_ops": ops_to_config(preprocess)},
-        "PostProcess": {"Topk": topk},
-    }
-    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-    return _write_text(folder / DESCRIPTION, text)
-
-
-def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:
-    """Write `inference.meta.json`: the facts, and the digest of every other file in the folder.
-
-    Args:
-        folder: the bundle's folder, complete but for this file.
-        facts: how the bundle was made; JSON-ready.
-
-    Returns:
-        Path of the file.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    files = {
-        path.name: file_sha256(path)
-        for path in folder.iterdir()
-        if path.is_file() and path.name != SIDECAR_FILE
-    }
-    content = {"hgdeploy": __version__, **facts, "files": files}
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    return _write_text(folder / SIDECAR_FILE, text)
-
-
-def is_intact(folder: Path, name: str) -> bool:
-    """Tell whether a folder holds the bundle of a model with every file as its sidecar states."""
-    try:
-        facts = json.loads((folder / SIDECAR_FILE).read_text(encoding="utf-8"))
-        files = facts["files"]
-        return (
-            facts["model"] == name
-            and PADDLE_PARAMS in files
-            and all(file_sha256(folder / file) == digest for file, digest in files.items())
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _write_text(path: Path, text: str) -> Path:
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
 
 
 def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[Any, dict[str, Any]]:

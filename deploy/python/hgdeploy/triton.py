@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle.engine_key import EngineKey, Profile
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import engine_name, runtime_named
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import TensorSpec, engine_module, load_engine
 from hgdeploy.errors import (
@@ -32,10 +35,8 @@ from hgdeploy.errors import (
     nearest,
     one_line,
 )
-from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
-from hgdeploy.tensorrt_files import EngineKey, Profile, engine_name, runtime_named
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.preprocess import Preprocessor
 

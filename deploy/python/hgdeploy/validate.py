@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.compare import Comparison, compare, top_classes
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import (

@@ -11,7 +11,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ONNX_FILE, ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name
+from hgdeploy.bundle.sidecar import changed_source, sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.onnx import onnx_notes
@@ -28,8 +30,6 @@ from hgdeploy.engines.base import device_index
 from hgdeploy.errors import BundleError, ConfigError, ImageError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
-from hgdeploy.sidecar import changed_source, sidecar_path
-from hgdeploy.tensorrt_files import RUNTIMES, TensorRtRuntime, engine_name
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import verify_conversion, verify_precision
 

@@ -30,7 +30,7 @@ from hgdeploy.benchmark.measure import (
     prepare_to_measure,
     settle,
 )
-from hgdeploy.bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, load_engine
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case
-from hgdeploy.bundle import ONNX_FILE, model_digest, open_bundle
+from hgdeploy.bundle.model_bundle import model_digest, open_bundle
+from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines import engine_module
 from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.sidecar import read_sidecar
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
 # The photograph of the scope `pipeline`, in HGDeploy's folder.

@@ -14,7 +14,7 @@ from pathlib import Path
 from hgdeploy.benchmark.case import Settings, Suite
 from hgdeploy.benchmark.record import OK, Record, Row
 from hgdeploy.benchmark.suite import Runner, run_suite
-from hgdeploy.bundle import ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import ENGINES
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError

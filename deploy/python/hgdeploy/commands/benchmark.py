@@ -47,7 +47,7 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.machine import describe_environment
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
     from hgdeploy.benchmark.record import Record, now
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.images.find import find_images
     from hgdeploy.text_table import aligned
 

@@ -53,9 +53,9 @@ def add_build(verbs: Verbs) -> None:
 
 
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.bundle.names import RUNTIMES
     from hgdeploy.convert.tensorrt import Shapes
-    from hgdeploy.tensorrt_files import RUNTIMES
     from hgdeploy.triton import TritonOptions, triton_repository
     from hgdeploy.variants import built
 
@@ -79,8 +79,8 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:
+    from hgdeploy.bundle.names import runtime_named
     from hgdeploy.convert.tensorrt import BuildOptions
-    from hgdeploy.tensorrt_files import runtime_named
 
     capabilities = arguments.compute_capability
     return BuildOptions(

@@ -27,7 +27,7 @@ def add_convert(verbs: Verbs) -> None:
 
 
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert import OnnxOptions
     from hgdeploy.images.find import find_images
     from hgdeploy.variants import ConvertRequest, converted
@@ -78,7 +78,7 @@ def add_quantize(verbs: Verbs) -> None:
 
 
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert.quantize import QuantizeOptions
     from hgdeploy.images.find import find_images
     from hgdeploy.variants import quantized

@@ -229,7 +229,7 @@ def _run(job: _Job, out: TextIO) -> int:
 
 def _load(job: _Job, images: int) -> Classifier:
     """Load the model for so many images, and build first what its engine can only read built."""
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classifier import Classifier
     from hgdeploy.folder import folder_options
     from hgdeploy.variants import ensure_artifact

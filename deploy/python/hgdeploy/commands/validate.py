@@ -34,7 +34,7 @@ def add_validate(verbs: Verbs) -> None:
 
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle import open_bundle
+    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.divergence import bisect_failures
     from hgdeploy.images.find import find_images
     from hgdeploy.images.labelled import read_image_labels

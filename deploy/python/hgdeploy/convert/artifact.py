@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
+from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.errors import BundleError, OutputError
-from hgdeploy.sidecar import sidecar_path
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 

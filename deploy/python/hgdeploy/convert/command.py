@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.bundle import PADDLE_PARAMS, PADDLE_PROGRAMS, ModelBundle, open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.convert.onnx import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
 

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from hgdeploy.bundle.paddle_params import StoredTensor
 from hgdeploy.convert.graph import tensors_used
 from hgdeploy.errors import BundleError
-from hgdeploy.paddle_params import StoredTensor
 from hgdeploy.system.libraries import import_library
 
 # Below protobuf's 2 GiB, with room for the graph and for what folding holds twice.

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.bundle import ONNX_FILE, PADDLE_PROGRAMS, ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
+from hgdeploy.bundle.paddle_params import read_params
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import graph
 from hgdeploy.convert.artifact import (
     converter_versions,
@@ -20,8 +23,6 @@ from hgdeploy.convert.artifact import (
 from hgdeploy.convert.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.errors import BundleError, ConfigError, OutputError
-from hgdeploy.paddle_params import read_params
-from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.operators_config import ops_to_config
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import graph as graphs
 from hgdeploy.convert.artifact import (
     converter_versions,
@@ -25,7 +26,6 @@ from hgdeploy.convert.artifact import (
 from hgdeploy.convert.mixed import fp32_nodes, fp32_twin, to_16_bits
 from hgdeploy.convert.onnx import Verify, describe
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
 
 Batch = NDArray[np.float32]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.compare import Comparison, compare, top_classes
 from hgdeploy.convert import graph as graphs
 from hgdeploy.convert import qdq
@@ -29,7 +30,6 @@ from hgdeploy.convert.onnx import describe
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError, nearest
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
-from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.transforms.preprocess import Preprocessor

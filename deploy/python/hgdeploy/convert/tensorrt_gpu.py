@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import import_library
-from hgdeploy.tensorrt_files import TensorRtRuntime
 
 _NAME_BYTES = 256
 

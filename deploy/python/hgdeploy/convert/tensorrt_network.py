@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hgdeploy.bundle.engine_key import Profile
+from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.convert.tensorrt_gpu import Gpu, working_on
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.tensorrt_files import Profile, TensorRtRuntime
 
 Tell = Callable[[str], None]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import ONNX_FILE
+from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -27,7 +28,6 @@ from hgdeploy.engines.base import (
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.sidecar import read_sidecar
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import int8_saturates
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle import PADDLE_PROGRAMS
+from hgdeploy.bundle.names import PADDLE_PROGRAMS
+from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -32,7 +33,6 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.paddle_processes import load_processes
 from hgdeploy.engines.paddle_program import read_program_specs
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.paddle_params import read_params
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import cpu_flags, memory_mb
 

@@ -18,6 +18,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, runtime_named
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
@@ -31,9 +34,7 @@ from hgdeploy.engines.tensorrt_session import Graphs, Lane, Session
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.gpu.device import Device, open_device
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.sidecar import read_sidecar, sidecar_path
 from hgdeploy.system.libraries import import_library, installed_version
-from hgdeploy.tensorrt_files import RUNTIMES, EngineKey, TensorRtRuntime, engine_name, runtime_named
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2

@@ -57,3 +57,11 @@ def check_replaceable(path: Path) -> None:
     with writing(path), tempfile.TemporaryFile(dir=path.absolute().parent):
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} cannot be written: it is not a regular file")
+
+
+def write_text(path: Path, text: str) -> Path:
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path

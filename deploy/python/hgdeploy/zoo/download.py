@@ -29,11 +29,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle import PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
-from hgdeploy.zoo.staging import staged_folder
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes that are there and the bytes expected (None: unknown)."""

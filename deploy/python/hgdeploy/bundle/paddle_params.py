@@ -20,7 +20,11 @@ from hgdeploy.errors import BundleError
 # Bytes an element takes; the keys are framework.proto's VarType.Type, part of the file format:
 # bool, int16, int32, int64, fp16, fp32, fp64, uint8, int8, bf16, complex64, complex128.
 _ITEM_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2, 23: 8, 24: 16}
+
+
 _DTYPE_FIELD, _DIMS_FIELD = 1, 2
+
+
 _MAX_DESCRIPTION_BYTES = 1 << 16
 
 

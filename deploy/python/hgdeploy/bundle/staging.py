@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hgdeploy.bundle import PADDLE_PROGRAMS
+from hgdeploy.bundle.names import PADDLE_PROGRAMS
 from hgdeploy.errors import OutputError
 
 

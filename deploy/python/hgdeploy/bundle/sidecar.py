@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hgdeploy._version import __version__
+from hgdeploy.bundle.names import PADDLE_PARAMS
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.files import write_text
 
 
 def sidecar_path(artifact: Path) -> Path:
@@ -41,3 +44,43 @@ def changed_source(artifact: Path) -> Path | None:
         if older is not None:
             return older
     return None
+
+
+SIDECAR_FILE = "inference.meta.json"
+
+
+def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:
+    """Write `inference.meta.json`: the facts, and the digest of every other file in the folder.
+
+    Args:
+        folder: the bundle's folder, complete but for this file.
+        facts: how the bundle was made; JSON-ready.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    files = {
+        path.name: file_sha256(path)
+        for path in folder.iterdir()
+        if path.is_file() and path.name != SIDECAR_FILE
+    }
+    content = {"hgdeploy": __version__, **facts, "files": files}
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    return write_text(folder / SIDECAR_FILE, text)
+
+
+def is_intact(folder: Path, name: str) -> bool:
+    """Tell whether a folder holds the bundle of a model with every file as its sidecar states."""
+    try:
+        facts = json.loads((folder / SIDECAR_FILE).read_text(encoding="utf-8"))
+        files = facts["files"]
+        return (
+            facts["model"] == name
+            and PADDLE_PARAMS in files
+            and all(file_sha256(folder / file) == digest for file, digest in files.items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from hgdeploy.bundle.names import DESCRIPTION
+from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.sidecar import changed_source
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.postprocess_config import parse_postprocess
-
-DESCRIPTION = "inference.yml"
-# Paddle's program in either format, best first, and the parameters that go with it.
-PADDLE_PROGRAMS = ("inference.json", "inference.pdmodel")
-PADDLE_PARAMS = "inference.pdiparams"
-ONNX_FILE = "inference.onnx"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bundle's files are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hgdeploy.errors import ConfigError, nearest
+
+DESCRIPTION = "inference.yml"
+
+
+# Paddle's program in either format, best first, and the parameters that go with it.
+PADDLE_PROGRAMS = ("inference.json", "inference.pdmodel")
+
+
+PADDLE_PARAMS = "inference.pdiparams"
+
+
+ONNX_FILE = "inference.onnx"
+
+
+@dataclass(frozen=True)
+class TensorRtRuntime:
+    """One of the two libraries that share TensorRT's API.
+
+    Attributes:
+        name: what it is called on a command line.
+        module: the Python module.
+        extra: the extra of HGDeploy that installs it.
+        suffix: the end of its engine files' names.
+        needs_gpu: it builds on the GPU it builds for, and times its kernels there; the other one
+            builds on any machine, for the compute capabilities it is told.
+    """
+
+    name: str
+    module: str
+    extra: str
+    suffix: str
+    needs_gpu: bool
+
+
+RUNTIMES = (
+    TensorRtRuntime("tensorrt", "tensorrt", "tensorrt", ".engine", True),
+    TensorRtRuntime("tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx", ".rtx.engine", False),
+)
+
+
+def runtime_named(name: str) -> TensorRtRuntime:
+    """Return the runtime called `name`.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for runtime in RUNTIMES:
+        if runtime.name == name:
+            return runtime
+    names = [runtime.name for runtime in RUNTIMES]
+    raise ConfigError(f"unknown TensorRT runtime {name!r}, {nearest(name, names)}")
+
+
+def engine_name(precision: str, runtime: TensorRtRuntime) -> str:
+    """Return an engine file's name: `inference.engine`, `inference.fp16.rtx.engine`."""
+    stem = "inference" if precision == "fp32" else f"inference.{precision}"
+    return stem + runtime.suffix

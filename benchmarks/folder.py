@@ -38,8 +38,8 @@ from hgdeploy.benchmark.stats import compare_samples
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.names import PADDLE_PROGRAMS
 from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images.find import find_images

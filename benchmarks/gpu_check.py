@@ -30,8 +30,8 @@ from hgdeploy.benchmark.command import table
 from hgdeploy.benchmark.prepare import bundle_folder
 from hgdeploy.benchmark.record import OK, now
 from hgdeploy.bundle.names import ONNX_FILE
-from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import engine_module
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line
 from hgdeploy.gpu.driver import nvidia_gpus
 

@@ -26,8 +26,8 @@ try:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
     from hgdeploy.compare import compare
-    from hgdeploy.config import EngineOptions
     from hgdeploy.engines import engine_module, infer_rows, load_engine
+    from hgdeploy.engines.options import EngineOptions
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
     from hgdeploy.gpu.device import chosen_library, open_device
     from hgdeploy.images.find import find_images

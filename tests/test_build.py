@@ -28,12 +28,12 @@ from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph, onnx_from_paddle, tensorrt
 from hgdeploy.convert.quantize import QuantizeOptions, int8_from_onnx
 from hgdeploy.convert.tensorrt import BuildOptions, EngineBuild, Shapes, engine_from_onnx
 from hgdeploy.convert.tensorrt_gpu import Gpu
 from hgdeploy.convert.tensorrt_network import load_timing_cache, save_timing_cache
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.gpu.driver import nvidia_gpus

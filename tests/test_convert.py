@@ -21,7 +21,6 @@ from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.classifier import Classifier
 from hgdeploy.compare import compare
-from hgdeploy.config import EngineOptions
 from hgdeploy.convert import (
     OnnxOptions,
     command,
@@ -34,6 +33,7 @@ from hgdeploy.convert import (
 )
 from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.system.digests import file_sha256

@@ -17,8 +17,8 @@ import pytest
 
 from conftest import MINI, require_engine
 from hgdeploy.bundle.paddle_params import read_params
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.machine import cpu_flags

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from conftest import IMAGES, MINI, children, require_engine, wait_for_a_row
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError
 
 SOURCE = MINI / "inference.pdmodel"
-MODULE = "paddle_child"
+MODULE = "hgdeploy.engines.paddle.child"
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_a_process_that_dies_is_an_error_in_one_line(golden):
 
 
 def test_where_memory_is_short_one_inference_has_all_threads(monkeypatch):
-    monkeypatch.setattr("hgdeploy.engines.paddle.memory_mb", lambda: 500)
+    monkeypatch.setattr("hgdeploy.engines.paddle.engine.memory_mb", lambda: 500)
     with load_engine("paddle", SOURCE, EngineOptions(threads=1, streams=4)) as engine:
         assert (engine.concurrency, engine.runtime.threads) == (1, 4)
         assert children(MODULE) == []

@@ -14,8 +14,8 @@ from conftest import IMAGES, hgdeploy, require_engine
 from golden_fill import golden_fill
 from hgdeploy import zoo
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, infer_rows, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile, find_images

@@ -12,7 +12,6 @@ import pytest
 
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.convert import qdq
 from hgdeploy.convert.histogram import Histogram
 from hgdeploy.convert.quantize import (
@@ -21,6 +20,7 @@ from hgdeploy.convert.quantize import (
     int8_from_onnx,
 )
 from hgdeploy.engines import engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile, find_images
@@ -164,7 +164,7 @@ def test_openvino_refuses_int8_where_it_computes_it_wrongly(folded, crops, tmp_p
     require_engine("openvino")
     options, target = EngineOptions(precision="int8"), tmp_path / "a.onnx"
     error = {True: 0.36, False: 1e-7}
-    monkeypatch.setattr("hgdeploy.engines.openvino.int8_error", lambda signed: error[signed])
+    monkeypatch.setattr("hgdeploy.engines.openvino.engine.int8_error", lambda signed: error[signed])
     quantize(folded, target, crops, activations="uint8")
     load_engine("openvino", target, options).close()
     assert "--activations uint8" in engine_module("openvino").capability().notes[0]

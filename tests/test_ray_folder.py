@@ -17,7 +17,7 @@ import pytest
 
 from conftest import hgdeploy, require_engine, wait_for_a_row
 from hgdeploy.classifier import Classifier, ClassifierSettings
-from hgdeploy.config import EngineOptions
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.folder import Summary, classify_files
 from hgdeploy.images.find import ImageFile, find_images

@@ -10,8 +10,8 @@ import pytest
 import fake_tensorrt
 from conftest import IMAGES, MINI, hgdeploy, predict_cls
 from fake_gpu import TESTS, check_on_fake_gpu, make_fake_gpu
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.device import VARIABLE
 from hgdeploy.gpu.driver import nvidia_gpus

@@ -158,7 +158,7 @@ with pytest.raises(BundleError, match="Rule"):
 _RUN = """
 import numpy as np
 from fake_tensorrt import engine_file
-from hgdeploy.config import EngineOptions
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines import load_engine
 onnx = Path({onnx!r}).read_bytes()
 shapes = [(batch, 3, 64, 64) for batch in (1, 2, 4)]

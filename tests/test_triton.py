@@ -15,8 +15,8 @@ from conftest import require_engine, run_command
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version

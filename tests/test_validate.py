@@ -13,9 +13,9 @@ import pytest
 from broken_models import BREAKS
 from conftest import IMAGES, MINI, hgdeploy, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.divergence import first_divergence
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
     BundleError,
     ConfigError,

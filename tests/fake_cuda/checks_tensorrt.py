@@ -20,8 +20,8 @@ from conftest import IMAGES, MINI, hgdeploy, predict_cls
 from fake_gpu import count, fail
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
 

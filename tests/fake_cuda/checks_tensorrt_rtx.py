@@ -8,8 +8,8 @@ import numpy as np
 import fake_tensorrt_rtx
 from conftest import MINI
 from fake_gpu import count
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.options import EngineOptions
 
 
 def test_it_compiles_before_the_first_run_and_captures_by_itself(tmp_path, golden, monkeypatch):

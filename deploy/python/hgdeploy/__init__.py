@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from hgdeploy._version import __version__
 from hgdeploy.classifier import Classifier, ClassifierSettings
-from hgdeploy.config import EngineOptions
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError
 from hgdeploy.transforms.prediction import Prediction
 

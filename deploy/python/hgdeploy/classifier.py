@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, model_digest, open_bundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.images.isolated_reader import IsolatedReader

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import engine_module
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validate import Report, Run, ValidateOptions, load_run, random_rows

@@ -20,8 +20,8 @@ from hgdeploy.bundle.description import write_description
 from hgdeploy.bundle.names import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.sidecar import is_intact, write_sidecar
 from hgdeploy.bundle.staging import staged_folder
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import infer_rows, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hgdeploy.classifier import STAGES, Classifier, StageTimes
-from hgdeploy.config import EngineOptions
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import one_opencv_thread

@@ -25,8 +25,8 @@ from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import TensorSpec, engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
     BundleError,
     ConfigError,

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.compare import Comparison, compare, top_classes
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import (
     ENGINES,
     Engine,
@@ -33,6 +32,7 @@ from hgdeploy.engines import (
     infer_rows,
     load_engine,
 )
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
     BundleError,
     ConfigError,

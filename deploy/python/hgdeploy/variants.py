@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name
 from hgdeploy.bundle.sidecar import changed_source, sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.onnx import onnx_notes
 from hgdeploy.convert.quantize import QuantizeOptions, QuantizeReport, int8_from_onnx
@@ -27,6 +26,7 @@ from hgdeploy.convert.tensorrt import (
 )
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, ImageError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile

@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import ENGINES
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, nearest
 
 SCOPES = ("engine", "pipeline")

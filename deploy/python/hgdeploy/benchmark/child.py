@@ -31,8 +31,8 @@ from hgdeploy.benchmark.measure import (
     settle,
 )
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines import Engine, engine_module, image_input, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line
 from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
 

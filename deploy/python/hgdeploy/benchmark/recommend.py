@@ -15,8 +15,8 @@ from hgdeploy.benchmark.case import Settings, Suite
 from hgdeploy.benchmark.record import OK, Record, Row
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.config import PRECISIONS
 from hgdeploy.engines import ENGINES
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.validate import Run, ValidateOptions, load_run, validate

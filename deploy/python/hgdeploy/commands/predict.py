@@ -107,7 +107,7 @@ def add_predict(verbs: Verbs) -> None:
 
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classifier import ClassifierSettings
-    from hgdeploy.config import EngineOptions
+    from hgdeploy.engines.options import EngineOptions
 
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
         if getattr(arguments, flag) and not getattr(arguments, needs):

@@ -15,12 +15,12 @@ from typing import Any
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.config import PRECISIONS
 from hgdeploy.convert import graph as graphs
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.folder_lock import folder_lock
 from hgdeploy.convert.tensorrt_gpu import Gpu, gpu_at_hand
 from hgdeploy.convert.tensorrt_network import Job, build_engine, compute_capabilities
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError, EngineError, nearest
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.libraries import import_library

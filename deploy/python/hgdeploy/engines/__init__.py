@@ -9,7 +9,6 @@ from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
     Engine,
@@ -18,6 +17,7 @@ from hgdeploy.engines.base import (
     image_input,
     infer_rows,
 )
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError, nearest
 
 __all__ = [

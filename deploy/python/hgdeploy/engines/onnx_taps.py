@@ -11,8 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import Engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.system.libraries import import_library
 
 Load = Callable[[Path, EngineOptions], Engine]

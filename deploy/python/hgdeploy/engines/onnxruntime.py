@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -27,6 +26,7 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import int8_saturates

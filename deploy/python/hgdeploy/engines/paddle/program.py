@@ -28,6 +28,8 @@ _PIR_DTYPES = {
     "i8": "int8",
     "bool": "bool",
 }
+
+
 # framework.proto's VarType.Type; the numbers are part of the file format.
 _PROTO_DTYPES = {
     0: "bool",
@@ -40,6 +42,8 @@ _PROTO_DTYPES = {
     21: "int8",
     22: "bfloat16",
 }
+
+
 # VarType's field that holds a dense tensor's description; its name differs between Paddle 2
 # (lod_tensor) and Paddle 3 (dense_tensor), its number does not.
 _DENSE_TENSOR_FIELD = 3

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that holds one Paddle predictor for `hgdeploy.engines.paddle_processes`."""
+"""The process that holds one Paddle predictor for `hgdeploy.engines.paddle.processes`."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from hgdeploy.config import EngineOptions
-from hgdeploy.engines import paddle
 from hgdeploy.engines.base import Engine
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle import engine as paddle
 from hgdeploy.errors import packed
 from hgdeploy.system.processes import Message, Parent
 

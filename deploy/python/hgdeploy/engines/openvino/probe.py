@@ -15,6 +15,8 @@ import numpy as np
 from hgdeploy.system.libraries import import_library
 
 _CHANNELS, _OUT, _SIDE = 32, 16, 4
+
+
 # Any that are not 1: OpenVINO drops a multiplication by that.
 _SCALE, _WEIGHT_SCALE = np.float32(0.02), np.float32(0.01)
 

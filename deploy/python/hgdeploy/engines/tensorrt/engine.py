@@ -18,10 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, runtime_named
-from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -30,20 +27,29 @@ from hgdeploy.engines.base import (
     Tensors,
     device_index,
 )
-from hgdeploy.engines.tensorrt_session import Graphs, Lane, Session
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.tensorrt.engine_file import check_key, read_key, runtime_of
+from hgdeploy.engines.tensorrt.lane import Lane
+from hgdeploy.engines.tensorrt.session import Graphs, Session
 from hgdeploy.errors import BundleError, EngineError
-from hgdeploy.gpu.device import Device, open_device
+from hgdeploy.gpu.device import open_device
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import import_library, installed_version
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
+
+
 _MARKS = 4
+
+
 # Distributions by which each library may have been installed.
 _DISTRIBUTIONS = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
+
+
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -124,14 +130,14 @@ def load(source: Path, options: EngineOptions) -> Engine:
     device_index(options.device)
     _check_file(source)
     index = _gpu(options)
-    key = _key(source)
-    kind = _kind(source) if key is None else runtime_named(key.runtime)
+    key = read_key(source)
+    kind = runtime_of(source) if key is None else runtime_named(key.runtime)
     device = open_device(index)
     with contextlib.ExitStack() as undo:
         undo.callback(device.close)
         trt = import_library(kind.module, kind.extra)
         if key is not None:
-            _check_key(key, source, trt, device, options)
+            check_key(key, source, trt, device, options)
         session = Session(trt, device)
         undo.pop_all()
     return _opened(session, source, kind, options)
@@ -202,51 +208,6 @@ def _gpu(options: EngineOptions) -> int:
             "hgdeploy benchmark for where the time goes"
         )
     return index
-
-
-def _key(source: Path) -> EngineKey | None:
-    """Return what the sidecar says the engine was built for; None where there is no such sidecar.
-
-    Raises:
-        BundleError: it says something that cannot be read.
-    """
-    key = (read_sidecar(source) or {}).get("key")
-    return EngineKey.from_json(key, str(sidecar_path(source))) if key is not None else None
-
-
-def _kind(source: Path) -> TensorRtRuntime:
-    """Return the library that a file is for, by the end of its name."""
-    fitting = [runtime for runtime in RUNTIMES if source.name.endswith(runtime.suffix)]
-    if not fitting:
-        raise BundleError(
-            f"{source} has no sidecar and its name does not tell its library; call it "
-            + " or ".join(f"NAME{runtime.suffix} ({runtime.name})" for runtime in RUNTIMES)
-        )
-    return max(fitting, key=lambda runtime: len(runtime.suffix))
-
-
-def _check_key(
-    key: EngineKey, source: Path, trt: Any, device: Device, options: EngineOptions
-) -> None:
-    """Refuse a file that was built for something else.
-
-    Raises:
-        BundleError: what it was built for, and what is here.
-    """
-    if key.precision != options.precision:
-        raise BundleError(
-            f"{source} was built in {key.precision}, and {options.precision} was asked for; build "
-            f"that with hgdeploy build --precision {options.precision}"
-        )
-    capabilities = ", ".join(key.compute_capabilities)
-    if key.version != str(trt.__version__) or (
-        device.compute_capability not in key.compute_capabilities
-    ):
-        raise BundleError(
-            f"{source} was built with {key.runtime} {key.version} for compute capability "
-            f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
-            f"({device.name}); build it anew with hgdeploy build"
-        )
 
 
 def _opened(

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import hashlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import read_params
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -28,22 +25,29 @@ from hgdeploy.engines.base import (
     RuntimeInfo,
     Tensors,
     TensorSpec,
-    device_index,
 )
-from hgdeploy.engines.paddle_processes import load_processes
-from hgdeploy.engines.paddle_program import read_program_specs
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.config import (
+    build_config,
+    check_device,
+    cpu_has_bf16,
+    open_predictor,
+    providers_of,
+    use_tensorrt,
+)
+from hgdeploy.engines.paddle.processes import load_processes
+from hgdeploy.engines.paddle.program import read_program_specs
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
-from hgdeploy.system.machine import cpu_flags, memory_mb
-
-# Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
-_TENSORRT_MIN_SUBGRAPH = 30
-_TENSORRT_WORKSPACE_BYTES = 1 << 30
+from hgdeploy.system.machine import memory_mb
 
 # What a process of its own takes for itself. Measured at batch 1: 160 MiB and twice the parameters
 # (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
 _PROCESS_MB = 256
+
+
 _COPIES_OF_PARAMETERS = 3
+
 
 # Paddle 2's operator names where Paddle 3, and with it paddle2onnx, uses another.
 _PIR_NAMES = {
@@ -62,7 +66,7 @@ _PIR_NAMES = {
 class PaddleEngine(CheckedEngine):
     """One Paddle predictor; calls take turns, since a predictor holds its own buffers.
 
-    Clones would not help: Paddle keeps Python's lock while it runs. See `paddle_processes`.
+    Clones would not help: Paddle keeps Python's lock while it runs. See `processes`.
     """
 
     def __init__(
@@ -147,19 +151,19 @@ def load(source: Path, options: EngineOptions) -> Engine:
     if options.streams > 1:
         return load_processes(source, options)
     paddle = import_library("paddle", "cpu")
-    index = _check_device(paddle, options)
+    index = check_device(paddle, options)
     read_params(params)  # Paddle computes with a truncated file, and wrongly
     specs = read_program_specs(source)
-    config = _config(source, params, options, index)
+    config = build_config(source, params, options, index)
     if options.paddle_tensorrt:
-        _use_tensorrt(config, source, params, options, specs.inputs)
-    predictor = _create(config, source)
+        use_tensorrt(config, source, params, options, specs.inputs)
+    predictor = open_predictor(config, source)
     runtime = RuntimeInfo(
         engine="paddle",
         library="paddlepaddle" if index is None else "paddlepaddle-gpu",
         version=str(paddle.__version__),
         device=options.device,
-        providers=_providers(options, index),
+        providers=providers_of(options, index),
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
@@ -217,7 +221,7 @@ def capability() -> Capability:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
     paddle = import_library("paddle", "cpu")
     precisions, notes = ["fp32"], []
-    if _cpu_has_bf16():
+    if cpu_has_bf16():
         precisions.append("bf16")
     else:
         notes.append("bf16: this CPU has neither avx512_bf16 nor amx_bf16")
@@ -233,162 +237,3 @@ def capability() -> Capability:
         precisions += ["fp16", "int8"]
         notes.append("fp16 and int8 on a GPU need Global.use_tensorrt=True")
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
-
-
-def _check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
-    """Return the GPU's index, or None for the CPU, once all that was asked for is known to be here.
-
-    Raises:
-        EngineError: something that was asked for is not available; names what is.
-    """
-    index = device_index(options.device)
-    if index is None:
-        if options.paddle_tensorrt:
-            raise EngineError(
-                "TensorRT needs a GPU, and the device is cpu; use a GPU, or drop use_tensorrt"
-            )
-        if options.precision == "bf16" and not _cpu_has_bf16():
-            raise EngineError(
-                "bf16 needs a CPU with avx512_bf16 or amx_bf16, which this one lacks; use fp32"
-            )
-        if options.precision == "bf16" and not options.onednn:
-            raise EngineError("bf16 on a CPU runs in oneDNN; set enable_mkldnn=True, or use fp32")
-        if options.precision not in ("fp32", "bf16"):
-            raise EngineError(
-                f"the paddle engine cannot run {options.precision} on a CPU, available: fp32, bf16"
-            )
-        return None
-    if not paddle.is_compiled_with_cuda():
-        raise EngineError(
-            f"{options.device} was asked for, but this paddlepaddle is the CPU build; use the cpu "
-            "(-o Global.use_gpu=False), or pip install 'hgdeploy[gpu]'"
-        )
-    count = paddle.device.cuda.device_count()
-    if index >= count:
-        available = ", ".join(["cpu", *(f"gpu:{i}" for i in range(count))])
-        raise EngineError(f"{options.device} does not exist here, available: {available}")
-    allowed = ("fp32", "fp16", "int8") if options.paddle_tensorrt else ("fp32",)
-    if options.precision not in allowed:
-        raise EngineError(
-            f"the paddle engine cannot run {options.precision} on a GPU "
-            f"{'with' if options.paddle_tensorrt else 'without'} TensorRT, available: "
-            f"{', '.join(allowed)}"
-        )
-    return index
-
-
-def _config(source: Path, params: Path, options: EngineOptions, index: int | None) -> Any:
-    """Build Paddle's configuration, each switch said explicitly."""
-    from paddle.inference import Config
-
-    config = Config(str(source), str(params))
-    config.disable_glog_info()
-    config.switch_ir_optim(options.graph_optimization)
-    if source.suffix == ".json":
-        config.enable_new_executor(True)
-    config.enable_memory_optim()
-    if options.profile:
-        config.enable_profile()
-    if index is not None:
-        config.enable_use_gpu(options.gpu_memory_mb, index)
-        return config
-    config.disable_gpu()
-    config.set_cpu_math_library_num_threads(options.cpu_threads)
-    if not options.onednn:
-        config.disable_mkldnn()
-        return config
-    config.enable_mkldnn()
-    # oneDNN caches primitives by shape; a bound keeps folders of many batch sizes from growing it.
-    config.set_mkldnn_cache_capacity(10)
-    if options.precision == "bf16":
-        config.enable_mkldnn_bfloat16()
-    return config
-
-
-def _create(config: Any, source: Path) -> Any:
-    from paddle.inference import create_predictor
-
-    try:
-        return create_predictor(config)
-    except (ValueError, RuntimeError, OSError, MemoryError, IndexError) as error:
-        raise BundleError(
-            f"Paddle cannot load {source} with its .pdiparams: {one_line(error)}; check that both "
-            "files come from one export and are complete"
-        ) from error
-
-
-def _providers(options: EngineOptions, index: int | None) -> tuple[str, ...]:
-    if index is not None:
-        return ("TensorRT", "CUDA") if options.paddle_tensorrt else ("CUDA",)
-    return ("oneDNN", "CPU") if options.onednn else ("CPU",)
-
-
-def _use_tensorrt(
-    config: Any, source: Path, params: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]
-) -> None:
-    """Hand subgraphs to TensorRT, for every batch from 1 to `max_batch`, with engines kept on disk.
-
-    Dynamic shapes need the range of every tensor inside the model; Paddle collects it from real
-    runs, which are done once and kept beside the engines. The cache is keyed by what the engines
-    depend on, so that a changed model or Paddle never meets an old engine.
-    """
-    from paddle.inference import PrecisionType
-
-    if source.suffix == ".json":
-        # Its tensors are named after memory addresses, so that no range can be kept on disk.
-        raise EngineError(
-            f"use_tensorrt needs a Paddle 2 program (inference.pdmodel), and {source} is of Paddle "
-            "3; export it with Paddle 2, or drop use_tensorrt"
-        )
-    precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
-    digest = hashlib.sha256()
-    for path in (source, params):
-        digest.update(path.read_bytes())
-    version = installed_version("paddlepaddle-gpu") or "source"
-    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}"
-    cache = (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
-    cache.mkdir(parents=True, exist_ok=True)
-    ranges = cache / "shape_ranges.pbtxt"
-    if not ranges.exists():
-        _collect_shape_ranges(source, params, options, inputs, ranges)
-    config.set_optim_cache_dir(str(cache))
-    config.enable_tensorrt_engine(
-        workspace_size=_TENSORRT_WORKSPACE_BYTES,
-        max_batch_size=options.max_batch,
-        min_subgraph_size=_TENSORRT_MIN_SUBGRAPH,
-        precision_mode=getattr(PrecisionType, precision),
-        use_static=True,
-        use_calib_mode=False,
-    )
-    config.enable_tuned_tensorrt_dynamic_shape(str(ranges), True)
-
-
-def _collect_shape_ranges(
-    source: Path,
-    params: Path,
-    options: EngineOptions,
-    inputs: tuple[TensorSpec, ...],
-    target: Path,
-) -> None:
-    """Run the smallest and the largest batch once and let Paddle write down all shapes it met."""
-    config = _config(source, params, options, device_index(options.device))
-    aside = target.with_suffix(".tmp")
-    config.collect_shape_range_info(str(aside))
-    predictor = _create(config, source)
-    for batch in sorted({1, options.max_batch}):
-        for spec in inputs:
-            if -1 in spec.shape[1:]:
-                raise EngineError(
-                    f"TensorRT needs the image size, and {source} leaves it open "
-                    f"({list(spec.shape)}); export the model with a fixed height and width"
-                )
-            shape = (batch if spec.shape[0] == -1 else spec.shape[0], *spec.shape[1:])
-            predictor.get_input_handle(spec.name).copy_from_cpu(np.zeros(shape, spec.dtype))
-        predictor.run()
-    del predictor
-    gc.collect()  # Paddle writes the file when the predictor goes
-    aside.replace(target)

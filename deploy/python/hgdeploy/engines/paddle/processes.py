@@ -17,8 +17,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import CheckedEngine, Engine, RuntimeInfo, Tensors, TensorSpec
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError, unpacked
 from hgdeploy.system.processes import Child, ChildError, Message
 
@@ -64,7 +64,7 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
     """
     alone = dataclasses.asdict(dataclasses.replace(options, streams=1, cache_dir=None))
     request = Message({"source": str(source), "options": alone})
-    children = [Child("hgdeploy.engines.paddle_child") for _ in range(options.streams)]
+    children = [Child("hgdeploy.engines.paddle.child") for _ in range(options.streams)]
     try:
         with _errors_of_ours():
             for child in children:

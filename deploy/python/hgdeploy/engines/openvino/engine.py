@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.config import EngineOptions
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -32,7 +31,8 @@ from hgdeploy.engines.base import (
     TensorSpec,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.engines.openvino_probe import int8_error
+from hgdeploy.engines.openvino.probe import int8_error
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import available_cpus
@@ -40,10 +40,18 @@ from hgdeploy.system.machine import available_cpus
 # What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
 # carries its precision in its own quantize nodes; what is left of it runs in fp32.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+
+
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+
+
 # The kinds of activations that `hgdeploy quantize` makes, and whether they are signed.
 _SIGNED = {"int8": True, "uint8": False}
+
+
 _MOST_INT8_ERROR = 0.01  # of the network in `openvino_probe`, where it computes rightly
+
+
 # Two requests for each inference at once: OpenVINO runs an inference on a thread of its own, which
 # would wait for its caller to come back with the next.
 _REQUESTS_PER_STREAM = 2

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paddle's configuration for what was asked, TensorRT subgraphs included."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from hgdeploy.engines.base import (
+    TensorSpec,
+    device_index,
+)
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.machine import cpu_flags
+
+# Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
+_TENSORRT_MIN_SUBGRAPH = 30
+
+
+_TENSORRT_WORKSPACE_BYTES = 1 << 30
+
+
+def cpu_has_bf16() -> bool:
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
+    """Return the GPU's index, or None for the CPU, once all that was asked for is known to be here.
+
+    Raises:
+        EngineError: something that was asked for is not available; names what is.
+    """
+    index = device_index(options.device)
+    if index is None:
+        if options.paddle_tensorrt:
+            raise EngineError(
+                "TensorRT needs a GPU, and the device is cpu; use a GPU, or drop use_tensorrt"
+            )
+        if options.precision == "bf16" and not cpu_has_bf16():
+            raise EngineError(
+                "bf16 needs a CPU with avx512_bf16 or amx_bf16, which this one lacks; use fp32"
+            )
+        if options.precision == "bf16" and not options.onednn:
+            raise EngineError("bf16 on a CPU runs in oneDNN; set enable_mkldnn=True, or use fp32")
+        if options.precision not in ("fp32", "bf16"):
+            raise EngineError(
+                f"the paddle engine cannot run {options.precision} on a CPU, available: fp32, bf16"
+            )
+        return None
+    if not paddle.is_compiled_with_cuda():
+        raise EngineError(
+            f"{options.device} was asked for, but this paddlepaddle is the CPU build; use the cpu "
+            "(-o Global.use_gpu=False), or pip install 'hgdeploy[gpu]'"
+        )
+    count = paddle.device.cuda.device_count()
+    if index >= count:
+        available = ", ".join(["cpu", *(f"gpu:{i}" for i in range(count))])
+        raise EngineError(f"{options.device} does not exist here, available: {available}")
+    allowed = ("fp32", "fp16", "int8") if options.paddle_tensorrt else ("fp32",)
+    if options.precision not in allowed:
+        raise EngineError(
+            f"the paddle engine cannot run {options.precision} on a GPU "
+            f"{'with' if options.paddle_tensorrt else 'without'} TensorRT, available: "
+            f"{', '.join(allowed)}"
+        )
+    return index
+
+
+def build_config(source: Path, params: Path, options: EngineOptions, index: int | None) -> Any:
+    """Build Paddle's configuration, each switch said explicitly."""
+    from paddle.inference import Config
+
+    config = Config(str(source), str(params))
+    config.disable_glog_info()
+    config.switch_ir_optim(options.graph_optimization)
+    if source.suffix == ".json":
+        config.enable_new_executor(True)
+    config.enable_memory_optim()
+    if options.profile:
+        config.enable_profile()
+    if index is not None:
+        config.enable_use_gpu(options.gpu_memory_mb, index)
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(options.cpu_threads)
+    if not options.onednn:
+        config.disable_mkldnn()
+        return config
+    config.enable_mkldnn()
+    # oneDNN caches primitives by shape; a bound keeps folders of many batch sizes from growing it.
+    config.set_mkldnn_cache_capacity(10)
+    if options.precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+    return config
+
+
+def open_predictor(config: Any, source: Path) -> Any:
+    from paddle.inference import create_predictor
+
+    try:
+        return create_predictor(config)
+    except (ValueError, RuntimeError, OSError, MemoryError, IndexError) as error:
+        raise BundleError(
+            f"Paddle cannot load {source} with its .pdiparams: {one_line(error)}; check that both "
+            "files come from one export and are complete"
+        ) from error
+
+
+def providers_of(options: EngineOptions, index: int | None) -> tuple[str, ...]:
+    if index is not None:
+        return ("TensorRT", "CUDA") if options.paddle_tensorrt else ("CUDA",)
+    return ("oneDNN", "CPU") if options.onednn else ("CPU",)
+
+
+def use_tensorrt(
+    config: Any, source: Path, params: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]
+) -> None:
+    """Hand subgraphs to TensorRT, for every batch from 1 to `max_batch`, with engines kept on disk.
+
+    Dynamic shapes need the range of every tensor inside the model; Paddle collects it from real
+    runs, which are done once and kept beside the engines. The cache is keyed by what the engines
+    depend on, so that a changed model or Paddle never meets an old engine.
+    """
+    from paddle.inference import PrecisionType
+
+    if source.suffix == ".json":
+        # Its tensors are named after memory addresses, so that no range can be kept on disk.
+        raise EngineError(
+            f"use_tensorrt needs a Paddle 2 program (inference.pdmodel), and {source} is of Paddle "
+            "3; export it with Paddle 2, or drop use_tensorrt"
+        )
+    precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
+    digest = hashlib.sha256()
+    for path in (source, params):
+        digest.update(path.read_bytes())
+    version = installed_version("paddlepaddle-gpu") or "source"
+    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}"
+    cache = (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
+    cache.mkdir(parents=True, exist_ok=True)
+    ranges = cache / "shape_ranges.pbtxt"
+    if not ranges.exists():
+        _collect_shape_ranges(source, params, options, inputs, ranges)
+    config.set_optim_cache_dir(str(cache))
+    config.enable_tensorrt_engine(
+        workspace_size=_TENSORRT_WORKSPACE_BYTES,
+        max_batch_size=options.max_batch,
+        min_subgraph_size=_TENSORRT_MIN_SUBGRAPH,
+        precision_mode=getattr(PrecisionType, precision),
+        use_static=True,
+        use_calib_mode=False,
+    )
+    config.enable_tuned_tensorrt_dynamic_shape(str(ranges), True)
+
+
+def _collect_shape_ranges(
+    source: Path,
+    params: Path,
+    options: EngineOptions,
+    inputs: tuple[TensorSpec, ...],
+    target: Path,
+) -> None:
+    """Run the smallest and the largest batch once and let Paddle write down all shapes it met."""
+    config = build_config(source, params, options, device_index(options.device))
+    aside = target.with_suffix(".tmp")
+    config.collect_shape_range_info(str(aside))
+    predictor = open_predictor(config, source)
+    for batch in sorted({1, options.max_batch}):
+        for spec in inputs:
+            if -1 in spec.shape[1:]:
+                raise EngineError(
+                    f"TensorRT needs the image size, and {source} leaves it open "
+                    f"({list(spec.shape)}); export the model with a fixed height and width"
+                )
+            shape = (batch if spec.shape[0] == -1 else spec.shape[0], *spec.shape[1:])
+            predictor.get_input_handle(spec.name).copy_from_cpu(np.zeros(shape, spec.dtype))
+        predictor.run()
+    del predictor
+    gc.collect()  # Paddle writes the file when the predictor goes
+    aside.replace(target)

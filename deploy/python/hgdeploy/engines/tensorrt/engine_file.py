@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is an engine file what this GPU and this library can run?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import BundleError
+from hgdeploy.gpu.device import Device
+
+
+def read_key(source: Path) -> EngineKey | None:
+    """Return what the sidecar says the engine was built for; None where there is no such sidecar.
+
+    Raises:
+        BundleError: it says something that cannot be read.
+    """
+    key = (read_sidecar(source) or {}).get("key")
+    return EngineKey.from_json(key, str(sidecar_path(source))) if key is not None else None
+
+
+def runtime_of(source: Path) -> TensorRtRuntime:
+    """Return the library that a file is for, by the end of its name."""
+    fitting = [runtime for runtime in RUNTIMES if source.name.endswith(runtime.suffix)]
+    if not fitting:
+        raise BundleError(
+            f"{source} has no sidecar and its name does not tell its library; call it "
+            + " or ".join(f"NAME{runtime.suffix} ({runtime.name})" for runtime in RUNTIMES)
+        )
+    return max(fitting, key=lambda runtime: len(runtime.suffix))
+
+
+def check_key(
+    key: EngineKey, source: Path, trt: Any, device: Device, options: EngineOptions
+) -> None:
+    """Refuse a file that was built for something else.
+
+    Raises:
+        BundleError: what it was built for, and what is here.
+    """
+    if key.precision != options.precision:
+        raise BundleError(
+            f"{source} was built in {key.precision}, and {options.precision} was asked for; build "
+            f"that with hgdeploy build --precision {options.precision}"
+        )
+    capabilities = ", ".join(key.compute_capabilities)
+    if key.version != str(trt.__version__) or (
+        device.compute_capability not in key.compute_capabilities
+    ):
+        raise BundleError(
+            f"{source} was built with {key.runtime} {key.version} for compute capability "
+            f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
+            f"({device.name}); build it anew with hgdeploy build"
+        )

@@ -44,7 +44,7 @@ from hgdeploy.errors import HGDeployError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images.find import find_images
 from hgdeploy.images.reader import ImageReader, ReadImage
-from hgdeploy.results import LineWriter
+from hgdeploy.results.writers import LineWriter
 from hgdeploy.system.machine import available_cpus, child_processes, peak_memory_mb
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import imagenet_ops

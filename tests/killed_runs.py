@@ -23,8 +23,9 @@ from pathlib import Path
 
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
-from hgdeploy.result_rows import Row, decoded, file_facts, row_of, table_format
-from hgdeploy.resume import OnChange, ResultsFile
+from hgdeploy.results.file import OnChange, ResultsFile
+from hgdeploy.results.rows import Row, decoded, file_facts, row_of
+from hgdeploy.results.tables import table_format
 from hgdeploy.transforms.prediction import Prediction
 
 KILLED, DONE, REFUSED, FULL = -signal.SIGKILL, 0, 20, 21

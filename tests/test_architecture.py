@@ -20,11 +20,9 @@ FLOORS = (
     ("gpu",),
     ("transforms",),
     ("images", "bundle"),
-    ("engines",),
+    ("engines", "results"),
     (
         "config",
-        "result_rows",
-        "results",
         "compare",
         "text_table",
     ),
@@ -33,9 +31,7 @@ FLOORS = (
     (
         "classifier",
         "folder",
-        "folder_report",
         "ray_folder",
-        "resume",
         "triton",
         "validate",
         "validate_report",
@@ -45,7 +41,7 @@ FLOORS = (
         "benchmark",
         "doctor",
     ),
-    ("commands", "cli", "hgdeploy", "preprocess"),
+    ("commands", "cli", "hgdeploy", "preprocess", "resume"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {
@@ -61,7 +57,7 @@ HEAVY = {
     "cv2": ("images/", "transforms/"),
     "simplejpeg": ("images/jpeg.py",),
     "matplotlib": ("benchmark/plot.py",),
-    "pyarrow": ("result_rows.py",),
+    "pyarrow": ("results/tables.py",),
     "ray": ("ray_folder.py",),
 }
 

@@ -23,7 +23,7 @@ from hgdeploy.engines import load_engine
 from hgdeploy.errors import OutputError
 from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images.find import find_images
-from hgdeploy.results import LineWriter
+from hgdeploy.results.writers import LineWriter
 from hgdeploy.system.machine import available_cpus
 
 PHOTOS = sorted(IMAGES.glob("*.jpg"))

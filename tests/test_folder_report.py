@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from hgdeploy.errors import OutputError
-from hgdeploy.folder_report import ReportWriter
-from hgdeploy.result_rows import FileFacts
+from hgdeploy.results.page import ReportWriter
+from hgdeploy.results.rows import FileFacts
 from hgdeploy.transforms.prediction import Prediction
 
 CHROMIUM = shutil.which("chromium")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.results.writers import save_image
 from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     Postprocess,
     ScoreOutput,
     ThreshOutput,
     Topk,
-    save_image,
 )
 from hgdeploy.transforms.prediction import Prediction, text_line
 

@@ -22,8 +22,8 @@ from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.folder import Summary, classify_files
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
-from hgdeploy.result_rows import decoded
-from hgdeploy.resume import ResultsFile
+from hgdeploy.results.file import ResultsFile
+from hgdeploy.results.rows import decoded
 from hgdeploy.system.libraries import installed_version
 from image_files import jpeg
 

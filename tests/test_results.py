@@ -13,7 +13,7 @@ import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import find_images
-from hgdeploy.result_rows import (
+from hgdeploy.results.rows import (
     COLUMNS,
     FileFacts,
     decoded,
@@ -21,9 +21,9 @@ from hgdeploy.result_rows import (
     file_facts,
     prediction_of,
     row_of,
-    table_format,
 )
-from hgdeploy.results import FailuresWriter, LineWriter
+from hgdeploy.results.tables import table_format
+from hgdeploy.results.writers import FailuresWriter, LineWriter
 from hgdeploy.transforms.prediction import Prediction
 
 FACTS = FileFacts(Path("somewhere/x.jpg"), 12345, 1_700_000_000_123_456_789)

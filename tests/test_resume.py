@@ -13,8 +13,8 @@ import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
-from hgdeploy.result_rows import file_facts
-from hgdeploy.resume import ResultsFile
+from hgdeploy.results.file import ResultsFile
+from hgdeploy.results.rows import file_facts
 from hgdeploy.system.locks import Claim
 from hgdeploy.transforms.prediction import Prediction
 from killed_runs import check, expected_rows, make_file, predicted, rows_of, run
@@ -266,7 +266,7 @@ def test_two_runs_do_not_write_one_file(output, files):
 def test_a_claim_whose_holder_is_gone_is_free(tmp_path):
     path = tmp_path / "x"
     script = (
-        "import os, sys; from pathlib import Path; from hgdeploy.system.files import Claim\n"
+        "import os, sys; from pathlib import Path; from hgdeploy.system.locks import Claim\n"
         "claim = Claim(Path(sys.argv[1])); print('claimed', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -15,10 +15,9 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import one_opencv_thread
-from hgdeploy.result_rows import FileFacts, file_facts
-from hgdeploy.results import Writer
+from hgdeploy.results.rows import FileFacts, file_facts
+from hgdeploy.results.writers import Writer, save_image
 from hgdeploy.system.parallel import WorkerTuner, in_order
-from hgdeploy.transforms.postprocess import save_image
 from hgdeploy.transforms.prediction import Prediction, printable
 
 # Threads beyond one a CPU pay only while others wait for a disk or network.

@@ -40,8 +40,8 @@ from hgdeploy.folder import (
     worker_tuner,
 )
 from hgdeploy.images.find import ImageFile
-from hgdeploy.result_rows import FileFacts, file_facts
-from hgdeploy.results import Writer
+from hgdeploy.results.rows import FileFacts, file_facts
+from hgdeploy.results.writers import Writer
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.prediction import Prediction
 

@@ -20,8 +20,8 @@ from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError, Output
 if TYPE_CHECKING:
     from hgdeploy.classifier import Classifier, ClassifierSettings
     from hgdeploy.folder import Summary
-    from hgdeploy.results import FailuresWriter, Writer
-    from hgdeploy.resume import OnChange
+    from hgdeploy.results.file import OnChange
+    from hgdeploy.results.writers import FailuresWriter, Writer
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
 def _run(job: _Job, out: TextIO) -> int:
     """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
     from hgdeploy.folder import Summary, classify_files
-    from hgdeploy.folder_report import ReportWriter
     from hgdeploy.images.find import ImageFile, find_images
     from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
-    from hgdeploy.results import FailuresWriter, LineWriter
-    from hgdeploy.resume import ResultsFile
+    from hgdeploy.results.file import ResultsFile
+    from hgdeploy.results.page import ReportWriter
+    from hgdeploy.results.writers import FailuresWriter, LineWriter
 
     files: Sequence[ImageFile] = find_images(job.inputs)
     summary = Summary(found=len(files))

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from hgdeploy.commands.common import progress
-from hgdeploy.result_rows import FileFacts
-from hgdeploy.results import Writer
+from hgdeploy.results.rows import FileFacts
+from hgdeploy.results.writers import Writer
 from hgdeploy.transforms.prediction import Prediction
 
 

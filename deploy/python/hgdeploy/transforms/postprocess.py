@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import BundleError, ConfigError, OutputError
+from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.transforms.prediction import Prediction
 
 Labels = Mapping[int, str]
-
-
 # PaddleClas rounds Top-k and multi-label scores to this many decimals before it prints them.
 _SCORE_DECIMALS = 5
 
@@ -169,26 +166,3 @@ def _listed(
         tuple(float(score) for score in rounded),
         tuple(labels[int(i)] for i in ids) if labels is not None else (),
     )
-
-
-def save_image(prediction: Prediction, image: Path, save_dir: Path) -> Path:
-    """Copy `image` into the folder of its best class below `save_dir`, as `SavePreLabel` promises.
-
-    The path relative to the searched folder is kept, so that equal names do not collide.
-
-    Returns:
-        The copy's path.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    best = prediction.class_ids[0] if prediction.class_ids else "none"
-    # A name may be a whole path; none may lead out of the class's folder.
-    parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
-    target = save_dir.joinpath(str(best), *parts)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, target)
-    except OSError as error:
-        raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
-    return target

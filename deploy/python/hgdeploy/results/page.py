@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
-from hgdeploy.result_rows import FileFacts
+from hgdeploy.results.rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing
 from hgdeploy.transforms.prediction import Prediction, printable
 
@@ -32,7 +32,6 @@ _REASONS = 20
 _DISTINCT_REASONS = 1000  # told apart; some hold figures that are never the same twice
 _OTHER = "other reasons"
 _CHARACTERS = 200  # of a name or a reason
-
 # The browser itself keeps the page from fetching anything and from running any script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, TextIO
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError, OutputError, nearest
 from hgdeploy.images.find import LIST_SUFFIXES
-from hgdeploy.result_rows import FileFacts
+from hgdeploy.results.rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing, writing
 from hgdeploy.transforms.prediction import Prediction, printable, text_line
 
@@ -132,3 +132,26 @@ def _listable(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\n" not in path and path == path.strip()
+
+
+def save_image(prediction: Prediction, image: Path, save_dir: Path) -> Path:
+    """Copy `image` into the folder of its best class below `save_dir`, as `SavePreLabel` promises.
+
+    The path relative to the searched folder is kept, so that equal names do not collide.
+
+    Returns:
+        The copy's path.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    best = prediction.class_ids[0] if prediction.class_ids else "none"
+    # A name may be a whole path; none may lead out of the class's folder.
+    parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
+    target = save_dir.joinpath(str(best), *parts)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, target)
+    except OSError as error:
+        raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
+    return target

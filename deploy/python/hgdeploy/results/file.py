@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A result file that survives its process: begun anew or resumed, one row for each image.
+
+Rows are appended, in JSON lines and in the order of the images, to the result file itself or, for
+CSV and Parquet, to `NAME.rows.jsonl` beside it, from which they are made once all rows are there.
+Each row is handed to the system at once, so that only a row in the making can be lost with the
+process; half a line at the end is dropped. `NAME.run.json` says what the rows were made with.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hgdeploy.errors import ConfigError, OutputError, one_line
+from hgdeploy.images.find import ImageFile
+from hgdeploy.results.match import Match, lines
+from hgdeploy.results.rows import (
+    FileFacts,
+    Row,
+    decoded,
+    encoded,
+    prediction_of,
+    row_of,
+)
+from hgdeploy.results.run_record import RunRecord
+from hgdeploy.results.tables import stored_name, table_format
+from hgdeploy.results.writers import Writer
+from hgdeploy.system.files import check_replaceable, replacing, writing
+from hgdeploy.system.locks import Claim
+from hgdeploy.transforms.prediction import Prediction
+
+OnChange = Literal["refuse", "redo"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left to do.
+
+    Attributes:
+        remaining: the images without a row, in order.
+        kept: rows that are kept from before.
+        kept_failed: those of them that tell of a failure.
+        dropped: rows from before whose image changed or is no longer found.
+    """
+
+    remaining: Sequence[ImageFile]
+    kept: int = 0
+    kept_failed: int = 0
+    dropped: int = 0
+
+
+class ResultsFile:
+    """The rows of one run. Claim it, load the model, `begin`, `write` each row, `finish`, `close`.
+
+    Nothing that exists is changed before `begin`. Use it as a context manager, or close it.
+
+    Args:
+        path: a `.jsonl`, `.csv` or `.parquet` file.
+
+    Raises:
+        ConfigError: another suffix, or Parquet without pyarrow.
+        OutputError: it cannot be written, or another process is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._table = table_format(path)
+        self._target = Path(os.path.realpath(path))  # a link stays one, and its file is replaced
+        name = self._target.name
+        self._rows_path = (
+            self._target if self._table is None else self._target.with_name(f"{name}.rows.jsonl")
+        )
+        self._record = RunRecord(self._target)
+        check_replaceable(self._target)
+        check_replaceable(self._rows_path)
+        self._claim = Claim(self._target)
+        self._file: io.FileIO | None = None
+        self._files: Sequence[ImageFile] = ()
+        self._plan = Plan(())
+        self._order = array("q")  # for each row, in the file's order, the place of its image
+        self._end = 0
+        self._written = 0
+        if self._rows_path.exists():
+            try:
+                with writing(path), self._rows_path.open("r+b"):
+                    pass
+            except OutputError:
+                self._claim.release()
+                raise
+
+    def begin(
+        self,
+        files: Sequence[ImageFile],
+        fingerprint: Mapping[str, str],
+        resume: OnChange | None = None,
+    ) -> Plan:
+        """Begin anew, or go on with a run that ended before its images did.
+
+        Args:
+            files: all images, in order; a name may be there several times.
+            fingerprint: what the rows depend on, by name: model, engine, precision and so on.
+            resume: None replaces what is there. Otherwise the rows of images that are unchanged are
+                kept; where an image (by its size and time), or the fingerprint, is not what it was,
+                `refuse` raises and changes nothing, and `redo` classifies it, or everything, again.
+                Without rows to go on with, a run begins anew.
+
+        Returns:
+            What is left to do: give `write` the predictions of `remaining`, in order.
+
+        Raises:
+            ConfigError: what is there does not fit, and `resume` is `refuse`.
+            OutputError: a file cannot be written.
+        """
+        self._files = files
+        with writing(self._path):
+            match = Match(files)
+            if resume is not None and self._has_rows() and self._fits(fingerprint, resume):
+                match.take_all(self._old_lines())
+                if match.misfits and resume == "refuse":
+                    raise ConfigError(match.refusal(self._path))
+            if match.order:
+                self._keep(match)
+            self._file = self._rows_path.open("ab", buffering=0)
+            if not match.order:
+                # Emptied first, on disk: no row may ever stand beside another run's fingerprint.
+                os.ftruncate(self._file.fileno(), 0)
+                os.fsync(self._file.fileno())
+                self._record.write(fingerprint)
+        self._end = os.fstat(self._file.fileno()).st_size
+        places = match.remaining()
+        self._order = match.order + places
+        self._plan = Plan(
+            [files[place] for place in places], len(match.order), match.failed, match.misfits
+        )
+        return self._plan
+
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:
+        """Append the row of the next remaining image; after this no signal can lose it.
+
+        Args:
+            prediction: what was found, or why nothing was.
+            facts: the image's file, looked at before it was read.
+
+        Raises:
+            OutputError: the disk is full, for example; the rows before this one are intact.
+        """
+        if self._file is None or self._written == len(self._plan.remaining):
+            raise ValueError("no row is expected: begin() was not called, or all rows are written")
+        expected = self._plan.remaining[self._written].name
+        if prediction.path != expected:
+            raise ValueError(f"the next row is that of {expected!r}, not of {prediction.path!r}")
+        line = encoded(row_of(prediction, facts))
+        end, done = self._end + len(line), 0
+        try:
+            while done < len(line):
+                done += self._file.write(line[done:])
+        except BaseException as error:  # whatever it was, no half of a row stays
+            self._file.truncate(self._end)
+            if isinstance(error, OSError):
+                raise OutputError(
+                    f"{self._path} cannot be written: {error.strerror}; {self.progress()}"
+                ) from None
+            raise
+        self._end, self._written = end, self._written + 1
+
+    def replay(self, writers: Sequence[Writer]) -> None:
+        """Hand the rows that `begin` kept to writers of other things, such as a report."""
+        if not writers or not self._plan.kept:
+            return
+        with writing(self._path):
+            kept = itertools.islice(lines(self._rows_path), self._plan.kept)
+            for line, place in zip(kept, self._order, strict=False):
+                row = decoded(line)
+                facts = FileFacts(self._files[place].path, row["size"], row["mtime_ns"])
+                for writer in writers:
+                    writer.write(prediction_of(row), facts)
+
+    def progress(self) -> str:
+        """Say how far the rows go, and how to go on after an interruption."""
+        done = self._plan.kept + self._written
+        return (
+            f"{done} of {len(self._files)} images are done and their rows are in "
+            f"{self._rows_path.name}; run the same command with --resume to do the rest"
+        )
+
+    def finish(self) -> None:
+        """Bring the rows into the order of the images and make the file that was asked for.
+
+        Raises:
+            OutputError: it cannot be written; the rows are intact, and a resumed run tries again.
+        """
+        if self._file is None or self._written != len(self._plan.remaining):
+            raise ValueError(f"finished too early: {self.progress()}")
+        try:
+            with writing(self._path):
+                os.fsync(self._file.fileno())
+                if self._table is not None:
+                    with replacing(self._target) as stream:
+                        self._table.write(stream, map(decoded, self._ordered_lines()))
+                    self._rows_path.unlink()
+                elif not self._in_order():
+                    with replacing(self._target) as stream:
+                        stream.writelines(self._ordered_lines())
+        except OutputError as error:
+            raise OutputError(f"{error}; {self.progress()}") from None
+
+    def close(self) -> None:
+        """Leave the rows on disk and let others write; a second call does nothing.
+
+        Raises:
+            OutputError: the disk failed to take the rows.
+        """
+        try:
+            if self._file is not None:
+                file, self._file = self._file, None
+                with writing(self._path), file:
+                    os.fsync(file.fileno())
+        finally:
+            self._claim.release()
+
+    def __enter__(self) -> ResultsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _has_rows(self) -> bool:
+        """Tell whether an earlier run left rows; rows in the making go before a finished table."""
+        if self._rows_path.exists():
+            return self._rows_path.stat().st_size > 0
+        return self._target.exists()
+
+    def _fits(self, fingerprint: Mapping[str, str], resume: OnChange) -> bool:
+        """Tell whether what is there was made with the same; raise where that is to be refused."""
+        reason = self._record.difference(fingerprint)
+        if reason and resume == "refuse":
+            raise ConfigError(
+                f"--resume: {self._path} was not made by this run: {reason}; add --redo-changed to "
+                "classify all images again, or name another --output"
+            )
+        return not reason
+
+    def _old_lines(self) -> Iterator[bytes]:
+        if self._table is None or self._rows_path.exists():
+            return lines(self._rows_path)
+        return self._table_lines(self._table.read(self._target))
+
+    def _table_lines(self, rows: Iterator[Row]) -> Iterator[bytes]:
+        """Yield a finished table's rows as lines."""
+        # Names that a table cannot hold are told by what it holds for them.
+        places = ((stored_name(file.name), file.name) for file in self._files)
+        names = {stored: name for stored, name in places if stored != name}
+        try:
+            for row in rows:
+                row["path"] = names.get(row["path"], row["path"])
+                yield encoded(row)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"--resume: {self._path} cannot be read: {one_line(error)}; leave out --resume to "
+                "replace it"
+            ) from None
+
+    def _keep(self, match: Match) -> None:
+        """Leave in the rows file what is kept and nothing else."""
+        if self._rows_path.exists() and not match.misfits:
+            os.truncate(self._rows_path, match.size)
+            return
+        lines = itertools.compress(self._old_lines(), match.keeps)
+        with replacing(self._rows_path) as stream:
+            stream.writelines(lines)
+
+    def _in_order(self) -> bool:
+        order = np.frombuffer(self._order, np.int64)
+        return bool((order[1:] > order[:-1]).all())
+
+    def _ordered_lines(self) -> Iterator[bytes]:
+        """Yield the rows in the order of the images, with nothing but their places in memory."""
+        if self._in_order():
+            yield from lines(self._rows_path)
+            return
+        ends = np.cumsum(np.fromiter(map(len, lines(self._rows_path)), np.int64))
+        starts = np.concatenate([[0], ends[:-1]])
+        with self._rows_path.open("rb") as file:
+            for row in np.argsort(np.frombuffer(self._order, np.int64)):
+                file.seek(starts[row])
+                yield file.readline()

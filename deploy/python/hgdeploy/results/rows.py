@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a result file: what one holds, and its forms in JSON lines, CSV and Parquet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.transforms.prediction import Prediction
+
+COLUMNS = ("path", "class_ids", "scores", "labels", "error", "size", "mtime_ns")
+_KINDS: tuple[Any, ...] = (str, list | None, list, list, str | None, int | None, int | None)
+Row = dict[str, Any]
+# Parquet's integers end here: in the year 2262, while file systems go on.
+_MOST_NS = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """An image's file as it was when it was read; tells whether it has changed since.
+
+    Attributes:
+        path: where it is.
+        size: its bytes; None if the file could not be looked at.
+        mtime_ns: when it was last modified, in nanoseconds since 1970; None like `size`.
+    """
+
+    path: Path
+    size: int | None
+    mtime_ns: int | None
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Look at an image's file.
+
+    Call it before the file is read: a change during the reading then shows as a change, and is not
+    taken for what was classified.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a null character in the path
+        return FileFacts(path, None, None)
+    return FileFacts(path, status.st_size, min(status.st_mtime_ns, _MOST_NS))
+
+
+def row_of(prediction: Prediction, facts: FileFacts) -> Row:
+    """Return a prediction as a row: scores rounded to five decimals, no tuples."""
+    return {
+        "path": prediction.path,
+        "class_ids": None if prediction.class_ids is None else list(prediction.class_ids),
+        "scores": [round(score, 5) for score in prediction.scores],
+        "labels": list(prediction.labels),
+        "error": prediction.error,
+        "size": facts.size,
+        "mtime_ns": facts.mtime_ns,
+    }
+
+
+def prediction_of(row: Row) -> Prediction:
+    """Return a row as the prediction it was made of."""
+    ids = row["class_ids"]
+    return Prediction(
+        row["path"],
+        None if ids is None else tuple(ids),
+        tuple(row["scores"]),
+        tuple(row["labels"]),
+        row["error"],
+    )
+
+
+def encoded(row: Row) -> bytes:
+    """Return a row as a line of JSON; ASCII, so that no name can break the line."""
+    return json.dumps(row).encode("ascii") + b"\n"
+
+
+def decoded(line: bytes) -> Row:
+    """Return the row that a line of JSON holds.
+
+    Raises:
+        ValueError: the line is no row of a result file.
+    """
+    row = json.loads(line)
+    if not isinstance(row, dict) or tuple(row) != COLUMNS:
+        raise ValueError("not a row of a result file")
+    for value, kinds in zip(row.values(), _KINDS, strict=True):
+        if not isinstance(value, kinds):
+            raise ValueError("a value of another kind than a result file has there")
+    return row

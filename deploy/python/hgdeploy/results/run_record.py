@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`NAME.run.json` beside a result file: what its rows were made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hgdeploy.system.files import replacing
+
+_SCHEMA = 1
+_LONGEST_VALUE = 40  # a longer one, such as a hash, says nothing to a reader
+
+
+class RunRecord:
+    """The record of one result file.
+
+    Args:
+        target: the result file.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._path = target.with_name(f"{target.name}.run.json")
+
+    def write(self, fingerprint: Mapping[str, str]) -> None:
+        """Write what the rows depend on, by name.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        record = {"schema": _SCHEMA, "fingerprint": dict(fingerprint)}
+        with replacing(self._path) as stream:
+            stream.write(json.dumps(record, indent=1).encode("ascii") + b"\n")
+
+    def difference(self, fingerprint: Mapping[str, str]) -> str:
+        """Tell in which values the rows were made otherwise; empty where they were made with these.
+
+        A record that is missing or cannot be understood is a difference too.
+        """
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            old = record["fingerprint"]
+            if record["schema"] != _SCHEMA or not isinstance(old, dict):
+                raise ValueError
+        except FileNotFoundError:
+            return f"there is no {self._path.name} that says what its rows were made with"
+        except (ValueError, KeyError, TypeError):
+            return f"{self._path.name} cannot be understood"
+        return "; ".join(_differences(old, fingerprint))
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        before, now = str(old.get(name, "not set")), new.get(name, "not set")
+        if before == now:
+            continue
+        if max(len(before), len(now)) > _LONGEST_VALUE:
+            yield f"{name} has changed"
+        else:
+            yield f"{name} was {before}, is {now}"

@@ -37,11 +37,13 @@ from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.stats import compare_samples
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.names import PADDLE_PROGRAMS
-from hgdeploy.classifier import Classifier, ClassifierSettings, StageTimes
+from hgdeploy.classify.classifier import Classifier
+from hgdeploy.classify.folder import classify_files, folder_options
+from hgdeploy.classify.settings import ClassifierSettings, StageTimes
+from hgdeploy.classify.summary import Summary
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError
-from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images.find import find_images
 from hgdeploy.images.reader import ImageReader, ReadImage
 from hgdeploy.results.writers import LineWriter

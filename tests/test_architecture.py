@@ -21,6 +21,7 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle"),
     ("engines", "results"),
+    ("classify",),
     (
         "config",
         "compare",
@@ -29,9 +30,6 @@ FLOORS = (
     ("zoo",),
     ("convert", "export"),
     (
-        "classifier",
-        "folder",
-        "ray_folder",
         "triton",
         "validate",
         "validate_report",
@@ -41,7 +39,7 @@ FLOORS = (
         "benchmark",
         "doctor",
     ),
-    ("commands", "cli", "hgdeploy", "preprocess", "resume"),
+    ("commands", "cli", "hgdeploy", "preprocess", "resume", "folder"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {
@@ -58,7 +56,7 @@ HEAVY = {
     "simplejpeg": ("images/jpeg.py",),
     "matplotlib": ("benchmark/plot.py",),
     "pyarrow": ("results/tables.py",),
-    "ray": ("ray_folder.py",),
+    "ray": ("classify/ray",),
 }
 
 

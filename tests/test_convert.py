@@ -19,7 +19,7 @@ from conftest import DATA, IMAGES, REPO, run_command
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.classifier import Classifier
+from hgdeploy.classify.classifier import Classifier
 from hgdeploy.compare import compare
 from hgdeploy.convert import (
     OnnxOptions,

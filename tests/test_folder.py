@@ -19,9 +19,10 @@ import pytest
 
 from conftest import IMAGES, hgdeploy, require_engine, wait_for_a_row
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
+from hgdeploy.classify.folder import classify_files, folder_options
+from hgdeploy.classify.summary import Summary
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import OutputError
-from hgdeploy.folder import Summary, classify_files, folder_options
 from hgdeploy.images.find import find_images
 from hgdeploy.results.writers import LineWriter
 from hgdeploy.system.machine import available_cpus

@@ -16,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from conftest import hgdeploy, require_engine, wait_for_a_row
-from hgdeploy.classifier import Classifier, ClassifierSettings
+from hgdeploy.classify.classifier import Classifier
+from hgdeploy.classify.folder import classify_files
+from hgdeploy.classify.ray import classify_files_on_ray
+from hgdeploy.classify.ray_cluster import ray_cluster
+from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.classify.summary import Summary
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError
-from hgdeploy.folder import Summary, classify_files
 from hgdeploy.images.find import ImageFile, find_images
-from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
 from hgdeploy.results.file import ResultsFile
 from hgdeploy.results.rows import decoded
 from hgdeploy.system.libraries import installed_version

@@ -14,7 +14,8 @@ Importing this package loads no engine library; each is loaded when it is first 
 from __future__ import annotations
 
 from hgdeploy._version import __version__
-from hgdeploy.classifier import Classifier, ClassifierSettings
+from hgdeploy.classify.classifier import Classifier
+from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError
 from hgdeploy.transforms.prediction import Prediction

@@ -136,7 +136,8 @@ def _load_engine(case: Case, root: Path) -> _Loaded:
 
 def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
     """Load the case's classifier, to be run on a photograph's bytes, once for each of a batch."""
-    from hgdeploy.classifier import Classifier, ClassifierSettings
+    from hgdeploy.classify.classifier import Classifier
+    from hgdeploy.classify.settings import ClassifierSettings
 
     data = [image.read_bytes()] * case.batch
     settings = ClassifierSettings(case.engine, case.batch, _options(case))

@@ -18,8 +18,9 @@ from hgdeploy.commands.progress import image_progress
 from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError, OutputError
 
 if TYPE_CHECKING:
-    from hgdeploy.classifier import Classifier, ClassifierSettings
-    from hgdeploy.folder import Summary
+    from hgdeploy.classify.classifier import Classifier
+    from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.classify.summary import Summary
     from hgdeploy.results.file import OnChange
     from hgdeploy.results.writers import FailuresWriter, Writer
 
@@ -106,7 +107,7 @@ def add_predict(verbs: Verbs) -> None:
 
 
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classifier import ClassifierSettings
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.engines.options import EngineOptions
 
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
@@ -157,7 +158,7 @@ def predict_cls_command(argv: Sequence[str] | None) -> Command:
 
 
 def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classifier import ClassifierSettings
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.config import load_config
 
     config = load_config(arguments.config, arguments.override)
@@ -178,9 +179,11 @@ def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _run(job: _Job, out: TextIO) -> int:
     """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
-    from hgdeploy.folder import Summary, classify_files
+    from hgdeploy.classify.folder import classify_files
+    from hgdeploy.classify.ray import classify_files_on_ray
+    from hgdeploy.classify.ray_cluster import ray_cluster
+    from hgdeploy.classify.summary import Summary
     from hgdeploy.images.find import ImageFile, find_images
-    from hgdeploy.ray_folder import classify_files_on_ray, ray_cluster
     from hgdeploy.results.file import ResultsFile
     from hgdeploy.results.page import ReportWriter
     from hgdeploy.results.writers import FailuresWriter, LineWriter
@@ -230,8 +233,8 @@ def _run(job: _Job, out: TextIO) -> int:
 def _load(job: _Job, images: int) -> Classifier:
     """Load the model for so many images, and build first what its engine can only read built."""
     from hgdeploy.bundle.model_bundle import open_bundle
-    from hgdeploy.classifier import Classifier
-    from hgdeploy.folder import folder_options
+    from hgdeploy.classify.classifier import Classifier
+    from hgdeploy.classify.folder import folder_options
     from hgdeploy.variants import ensure_artifact
 
     options = folder_options(job.settings.options, images)
@@ -259,7 +262,7 @@ def _so_far(summary: Summary) -> str:
 
 def _report_times(classifier: Classifier, log: Path | None) -> None:
     """Tell the mean time of each stage, and what really ran."""
-    from hgdeploy.classifier import STAGES
+    from hgdeploy.classify.settings import STAGES
 
     times, runtime = classifier.times, classifier.engine.runtime
     stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import heapq
 import itertools
 import json
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, model_digest, open_bundle
+from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
@@ -37,64 +37,7 @@ from hgdeploy.transforms.preprocess import Preprocessor
 
 # How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
 _SUM_TOLERANCE = 0.02
-_SLOWEST = 5
-# The stages that StageTimes tells the seconds of.
-STAGES = ("decode", "preprocess", "infer", "postprocess")
-
 Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
-
-
-@dataclass(frozen=True)
-class ClassifierSettings:
-    """How to load and drive a bundle.
-
-    Attributes:
-        engine: the engine's name.
-        batch_size: images an inference takes.
-        options: what is asked of the engine.
-        preprocess: transform ops instead of the bundle's own.
-        postprocess: postprocessing instead of the bundle's own.
-        topk: how many classes to give, instead of what the postprocessing says.
-        fast_decode: decode JPEG files at a reduced scale; faster, with slightly other pixels.
-        image_timeout: seconds that reading one file may take, in a process of its own; None to read
-            in this process.
-    """
-
-    engine: str = "paddle"
-    batch_size: int = 1
-    options: EngineOptions = field(default_factory=EngineOptions)
-    preprocess: tuple[Op, ...] | None = None
-    postprocess: Postprocess | None = None
-    topk: int | None = None
-    fast_decode: bool = False
-    image_timeout: float | None = None
-
-
-@dataclass
-class StageTimes:
-    """Seconds spent in each stage, summed over all images, and how many images that were.
-
-    Attributes:
-        images: how many.
-        decode: reading and decoding files.
-        preprocess: making tensors of pixels.
-        infer: running the engine, and waiting for its turn.
-        postprocess: making predictions of scores.
-        slowest: the images that took longest to become tensors, as (seconds, name).
-    """
-
-    images: int = 0
-    decode: float = 0.0
-    preprocess: float = 0.0
-    infer: float = 0.0
-    postprocess: float = 0.0
-    slowest: list[tuple[float, str]] = field(default_factory=list)
-
-    def add(self, other: StageTimes) -> None:
-        """Add the times of other images."""
-        for name in ("images", *STAGES):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.slowest = heapq.nlargest(_SLOWEST, self.slowest + other.slowest)
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ try:
     from hgdeploy.benchmark.prepare import make_missing
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
-    from hgdeploy.compare import compare
     from hgdeploy.engines import engine_module, infer_rows, load_engine
     from hgdeploy.engines.options import EngineOptions
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
     from hgdeploy.gpu.device import chosen_library, open_device
     from hgdeploy.images.find import find_images
-    from hgdeploy.validate import TOLERANCES, random_rows, tolerance_misses
+    from hgdeploy.validation.compare import compare
+    from hgdeploy.validation.inputs import random_rows
+    from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "
@@ -255,7 +256,7 @@ CHECKS = {
 def make(job: Job) -> str:
     """Make a model's bundle, where there is none, and its ONNX files in fp32 and fp16."""
     from hgdeploy.convert import fp16_from_onnx
-    from hgdeploy.validate import verify_precision
+    from hgdeploy.validation.verify import verify_precision
 
     folder = Path(job.bundle)
     told = make_missing(Case(job.model, "onnxruntime"), folder)

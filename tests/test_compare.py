@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from hgdeploy.compare import compare
-from hgdeploy.validate import wilson_interval
+from hgdeploy.validation.accuracy import wilson_interval
+from hgdeploy.validation.compare import compare
 
 
 def test_equal_rows_have_no_difference():

@@ -20,7 +20,6 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.compare import compare
 from hgdeploy.convert import (
     OnnxOptions,
     command,
@@ -38,6 +37,7 @@ from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError
 from hgdeploy.export import bundle_from_weights
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
+from hgdeploy.validation.compare import compare
 
 pytestmark = pytest.mark.skipif(
     installed_version("paddle2onnx") is None or installed_version("onnxslim") is None,

@@ -12,12 +12,12 @@ import pytest
 
 from conftest import DATA, require_engine
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.compare import compare
 from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph
 from hgdeploy.convert.mixed import bits_of, fp32_twin, to_16_bits
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError
+from hgdeploy.validation.compare import compare
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 FLOAT, FLOAT16, BFLOAT16 = (

@@ -21,7 +21,7 @@ from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validate import ValidateOptions, parse_runs, validate
+from hgdeploy.validation.validate import ValidateOptions, parse_runs, validate
 from hgdeploy.variants import ConvertRequest, converted
 from photos import photographs
 

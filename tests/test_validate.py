@@ -13,7 +13,6 @@ import pytest
 from broken_models import BREAKS
 from conftest import IMAGES, MINI, hgdeploy, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.divergence import first_divergence
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
@@ -23,12 +22,14 @@ from hgdeploy.errors import (
     InputError,
     ValidationError,
 )
-from hgdeploy.explain import explain, parse_side
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images.find import find_images
 from hgdeploy.images.labelled import read_image_labels
 from hgdeploy.system.machine import cpu_flags
-from hgdeploy.validate import Run, ValidateOptions, parse_runs, validate, verify_conversion
+from hgdeploy.validation.divergence import first_divergence
+from hgdeploy.validation.explain import explain, parse_side
+from hgdeploy.validation.validate import Run, ValidateOptions, parse_runs, validate
+from hgdeploy.validation.verify import verify_conversion
 
 FP32 = ("paddle", "onnxruntime", "openvino")
 PHOTOS = tuple(find_images(IMAGES))

@@ -31,7 +31,7 @@ from hgdeploy.errors import BundleError, ConfigError, ImageError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validate import verify_conversion, verify_precision
+from hgdeploy.validation.verify import verify_conversion, verify_precision
 
 Tell = Callable[[str], None]
 

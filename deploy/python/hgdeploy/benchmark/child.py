@@ -120,7 +120,7 @@ def _options(case: Case) -> EngineOptions:
 
 def _load_engine(case: Case, root: Path) -> _Loaded:
     """Load the case's engine, to be run on one ready tensor of standard normal numbers."""
-    from hgdeploy.validate import random_rows
+    from hgdeploy.validation.inputs import random_rows
 
     bundle = open_bundle(root)
     source = bundle.find(engine_module(case.engine).artifact_names(case.precision))

@@ -19,7 +19,7 @@ from hgdeploy.engines import ENGINES
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
-from hgdeploy.validate import Run, ValidateOptions, load_run, validate
+from hgdeploy.validation.validate import Run, ValidateOptions, load_run, validate
 
 Say = Callable[[str], None]
 

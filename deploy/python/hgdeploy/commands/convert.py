@@ -103,7 +103,7 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
 def paddle2onnx_command(argv: Sequence[str] | None) -> Command:
     """Parse the command line of `deploy/paddle2onnx/convert.py`, which is paddle2onnx's."""
     from hgdeploy.convert import command
-    from hgdeploy.validate import verify_conversion
+    from hgdeploy.validation.verify import verify_conversion
 
     parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
     command.add_arguments(parser)

@@ -35,11 +35,11 @@ def add_validate(verbs: Verbs) -> None:
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
-    from hgdeploy.divergence import bisect_failures
     from hgdeploy.images.find import find_images
     from hgdeploy.images.labelled import read_image_labels
-    from hgdeploy.validate import ValidateOptions, parse_runs, validate
-    from hgdeploy.validate_report import as_markdown, check_report_path, write_report
+    from hgdeploy.validation.divergence import bisect_failures
+    from hgdeploy.validation.report import as_markdown, check_report_path, write_report
+    from hgdeploy.validation.validate import ValidateOptions, parse_runs, validate
 
     runs = parse_runs(arguments.engines, arguments.precision)
     if arguments.report is not None:
@@ -92,7 +92,7 @@ def add_explain(verbs: Verbs) -> None:
 
 
 def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.explain import explain, parse_side
+    from hgdeploy.validation.explain import explain, parse_side
 
     sides = parse_side(arguments.a), parse_side(arguments.b)
     out.write(explain(arguments.image, *sides).text())

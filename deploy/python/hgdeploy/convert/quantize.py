@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.compare import Comparison, compare, top_classes
 from hgdeploy.convert import graph as graphs
 from hgdeploy.convert import qdq
 from hgdeploy.convert.artifact import (
@@ -33,6 +32,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.compare import Comparison, compare, top_classes
 
 Progress = Callable[[str], None]
 

@@ -9,24 +9,19 @@ labels the accuracy of every run is told as well.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.compare import Comparison, compare, top_classes
 from hgdeploy.engines import (
     ENGINES,
     Engine,
     RuntimeInfo,
-    TensorSpec,
     engine_module,
     image_input,
     infer_rows,
@@ -36,46 +31,18 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
     BundleError,
     ConfigError,
-    ImageError,
     InputError,
     ValidationError,
     nearest,
 )
-from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.accuracy import Accuracy, accuracy
+from hgdeploy.validation.compare import Comparison, compare, top_classes
+from hgdeploy.validation.inputs import batch_of, batches, outputs, random_rows
+from hgdeploy.validation.tolerance import COARSENESS, TOLERANCES, Tolerance, tolerance_misses
 
 _WORST = 5
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a candidate may be from its reference; the limits are inclusive.
-
-    Attributes:
-        max_abs: of the absolute difference of two probabilities.
-        max_log: of the difference of their logarithms (see `compare.LOG_FLOOR`).
-        min_top1: of the share of equal best classes; asked on real images only.
-        max_sum_error: of a row's distance from summing to 1.
-    """
-
-    max_abs: float
-    max_log: float
-    min_top1: float
-    max_sum_error: float
-
-
-# About ten times what was measured on EfficientNetLite0 and PP-HGNet (docs/validation.md has the
-# figures): a library's update may move the last digits, a wrong conversion moves the first.
-TOLERANCES: Mapping[str, Tolerance] = {
-    "fp32": Tolerance(1e-5, 1e-4, 0.99, 1e-4),
-    "fp16": Tolerance(2e-2, math.inf, 0.98, 1e-2),
-    "bf16": Tolerance(0.15, math.inf, 0.95, 2e-2),
-    "int8": Tolerance(0.5, math.inf, 0.95, 1e-2),
-}
-
-
-_COARSENESS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -155,18 +122,6 @@ class PairReport:
     tolerance: Tolerance
     misses: tuple[str, ...]
     worst: tuple[Disagreement, ...]
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A run's accuracy on labelled images, with 95 % Wilson intervals (low, high)."""
-
-    run: str
-    rows: int
-    top1: float
-    top1_interval: tuple[float, float]
-    top5: float
-    top5_interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -255,69 +210,9 @@ def validate(
     if options.labels is not None:
         right = dict(zip((f.name for f in options.images), options.labels, strict=True))
         kept = np.array([right[name] for name in names])
-        accuracies = tuple(_accuracy(name, rows, kept) for name, rows in found.items())
+        accuracies = tuple(accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
     return Report(str(bundle.root), runtimes, len(names), failed, tuple(pairs), accuracies)
-
-
-def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
-    """Compare a Paddle model and the ONNX file made of it, in fp32, on seeded random inputs.
-
-    Args:
-        source: the Paddle program, with its parameters beside it.
-        target: the ONNX file.
-
-    Returns:
-        The figures, ready for a sidecar.
-
-    Raises:
-        ValidationError: they differ by more than fp32 allows; the figures are in the message.
-    """
-    return _verify(("paddle", source), ("onnxruntime", target), "fp32", None)
-
-
-def verify_precision(
-    precision: str, rows: Sequence[NDArray[Any]]
-) -> Callable[[Path, Path], dict[str, Any]]:
-    """Return a function that compares an fp32 ONNX file with a variant of it in `precision`.
-
-    Args:
-        precision: whose tolerance holds.
-        rows: preprocessed images (1, 3, H, W); none for seeded random inputs.
-
-    Returns:
-        A function like `verify_conversion`.
-    """
-    given = np.concatenate(rows) if rows else None
-    return lambda source, target: _verify(
-        ("onnxruntime", source), ("onnxruntime", target), precision, given
-    )
-
-
-def _verify(
-    a: tuple[str, Path], b: tuple[str, Path], precision: str, rows: NDArray[Any] | None
-) -> dict[str, Any]:
-    with contextlib.ExitStack() as stack:
-        engines = []
-        for name, path in (a, b):
-            # Unoptimised: ONNX Runtime would take out the roundings that stand for bf16.
-            options = EngineOptions(graph_optimization=name == "paddle")
-            engines.append(load_engine(name, path, options))
-            stack.callback(engines[-1].close)
-        inputs = "random" if rows is None else "images"
-        if rows is None:
-            rows = random_rows(engines[0].inputs[0], None, 4, 0)
-        batch = _batch_of(engines, 3)
-        reference, candidate = (_outputs(engine, rows, batch) for engine in engines)
-        version = engines[0].runtime.version
-    comparison = compare(reference, candidate)
-    misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)
-    if misses:
-        raise ValidationError(
-            f"{b[1].name} does not compute what {a[1]} does: {'; '.join(misses)}; "
-            "nothing was written"
-        )
-    return {"against": f"{a[0]} {version}", "inputs": inputs, **dataclasses.asdict(comparison)}
 
 
 def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
@@ -343,17 +238,6 @@ def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
     return engine
 
 
-def _batch_of(engines: Sequence[Engine], wanted: int) -> int:
-    """Return the batch all can take: the smallest fixed one, else what is wanted."""
-    fixed = [engine.inputs[0].shape[0] for engine in engines if engine.inputs[0].shape[0] > 0]
-    return min([wanted, *fixed])
-
-
-def _outputs(engine: Engine, rows: NDArray[Any], batch: int) -> NDArray[Any]:
-    parts = [infer_rows(engine, rows[i : i + batch]) for i in range(0, len(rows), batch)]
-    return np.concatenate(parts)
-
-
 def _on_images(
     bundle: ModelBundle,
     engines: Mapping[str, Engine],
@@ -366,11 +250,11 @@ def _on_images(
     if bundle.preprocess is None:
         raise ConfigError(f"{bundle.root} has no inference.yml, so images cannot be preprocessed")
     preprocessor = Preprocessor(bundle.preprocess)
-    batch = _batch_of(list(engines.values()), options.batch_size)
+    batch = batch_of(list(engines.values()), options.batch_size)
     failed: list[tuple[str, str]] = []
     names: list[str] = []
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
-    for chunk_names, rows in _batches(options.images, preprocessor, batch, failed):
+    for chunk_names, rows in batches(options.images, preprocessor, batch, failed):
         names += chunk_names
         for name, engine in engines.items():
             parts[name].append(infer_rows(engine, rows))
@@ -381,52 +265,6 @@ def _on_images(
     return names, {name: np.concatenate(rows) for name, rows in parts.items()}, tuple(failed)
 
 
-def _batches(
-    files: Sequence[ImageFile],
-    preprocessor: Preprocessor,
-    batch: int,
-    failed: list[tuple[str, str]],
-) -> Iterator[tuple[list[str], NDArray[Any]]]:
-    """Yield names and stacked tensors; images that cannot be read are added to `failed`."""
-    names: list[str] = []
-    tensors: list[NDArray[Any]] = []
-    for file in files:
-        try:
-            tensor = preprocessor(read_image(file.path))
-        except ImageError as error:
-            failed.append((file.name, str(error)))
-            continue
-        if tensors and tensor.shape != tensors[0].shape:
-            yield names, np.stack(tensors)
-            names, tensors = [], []
-        names.append(file.name)
-        tensors.append(tensor)
-        if len(tensors) == batch:
-            yield names, np.stack(tensors)
-            names, tensors = [], []
-    if tensors:
-        yield names, np.stack(tensors)
-
-
-def random_rows(
-    spec: TensorSpec, bundle: ModelBundle | None, count: int, seed: int
-) -> NDArray[Any]:
-    """Return standard normal rows, which is what normalised images look like.
-
-    Args:
-        spec: the model's input.
-        bundle: tells the image size where the model leaves it open; else it is 224.
-        count: how many rows.
-        seed: the same seed gives the same rows.
-    """
-    size = None
-    if bundle is not None and bundle.preprocess is not None:
-        size = Preprocessor(bundle.preprocess).output_size
-    height, width = size or (224, 224)
-    shape = [s if s > 0 else d for s, d in zip(spec.shape[1:], (3, height, width), strict=True)]
-    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(spec.dtype)
-
-
 def _on_random(
     bundle: ModelBundle, engines: Mapping[str, Engine], options: ValidateOptions
 ) -> dict[str, NDArray[Any]]:
@@ -434,8 +272,8 @@ def _on_random(
         return {}
     loaded = list(engines.values())
     rows = random_rows(loaded[0].inputs[0], bundle, options.random_rows, options.seed)
-    batch = _batch_of(loaded, options.batch_size)
-    return {name: _outputs(engine, rows, batch) for name, engine in engines.items()}
+    batch = batch_of(loaded, options.batch_size)
+    return {name: outputs(engine, rows, batch) for name, engine in engines.items()}
 
 
 def _pair(
@@ -448,26 +286,11 @@ def _pair(
             "the artifacts are not of one model"
         )
     comparison = compare(reference, candidate)
-    tolerance = TOLERANCES[max(a.precision, b.precision, key=_COARSENESS.index)]
+    tolerance = TOLERANCES[max(a.precision, b.precision, key=COARSENESS.index)]
     misses = tuple(tolerance_misses(comparison, tolerance, inputs))
     return PairReport(
         a.name, b.name, inputs, comparison, tolerance, misses, _worst(reference, candidate, names)
     )
-
-
-def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list[str]:
-    """Say each figure that is out of tolerance."""
-    if not found.finite:
-        return ["an output has NaN or infinity"]
-    limits = (
-        ("largest difference", found.max_abs, allowed.max_abs),
-        ("largest log difference", found.max_log, allowed.max_log),
-        ("distance of a row from summing to 1", found.max_sum_error, allowed.max_sum_error),
-    )
-    misses = [f"{name} {value:.2g} > {limit:g}" for name, value, limit in limits if value > limit]
-    if inputs == "images" and found.top1_agreement < allowed.min_top1:
-        misses.append(f"top-1 agreement {found.top1_agreement:.4f} < {allowed.min_top1:g}")
-    return misses
 
 
 def _worst(
@@ -486,33 +309,3 @@ def _worst(
         )
         for i in np.argsort(-gaps, kind="stable")[:_WORST]
     )
-
-
-def _accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accuracy:
-    best = top_classes(rows, 5)
-    first = int((best[:, 0] == labels).sum())
-    among = int((best == labels[:, None]).any(axis=1).sum())
-    count = len(labels)
-    return Accuracy(
-        run,
-        count,
-        first / count,
-        wilson_interval(first, count),
-        among / count,
-        wilson_interval(among, count),
-    )
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson score interval of a share (E. B. Wilson, 1927).
-
-    Args:
-        successes: 0 to `trials`.
-        trials: at least 1.
-        z: normal quantile; the default gives 95 %.
-    """
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

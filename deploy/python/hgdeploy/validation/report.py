@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.errors import ConfigError, OutputError, nearest
-from hgdeploy.validate import Accuracy, PairReport, Report
+from hgdeploy.validation.accuracy import Accuracy
+from hgdeploy.validation.validate import PairReport, Report
 
 _SUFFIXES = (".json", ".md", ".html")
 

@@ -17,7 +17,8 @@ from hgdeploy.engines import engine_module
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validate import Report, Run, ValidateOptions, load_run, random_rows
+from hgdeploy.validation.inputs import random_rows
+from hgdeploy.validation.validate import Report, Run, ValidateOptions, load_run
 
 # A layer's largest difference over its largest value; coarser precisions are further off in every
 # layer, and errors grow with depth, so the limits are well above what single layers show.

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy on labelled images, with its interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.validation.compare import top_classes
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A run's accuracy on labelled images, with 95 % Wilson intervals (low, high)."""
+
+    run: str
+    rows: int
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float
+    top5_interval: tuple[float, float]
+
+
+def accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accuracy:
+    best = top_classes(rows, 5)
+    first = int((best[:, 0] == labels).sum())
+    among = int((best == labels[:, None]).any(axis=1).sum())
+    count = len(labels)
+    return Accuracy(
+        run,
+        count,
+        first / count,
+        wilson_interval(first, count),
+        among / count,
+        wilson_interval(among, count),
+    )
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (E. B. Wilson, 1927).
+
+    Args:
+        successes: 0 to `trials`.
+        trials: at least 1.
+        z: normal quantile; the default gives 95 %.
+    """
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check an artifact against what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.engines import (
+    load_engine,
+)
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import (
+    ValidationError,
+)
+from hgdeploy.validation.compare import compare
+from hgdeploy.validation.inputs import batch_of, outputs, random_rows
+from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
+
+
+def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
+    """Compare a Paddle model and the ONNX file made of it, in fp32, on seeded random inputs.
+
+    Args:
+        source: the Paddle program, with its parameters beside it.
+        target: the ONNX file.
+
+    Returns:
+        The figures, ready for a sidecar.
+
+    Raises:
+        ValidationError: they differ by more than fp32 allows; the figures are in the message.
+    """
+    return _verify(("paddle", source), ("onnxruntime", target), "fp32", None)
+
+
+def verify_precision(
+    precision: str, rows: Sequence[NDArray[Any]]
+) -> Callable[[Path, Path], dict[str, Any]]:
+    """Return a function that compares an fp32 ONNX file with a variant of it in `precision`.
+
+    Args:
+        precision: whose tolerance holds.
+        rows: preprocessed images (1, 3, H, W); none for seeded random inputs.
+
+    Returns:
+        A function like `verify_conversion`.
+    """
+    given = np.concatenate(rows) if rows else None
+    return lambda source, target: _verify(
+        ("onnxruntime", source), ("onnxruntime", target), precision, given
+    )
+
+
+def _verify(
+    a: tuple[str, Path], b: tuple[str, Path], precision: str, rows: NDArray[Any] | None
+) -> dict[str, Any]:
+    with contextlib.ExitStack() as stack:
+        engines = []
+        for name, path in (a, b):
+            # Unoptimised: ONNX Runtime would take out the roundings that stand for bf16.
+            options = EngineOptions(graph_optimization=name == "paddle")
+            engines.append(load_engine(name, path, options))
+            stack.callback(engines[-1].close)
+        inputs = "random" if rows is None else "images"
+        if rows is None:
+            rows = random_rows(engines[0].inputs[0], None, 4, 0)
+        batch = batch_of(engines, 3)
+        reference, candidate = (outputs(engine, rows, batch) for engine in engines)
+        version = engines[0].runtime.version
+    comparison = compare(reference, candidate)
+    misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)
+    if misses:
+        raise ValidationError(
+            f"{b[1].name} does not compute what {a[1]} does: {'; '.join(misses)}; "
+            "nothing was written"
+        )
+    return {"against": f"{a[0]} {version}", "inputs": inputs, **dataclasses.asdict(comparison)}

@@ -21,7 +21,7 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle"),
     ("engines", "results"),
-    ("classify", "validation", "config", "text_table"),
+    ("classify", "validation", "paddleclas", "text_table"),
     ("zoo",),
     ("convert", "export"),
     (

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from conftest import REPO
-from hgdeploy.config import load_config
 from hgdeploy.errors import ConfigError
+from hgdeploy.paddleclas.config import load_config
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage, ToCHWImage
 from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, ScoreOutput, ThreshOutput, Topk

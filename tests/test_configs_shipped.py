@@ -7,7 +7,7 @@ import pytest
 
 from conftest import REPO
 from hgdeploy import zoo
-from hgdeploy.config import load_config
+from hgdeploy.paddleclas.config import load_config
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.postprocess import Topk
 

@@ -159,7 +159,7 @@ def predict_cls_command(argv: Sequence[str] | None) -> Command:
 
 def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.config import load_config
+    from hgdeploy.paddleclas.config import load_config
 
     config = load_config(arguments.config, arguments.override)
     for warning in config.warnings:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
-from hgdeploy.config import PredictConfig, load_config
 from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest
 from hgdeploy.images.decode import read_image
+from hgdeploy.paddleclas.config import PredictConfig, load_config
 from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,

@@ -8,18 +8,16 @@ evaluated.
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
+from hgdeploy.paddleclas.overrides import SECTIONS, override, read_yaml
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
@@ -56,48 +54,6 @@ class PredictConfig:
     warnings: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class _Global:
-    """PaddleClas's `Global` section, with its defaults where PaddleClas has one."""
-
-    infer_imgs: tuple[str, ...] = ()
-    inference_model_dir: str = ""
-    batch_size: int = 1
-    use_gpu: bool = False
-    gpu_id: int = 0
-    gpu_mem: int = 8000
-    enable_mkldnn: bool = True
-    cpu_num_threads: int | None = None
-    ir_optim: bool = True
-    use_tensorrt: bool = False
-    use_fp16: bool = False
-    use_int8: bool = False
-    use_onnx: bool = False
-    enable_profile: bool = False
-    benchmark: bool = False
-    save_log_path: str | None = None
-    model_name: str | None = None
-    enable_benchmark: bool = False
-    engine: str | None = None
-    precision: str | None = None
-
-
-_SECTIONS = ("Global", "PreProcess", "PostProcess")
-
-
-# What a PaddleClas user may have in a config and HGDeploy does not serve; an error where it is on.
-_UNSERVED = {
-    "use_npu": "HGDeploy has no Ascend NPU engine; use_gpu=True or use_gpu=False are served",
-    "use_xpu": "HGDeploy has no Kunlun XPU engine; use_gpu=True or use_gpu=False are served",
-    "use_mlu": "HGDeploy has no Cambricon MLU engine; use_gpu=True or use_gpu=False are served",
-    "use_dcu": "HGDeploy has no Hygon DCU engine; use_gpu=True or use_gpu=False are served",
-    "use_gcu": "HGDeploy has no Enflame GCU engine; use_gpu=True or use_gpu=False are served",
-    "use_multiprocess": "it belongs to PaddleClas's Python package, not to predict_cls.py",
-    "det_inference_model_dir": "it belongs to PP-ShiTu (detection), which HGDeploy does not do",
-    "rec_inference_model_dir": "it belongs to PP-ShiTu (retrieval), which HGDeploy does not do",
-}
-
-
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConfig:
     """Read a PaddleClas config and apply overrides to it.
 
@@ -113,12 +69,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConf
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    raw = _read_yaml(path) if path is not None else {}
+    raw = read_yaml(path) if path is not None else {}
     for text in overrides:
-        _override(raw, text)
+        override(raw, text)
     for section in raw:
-        if section not in _SECTIONS:
-            raise ConfigError(f"unknown section {section!r}, {nearest(str(section), _SECTIONS)}")
+        if section not in SECTIONS:
+            raise ConfigError(f"unknown section {section!r}, {nearest(str(section), SECTIONS)}")
     place = _Place(path, {text.partition("=")[0] for text in overrides})
     return _decide(raw, place)
 
@@ -139,143 +95,9 @@ class _Place:
         return str(beside) if beside.exists() else value
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"config file {path} does not exist; check -c") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read: {error}") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"config file {path} is not valid YAML: {told}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config file {path} has no sections, expected {', '.join(_SECTIONS)}")
-    return raw
-
-
-def _override(raw: dict[str, Any], text: str) -> None:
-    """Apply one `a.b.0.c=value` to the tree `raw`, creating mappings that are not there."""
-    key, equals, value = text.partition("=")
-    keys = key.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"override {text!r} is not of the form Section.key=value")
-    node: Any = raw
-    for depth, part in enumerate(keys):
-        last = depth == len(keys) - 1
-        where = ".".join(keys[: depth + 1])
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise ConfigError(f"override {where}: expected an index from 0 to {len(node) - 1}")
-            index: Any = int(part)
-        elif isinstance(node, dict):
-            index = part
-        else:
-            raise ConfigError(f"override {where}: {'.'.join(keys[:depth])} holds no keys")
-        if last:
-            node[index] = _literal(value) if keys[0] != "Global" else value
-        elif isinstance(node, dict) and node.get(index) is None:
-            node[index] = {}
-        node = node[index]
-
-
-def _literal(text: object) -> object:
-    """Return what a Python literal in `text` means, or `text` itself, as PaddleClas reads values.
-
-    PaddleClas evaluates overrides as Python; literals are the part of that which is safe.
-    """
-    if not isinstance(text, str):
-        return text
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return text
-
-
-def _as_bool(value: object) -> bool:
-    value = _literal(value)
-    if isinstance(value, bool):
-        return value
-    raise ValueError("True or False")
-
-
-def _as_whole(value: object, least: int) -> int:
-    value = _literal(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
-    raise ValueError(f"a whole number from {least}")
-
-
-def _as_count(value: object) -> int:
-    return _as_whole(value, 1)
-
-
-def _as_index(value: object) -> int:
-    return _as_whole(value, 0)
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # a folder may be called 2024
-    raise ValueError("a text")
-
-
-def _as_texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and value:
-        return tuple(_as_text(item) for item in value)
-    try:
-        return (_as_text(value),)
-    except ValueError:
-        raise ValueError("a path, or a list of paths") from None
-
-
-_CONVERTERS: Mapping[str, Callable[[object], object]] = {
-    "infer_imgs": _as_texts,
-    "inference_model_dir": _as_text,
-    "batch_size": _as_count,
-    "gpu_id": _as_index,
-    "gpu_mem": _as_count,
-    "cpu_num_threads": _as_count,
-    "save_log_path": _as_text,
-    "model_name": _as_text,
-    "engine": _as_text,
-    "precision": _as_text,
-}
-
-
-def _parse_global(section: object) -> _Global:
-    """Turn the `Global` mapping into its dataclass; every key is checked by name and type."""
-    if section is None:
-        section = {}
-    if not isinstance(section, dict):
-        raise ConfigError("Global is not a mapping of keys to values")
-    known = [item.name for item in dataclasses.fields(_Global)]
-    values: dict[str, Any] = {}
-    for key, value in section.items():
-        if key in _UNSERVED:
-            if _literal(value):
-                raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
-            continue
-        if key not in known:
-            raise ConfigError(f"unknown key Global.{key}, {nearest(str(key), known)}")
-        if value is None or value == "None":
-            continue
-        try:
-            values[key] = _CONVERTERS.get(key, _as_bool)(value)
-        except ValueError as error:
-            raise ConfigError(f"Global.{key} is {value!r}, expected {error}") from None
-    return _Global(**values)
-
-
 def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     """Turn the sections into what will be done."""
-    settings = _parse_global(raw.get("Global"))
+    settings = parse_global(raw.get("Global"))
     for key in ("infer_imgs", "inference_model_dir"):
         if not getattr(settings, key):
             raise ConfigError(f"Global.{key} is not set; give it with -o Global.{key}=PATH")
@@ -322,7 +144,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     )
 
 
-def _engine_and_precision(settings: _Global, bundle: Path) -> tuple[str, str]:
+def _engine_and_precision(settings: GlobalSection, bundle: Path) -> tuple[str, str]:
     """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
     precision = _precision(settings)
     engine = settings.engine or _switched_engine(settings, bundle, precision)
@@ -340,7 +162,7 @@ def _engine_and_precision(settings: _Global, bundle: Path) -> tuple[str, str]:
     return engine, precision
 
 
-def _switched_engine(settings: _Global, bundle: Path, precision: str) -> str:
+def _switched_engine(settings: GlobalSection, bundle: Path, precision: str) -> str:
     """Return the engine that PaddleClas's two switches ask for.
 
     TensorRT itself runs what is built from ONNX, which both switches together ask for, or an engine
@@ -352,7 +174,7 @@ def _switched_engine(settings: _Global, bundle: Path, precision: str) -> str:
     return "tensorrt" if settings.use_onnx or any(map(Path.is_file, files)) else "paddle"
 
 
-def _precision(settings: _Global) -> str:
+def _precision(settings: GlobalSection) -> str:
     switches = {"fp16": settings.use_fp16, "int8": settings.use_int8}
     asked = [name for name, on in switches.items() if on]
     if settings.precision is not None:
@@ -365,7 +187,7 @@ def _precision(settings: _Global) -> str:
     return asked[0] if asked else "fp32"
 
 
-def _warnings(settings: _Global) -> list[str]:
+def _warnings(settings: GlobalSection) -> list[str]:
     """Name the keys that are set and have no effect."""
     told = []
     if settings.enable_benchmark:

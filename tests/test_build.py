@@ -35,13 +35,13 @@ from hgdeploy.convert.tensorrt_gpu import Gpu
 from hgdeploy.convert.tensorrt_network import load_timing_cache, save_timing_cache
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
-from hgdeploy.export import bundle_from_weights
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images.find import find_images
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.variants import built, ensure_artifact
+from hgdeploy.zoo.export import bundle_from_weights
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 

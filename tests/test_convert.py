@@ -34,10 +34,10 @@ from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError
-from hgdeploy.export import bundle_from_weights
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.validation.compare import compare
+from hgdeploy.zoo.export import bundle_from_weights
 
 pytestmark = pytest.mark.skipif(
     installed_version("paddle2onnx") is None or installed_version("onnxslim") is None,

@@ -20,15 +20,10 @@ import pytest
 
 from hgdeploy import zoo
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
-from hgdeploy.zoo import download
-from hgdeploy.zoo.download import (
-    console_progress,
-    download_file,
-    fetch_registry_weights,
-    file_sha256,
-    official_url,
-    unpack_bundle,
-)
+from hgdeploy.zoo.fetch import archive, http
+from hgdeploy.zoo.fetch.archive import unpack_bundle
+from hgdeploy.zoo.fetch.http import console_progress, download_file, file_sha256, official_url
+from hgdeploy.zoo.fetch.package import fetch_registry_weights
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -121,7 +116,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_PAUSES_S", (0.0,) * 4)
+    monkeypatch.setattr(http, "_PAUSES_S", (0.0,) * 4)
 
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
@@ -446,7 +441,7 @@ def test_a_member_that_claims_too_much_is_refused(tmp_path: Path, size: int) -> 
 def test_members_that_are_too_large_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "MAX_TOTAL_BYTES", 10)
+    monkeypatch.setattr(archive, "MAX_TOTAL_BYTES", 10)
     with pytest.raises(DownloadError, match="too large"):
         unpack_bundle(tar(tmp_path / "a.tar", MODEL, PARAMS), tmp_path / "m")
 

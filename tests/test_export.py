@@ -22,10 +22,11 @@ import yaml
 from hgdeploy import zoo
 from hgdeploy.bundle.sidecar import is_intact
 from hgdeploy.errors import ConfigError, DownloadError, OutputError, WeightsError
-from hgdeploy.export import bundle_from_weights, download_model
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.transforms.operators_config import parse_ops
-from hgdeploy.zoo.weights import load_into, read_weights
+from hgdeploy.zoo.bundles import download_model
+from hgdeploy.zoo.export import bundle_from_weights
+from hgdeploy.zoo.weights.load import load_into, read_weights
 
 paddle = pytest.importorskip("paddle")
 
@@ -238,7 +239,8 @@ def test_a_changed_file_is_noticed(random_tiny: Path, tmp_path: Path) -> None:
 
 def test_an_export_is_silent(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from hgdeploy.export import bundle_from_weights; "
+        "import sys; from pathlib import Path\n"
+        "from hgdeploy.zoo.export import bundle_from_weights\n"
         "bundle_from_weights('PPHGNet_tiny', None, Path(sys.argv[1]), num_classes=2)"
     )
     done = subprocess.run(
@@ -352,7 +354,7 @@ def test_weights_from_a_package_become_a_bundle_once(
     assert names(bundle) == FILES
     assert names(tmp_path) == ["EfficientNetLite0.pth", "EfficientNetLite0_infer"]
     code = (
-        "import sys; from pathlib import Path; from hgdeploy.export import download_model; "
+        "import sys; from pathlib import Path; from hgdeploy.zoo.bundles import download_model; "
         "download_model('EfficientNetLite0', Path(sys.argv[1])); print('paddle' in sys.modules)"
     )
     done = subprocess.run(

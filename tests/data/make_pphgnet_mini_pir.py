@@ -16,7 +16,7 @@ import paddle
 from paddle import nn
 from paddle.base.proto import framework_pb2
 
-from hgdeploy.zoo.pphgnet import PPHGNet, _Stage
+from hgdeploy.zoo.networks.pphgnet import PPHGNet, _Stage
 
 OLD = Path(__file__).parent / "pphgnet_mini"
 NEW = Path(__file__).parent / "pphgnet_mini_pir"

@@ -5,15 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hgdeploy.benchmark.published import (
-    PUBLISHED,
-    REFERENCE,
-    Published,
-    graph_of,
-    published,
-    table_name,
-)
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.zoo.published import PUBLISHED, REFERENCE, Published, graph_of, published, table_name
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import numpy as np
 
 from hgdeploy.benchmark.labels import Box, place_labels
 from hgdeploy.benchmark.lookup import Line, Lookup, borrowed
-from hgdeploy.benchmark.published import PUBLISHED, table_name
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
 from hgdeploy.benchmark.tables import milliseconds
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.libraries import import_library
+from hgdeploy.zoo.published import PUBLISHED, table_name
 
 if TYPE_CHECKING:
     from types import ModuleType

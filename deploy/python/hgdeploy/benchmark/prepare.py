@@ -97,8 +97,8 @@ def make_missing(case: Case, folder: Path) -> list[str]:
     Raises:
         HGDeployError: it cannot be made.
     """
-    from hgdeploy.export import bundle_from_weights
     from hgdeploy.variants import ConvertRequest, converted
+    from hgdeploy.zoo.export import bundle_from_weights
 
     told: list[str] = []
     if not folder.is_dir():

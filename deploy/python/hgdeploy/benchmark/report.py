@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 
 from hgdeploy.benchmark.lookup import Line, Lookup
-from hgdeploy.benchmark.published import over_reference
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
 from hgdeploy.benchmark.tables import (
     NOT_MEASURED,
@@ -18,6 +17,7 @@ from hgdeploy.benchmark.tables import (
     tables,
     title,
 )
+from hgdeploy.zoo.published import over_reference
 
 # A page that the browser itself keeps from fetching anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"

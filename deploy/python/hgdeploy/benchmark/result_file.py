@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy.benchmark.json_reader import JsonReader
-from hgdeploy.benchmark.published import table_name
 from hgdeploy.benchmark.stats import Stats
 from hgdeploy.errors import ConfigError
+from hgdeploy.zoo.published import table_name
 
 SCHEMA = 1
 _STATUSES = ("ok", "failed", "timeout")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.lookup import Line, Lookup, Source, borrowed
-from hgdeploy.benchmark.published import REFERENCE, over_reference
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.zoo.published import REFERENCE, over_reference
 
 NOTHING = "-"
 NOT_MEASURED = "not measured"

@@ -45,7 +45,7 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
 
 
 def _download(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.export import download_model
+    from hgdeploy.zoo.bundles import download_model
 
     bundle = download_model(arguments.name, arguments.output, base_url=arguments.url, progress=True)
     out.write(f"{bundle}\n")
@@ -66,8 +66,8 @@ def add_export(verbs: Verbs) -> None:
 
 
 def _export(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.export import bundle_from_weights
     from hgdeploy.transforms.postprocess_config import read_labels
+    from hgdeploy.zoo.export import bundle_from_weights
 
     labels = None
     if arguments.labels is not None:

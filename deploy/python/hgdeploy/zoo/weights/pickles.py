@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all pickles of weights share: nothing but arrays is ever built."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from hgdeploy.errors import WeightsError
+
+Weights = dict[str, NDArray[Any]]
+ZIP_MAGIC = b"PK\x03\x04"
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+TORCH_LEGACY_START = pickle.dumps(_TORCH_MAGIC, protocol=2)
+
+
+def first_bytes(path: Path) -> bytes:
+    with open_file(path) as file:
+        start = file.read(len(TORCH_LEGACY_START))
+    if not start:
+        raise WeightsError(f"{path}: is empty")
+    return start
+
+
+def open_file(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def unpickle(unpickler: pickle.Unpickler, path: Path) -> Any:
+    """Load one pickle; whatever a damaged or hostile one provokes becomes a WeightsError."""
+    try:
+        return unpickler.load()
+    except WeightsError:
+        raise
+    # A pickle is a program: it may raise nearly anything, from EOFError to a numpy TypeError.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(f"{path}: is truncated or damaged: {reason}") from error
+
+
+def refuse(path: Path, module: str, name: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: refused, because it asks for {module}.{name}, which no weights file needs"
+    )
+
+
+def checked_name(key: object, path: Path) -> str:
+    if not isinstance(key, str):
+        raise WeightsError(f"{path}: the key {key!r} is no parameter name")
+    return key

@@ -93,8 +93,8 @@ def artifact(target: str, precision: str) -> str:
 
 def check_build(job: Job) -> str:
     """Build, and find that there is nothing to build the second time."""
-    from hgdeploy.convert.tensorrt import BuildOptions, Shapes
-    from hgdeploy.variants import built
+    from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
+    from hgdeploy.convert.variants import built
 
     bundle = open_bundle(job.bundle)
     how = BuildOptions(

@@ -23,16 +23,20 @@ import numpy as np
 import pytest
 
 from conftest import IMAGES, run_command
-from hgdeploy import cli, variants
+from hgdeploy import cli
 from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph, onnx_from_paddle, tensorrt
-from hgdeploy.convert.quantize import QuantizeOptions, int8_from_onnx
-from hgdeploy.convert.tensorrt import BuildOptions, EngineBuild, Shapes, engine_from_onnx
-from hgdeploy.convert.tensorrt_gpu import Gpu
-from hgdeploy.convert.tensorrt_network import load_timing_cache, save_timing_cache
+from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph, onnx_from_paddle, variants
+from hgdeploy.convert.int8.from_onnx import int8_from_onnx
+from hgdeploy.convert.int8.options import QuantizeOptions
+from hgdeploy.convert.tensorrt import from_onnx as tensorrt
+from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
+from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
+from hgdeploy.convert.tensorrt.target_gpu import Gpu
+from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
+from hgdeploy.convert.variants import built, ensure_artifact
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.gpu.driver import nvidia_gpus
@@ -40,7 +44,6 @@ from hgdeploy.images.find import find_images
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.variants import built, ensure_artifact
 from hgdeploy.zoo.export import bundle_from_weights
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -625,7 +628,7 @@ def test_a_thread_works_on_the_gpu_it_was_given_and_gives_it_back(fake_driver, m
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     program = (
         "from cuda.bindings import driver\n"
-        "from hgdeploy.convert.tensorrt_gpu import gpu_at_hand, working_on\n"
+        "from hgdeploy.convert.tensorrt.target_gpu import gpu_at_hand, working_on\n"
         "from hgdeploy.bundle.names import RUNTIMES\n"
         "gpu = gpu_at_hand(1, RUNTIMES[0])\n"
         "with working_on(gpu, RUNTIMES[0]):\n"

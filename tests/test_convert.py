@@ -25,12 +25,11 @@ from hgdeploy.convert import (
     command,
     fp16_from_onnx,
     graph,
-    large,
     onnx_from_paddle,
     onnx_notes,
-    paddle2onnx_process,
 )
 from hgdeploy.convert.artifact import write_artifact
+from hgdeploy.convert.onnx import large, paddle2onnx_process
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError

@@ -13,7 +13,7 @@ import pytest
 from conftest import DATA, require_engine
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph
-from hgdeploy.convert.mixed import bits_of, fp32_twin, to_16_bits
+from hgdeploy.convert.float16.mixed import bits_of, fp32_twin, to_16_bits
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError

@@ -54,7 +54,8 @@ def tensorrt_engine() -> Path:
     given = os.environ.get("HGDEPLOY_TEST_ENGINE")
     if given is not None:
         return Path(given)
-    from hgdeploy.convert.tensorrt import BuildOptions, Shapes, engine_from_onnx
+    from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
+    from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
 
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)

@@ -123,8 +123,8 @@ BUILDER = """
 import os, sys
 sys.setdlopenflags(os.RTLD_LAZY)
 import fake_tensorrt
-from hgdeploy import variants
-from hgdeploy.convert.tensorrt import EngineBuild
+from hgdeploy.convert import variants
+from hgdeploy.convert.tensorrt.options import EngineBuild
 from hgdeploy.bundle.names import engine_name
 
 def built(bundle, shapes, options, progress, warn):

@@ -14,6 +14,7 @@ from conftest import IMAGES, hgdeploy, require_engine
 from golden_fill import golden_fill
 from hgdeploy import zoo
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.convert.variants import ConvertRequest, converted
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.images.decode import read_image
@@ -21,7 +22,6 @@ from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.validate import ValidateOptions, parse_runs, validate
-from hgdeploy.variants import ConvertRequest, converted
 from hgdeploy.zoo.export import bundle_from_weights
 from photos import photographs
 

@@ -12,13 +12,10 @@ import pytest
 
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.convert import qdq
-from hgdeploy.convert.histogram import Histogram
-from hgdeploy.convert.quantize import (
-    QuantizeOptions,
-    QuantizeReport,
-    int8_from_onnx,
-)
+from hgdeploy.convert.int8 import qdq
+from hgdeploy.convert.int8.from_onnx import int8_from_onnx
+from hgdeploy.convert.int8.histogram import Histogram
+from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
@@ -137,7 +134,7 @@ def test_a_cpu_without_vnni_takes_weights_of_7_bits_only(folded, crops, tmp_path
     options = EngineOptions(precision="int8")
 
     def pretend(saturates: bool) -> None:
-        for module in ("convert.quantize", "engines.onnxruntime"):
+        for module in ("convert.int8.options", "engines.onnxruntime"):
             monkeypatch.setattr(f"hgdeploy.{module}.int8_saturates", lambda: saturates)
 
     pretend(False)
@@ -387,7 +384,7 @@ def test_a_histogram_of_one_value_has_a_range(values):
 def test_efficientnet_lite0_on_real_photographs(registry_weights, tmp_path, capsys, activations):
     for library in ("paddle", "paddle2onnx", "onnxslim"):
         pytest.importorskip(library, reason=f"{library} is not installed")
-    from hgdeploy.convert.onnx import onnx_from_paddle
+    from hgdeploy.convert.onnx.from_paddle import onnx_from_paddle
     from hgdeploy.zoo.export import bundle_from_weights
 
     files = [ImageFile(str(path), path.name) for path in photographs()]

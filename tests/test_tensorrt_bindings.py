@@ -145,7 +145,8 @@ print(json.dumps([dataclasses.asdict(use) for use in set(uses)]))
 _BUILD = """
 import pytest
 from hgdeploy.errors import BundleError
-from hgdeploy.convert.tensorrt import BuildOptions, Shapes, engine_from_onnx
+from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
+from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.bundle.names import runtime_named
 options = BuildOptions(runtime_named("tensorrt-rtx"), compute_capabilities=("8.6",))
 source, target = Path({onnx!r}), folder / "inference.rtx.engine"

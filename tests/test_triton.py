@@ -227,7 +227,8 @@ def test_the_sidecar_of_a_real_build_says_what_is_needed(write, mini, schema):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     pytest.importorskip("onnx", reason="onnx is not installed")
     from hgdeploy.bundle.names import runtime_named
-    from hgdeploy.convert.tensorrt import BuildOptions, Shapes, engine_from_onnx
+    from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
+    from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
 
     rtx = mini / "inference.rtx.engine"
     build = BuildOptions(runtime_named("tensorrt-rtx"), compute_capabilities=("8.6",))

@@ -97,7 +97,7 @@ def make_missing(case: Case, folder: Path) -> list[str]:
     Raises:
         HGDeployError: it cannot be made.
     """
-    from hgdeploy.variants import ConvertRequest, converted
+    from hgdeploy.convert.variants import ConvertRequest, converted
     from hgdeploy.zoo.export import bundle_from_weights
 
     told: list[str] = []

@@ -12,7 +12,7 @@ from hgdeploy.commands.common import Verbs, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
-    from hgdeploy.convert.tensorrt import BuildOptions, Range
+    from hgdeploy.convert.tensorrt.options import BuildOptions, Range
 
 
 def add_build(verbs: Verbs) -> None:
@@ -55,9 +55,9 @@ def add_build(verbs: Verbs) -> None:
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import RUNTIMES
-    from hgdeploy.convert.tensorrt import Shapes
+    from hgdeploy.convert.tensorrt.options import Shapes
+    from hgdeploy.convert.variants import built
     from hgdeploy.triton import TritonOptions, triton_repository
-    from hgdeploy.variants import built
 
     options = _options(arguments)
     served = TritonOptions(backend=arguments.triton_backend, precision=arguments.precision)
@@ -80,7 +80,7 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:
     from hgdeploy.bundle.names import runtime_named
-    from hgdeploy.convert.tensorrt import BuildOptions
+    from hgdeploy.convert.tensorrt.options import BuildOptions
 
     capabilities = arguments.compute_capability
     return BuildOptions(

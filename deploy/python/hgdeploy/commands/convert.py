@@ -29,8 +29,8 @@ def add_convert(verbs: Verbs) -> None:
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert import OnnxOptions
+    from hgdeploy.convert.variants import ConvertRequest, converted
     from hgdeploy.images.find import find_images
-    from hgdeploy.variants import ConvertRequest, converted
 
     for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
         value = getattr(arguments, flag)
@@ -79,9 +79,9 @@ def add_quantize(verbs: Verbs) -> None:
 
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
-    from hgdeploy.convert.quantize import QuantizeOptions
+    from hgdeploy.convert.int8.options import QuantizeOptions
+    from hgdeploy.convert.variants import quantized
     from hgdeploy.images.find import find_images
-    from hgdeploy.variants import quantized
 
     options = QuantizeOptions(
         images=arguments.images,

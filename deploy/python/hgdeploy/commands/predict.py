@@ -235,7 +235,7 @@ def _load(job: _Job, images: int) -> Classifier:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.folder import folder_options
-    from hgdeploy.variants import ensure_artifact
+    from hgdeploy.convert.variants import ensure_artifact
 
     options = folder_options(job.settings.options, images)
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")

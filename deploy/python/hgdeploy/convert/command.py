@@ -13,7 +13,7 @@ from typing import TextIO
 
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
-from hgdeploy.convert.onnx import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
+from hgdeploy.convert.onnx.from_paddle import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
 
 _HARMLESS = ("False", "None", "{}", "")

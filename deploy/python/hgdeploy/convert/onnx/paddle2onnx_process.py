@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hgdeploy.convert.paddle2onnx_child import EXIT_NOT_INSTALLED
+from hgdeploy.convert.onnx.paddle2onnx_child import EXIT_NOT_INSTALLED
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import installed_version
 
@@ -51,7 +51,7 @@ def run_paddle2onnx(
     scratch.mkdir()
     how = "exact" if exact_opset else "raise"
     weights = str(params.absolute()) if params is not None else ""
-    command = [sys.executable, "-W", "ignore", "-m", "hgdeploy.convert.paddle2onnx_child"]
+    command = [sys.executable, "-W", "ignore", "-m", "hgdeploy.convert.onnx.paddle2onnx_child"]
     command += [str(model.absolute()), weights, str(opset), how]
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))

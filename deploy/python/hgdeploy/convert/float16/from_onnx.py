@@ -18,18 +18,13 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import graph as graphs
-from hgdeploy.convert.artifact import (
-    converter_versions,
-    source_digests,
-    write_artifact,
-)
-from hgdeploy.convert.mixed import fp32_nodes, fp32_twin, to_16_bits
-from hgdeploy.convert.onnx import Verify, describe
+from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
+from hgdeploy.convert.onnx.from_paddle import Verify, describe
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library
 
 Batch = NDArray[np.float32]
-
 # fp16 ends at 65504; half of it leaves room for images that were not among those scanned.
 FP16_LIMIT = 65504 / 2
 _SEED, _RANDOM_IMAGES, _RANDOM_SIZE = 0, 4, 224

@@ -15,15 +15,11 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name
 from hgdeploy.bundle.sidecar import changed_source, sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
-from hgdeploy.convert.onnx import onnx_notes
-from hgdeploy.convert.quantize import QuantizeOptions, QuantizeReport, int8_from_onnx
-from hgdeploy.convert.tensorrt import (
-    BuildOptions,
-    EngineBuild,
-    Shapes,
-    engine_from_onnx,
-    open_builder,
-)
+from hgdeploy.convert.int8.from_onnx import int8_from_onnx
+from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
+from hgdeploy.convert.onnx.from_paddle import onnx_notes
+from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
+from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
@@ -34,7 +30,6 @@ from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.verify import verify_conversion, verify_precision
 
 Tell = Callable[[str], None]
-
 # Images that show where fp16 would overflow and whether the variant agrees; more add minutes.
 _MOST_IMAGES = 32
 

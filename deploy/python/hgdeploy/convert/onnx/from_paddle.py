@@ -15,20 +15,19 @@ from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import graph
-from hgdeploy.convert.artifact import (
-    converter_versions,
-    source_digests,
-    write_artifact,
-)
-from hgdeploy.convert.large import UNFOLDED, LargeWeights, is_large
-from hgdeploy.convert.paddle2onnx_process import run_paddle2onnx
+from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
+from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.operators_config import ops_to_config
 
 Verify = Callable[[Path, Path], Mapping[str, Any]]
+
+
 """Compares the source model's file with the artifact's and returns the sidecar's verdict; raises
 BundleError where they differ by more than they may."""
+
 
 OPSETS = range(7, 22)
 _LIBRARIES = ("paddle2onnx", "onnx", "onnxslim", "paddlepaddle", "paddlepaddle-gpu")

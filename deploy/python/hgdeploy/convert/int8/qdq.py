@@ -21,7 +21,6 @@ from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
 
 Ranges = Mapping[str, tuple[float, float]]
-
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 

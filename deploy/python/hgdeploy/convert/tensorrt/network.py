@@ -10,25 +10,20 @@ reason.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import TensorRtRuntime
-from hgdeploy.convert.tensorrt_gpu import Gpu, working_on
+from hgdeploy.convert.tensorrt.log import MOST_ERRORS, BuildLog, Tell, logger_of, monitor_of
+from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
+from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from hgdeploy.errors import BundleError, EngineError, one_line
 
-Tell = Callable[[str], None]
-
-_PROGRESS_SECONDS = 5.0
-_MOST_ERRORS = 3
 # The library's names of element types, where they are not numpy's in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -61,22 +56,6 @@ class Job:
     timing_cache: Path | None = None
 
 
-@dataclass
-class _Log:
-    """What the library has said, and whether it is to stop."""
-
-    stop: threading.Event
-    tell: Tell
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def reason(self) -> str:
-        """Return the errors since the start on one line."""
-        if not self.errors:
-            return "it does not say why"
-        return one_line(RuntimeError("\n".join(dict.fromkeys(self.errors))))
-
-
 def compute_capabilities(trt: Any) -> dict[str, Any]:
     """Return what a library that needs no GPU builds for: its constants by names such as `8.6`."""
     members = trt.ComputeCapability.__members__
@@ -106,14 +85,14 @@ def build_engine(
         OSError: a file cannot be written.
     """
     if job.gpu is None:
-        return _build(trt, job, target, _Log(stop, tell))
+        return _build(trt, job, target, BuildLog(stop, tell))
     with working_on(job.gpu, job.runtime):
-        return _build(trt, job, target, _Log(stop, tell))
+        return _build(trt, job, target, BuildLog(stop, tell))
 
 
-def _build(trt: Any, job: Job, target: Path, log: _Log) -> dict[str, Any]:
+def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
     # Held here to the end: the library keeps no references of its own.
-    logger = _logger(trt, log)
+    logger = logger_of(trt, log)
     builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = _made(lambda: builder.create_network(typed), "a network", job, log)
@@ -121,7 +100,7 @@ def _build(trt: Any, job: Job, target: Path, log: _Log) -> dict[str, Any]:
     facts = _described(network)
     _check_precision(facts, job)
     config = _made(builder.create_builder_config, "a configuration", job, log)
-    monitor = _monitor(trt, log, job.runtime)
+    monitor = monitor_of(trt, log, job.runtime)
     config.progress_monitor = monitor
     _configure(trt, config, job)
     _add_profile(builder, network, config, job, log)
@@ -140,53 +119,7 @@ def _build(trt: Any, job: Job, target: Path, log: _Log) -> dict[str, Any]:
     return {**facts, "plan_bytes": plan.nbytes, "engine": loaded}
 
 
-def _logger(trt: Any, log: _Log) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            kept = {"INTERNAL_ERROR": log.errors, "ERROR": log.errors, "WARNING": log.warnings}
-            if severity.name in kept:
-                kept[severity.name].append(message)
-
-    return Logger()
-
-
-def _monitor(trt: Any, log: _Log, runtime: TensorRtRuntime) -> Any:
-    """Return what the library tells its steps to, and asks whether to go on.
-
-    It calls from threads of its own, and an exception would only be printed.
-    """
-    steps: dict[str, int] = {}
-    outermost: list[str] = []
-    last = time.monotonic()
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase: str, parent: str | None, count: int) -> None:
-            steps[phase] = count
-            if parent is None:
-                outermost.append(phase)
-                log.tell(f"{runtime.name}: {phase}")
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            nonlocal last
-            if time.monotonic() - last >= _PROGRESS_SECONDS:
-                last = time.monotonic()
-                told = phase if phase in outermost else ": ".join([*outermost[-1:], phase])
-                log.tell(f"{runtime.name}: {told}, step {step + 1} of {steps.get(phase, '?')}")
-            return not log.stop.is_set()
-
-        def phase_finish(self, phase: str) -> None:
-            pass
-
-    return Monitor()
-
-
-def _made(make: Callable[[], Any], what: str, job: Job, log: _Log) -> Any:
+def _made(make: Callable[[], Any], what: str, job: Job, log: BuildLog) -> Any:
     """Return what `make` makes; None, or pybind's TypeError for a null pointer, is a failure."""
     try:
         made = make()
@@ -203,7 +136,7 @@ def _parse(trt: Any, network: Any, logger: Any, job: Job) -> None:
     if parser.parse_from_file(str(job.onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = [_parser_error(error) for error in errors[:_MOST_ERRORS]]
+    told = [_parser_error(error) for error in errors[:MOST_ERRORS]]
     if len(errors) > len(told):
         told.append(f"and {len(errors) - len(told)} more")
     reason = "; ".join(told) or "it does not say why"
@@ -278,7 +211,7 @@ def _configure(trt: Any, config: Any, job: Job) -> None:
             raise EngineError(f"{job.runtime.name} refuses the compute capability {name}")
 
 
-def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: _Log) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: BuildLog) -> None:
     profile = _made(builder.create_optimization_profile, "a profile", job, log)
     x, ranges = network.get_input(0), job.profile
     axes = zip(ranges.batch, ranges.height, ranges.width, strict=True)
@@ -288,45 +221,7 @@ def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: _Log) -
         raise EngineError(f"{job.runtime.name} refuses the profile {ranges.text()}: {log.reason()}")
 
 
-def load_timing_cache(config: Any, path: Path, tell: Tell) -> None:
-    """Give a build the kernel times of earlier ones; without any, or with unfit ones, none.
-
-    Raises:
-        EngineError: the library makes no timing cache.
-        OSError: the file cannot be read.
-    """
-    old = path.read_bytes() if path.is_file() else b""
-    for content in dict.fromkeys((old, b"")):
-        cache = config.create_timing_cache(content)
-        if cache is not None and config.set_timing_cache(cache, False):
-            return
-        if content:
-            tell(f"{path} is of another GPU or version: starting an empty timing cache")
-    raise EngineError("TensorRT makes no timing cache")
-
-
-def save_timing_cache(config: Any, path: Path) -> None:
-    """Keep the kernel times of a build for the next one.
-
-    Raises:
-        EngineError: the library does not give them.
-        OSError: the file cannot be written.
-    """
-    cache = config.get_timing_cache()
-    content = cache.serialize() if cache is not None else None
-    if content is None:
-        raise EngineError("TensorRT does not give its timing cache")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-
-
-def _loaded(trt: Any, logger: Any, plan: Any, job: Job, log: _Log) -> dict[str, Any]:
+def _loaded(trt: Any, logger: Any, plan: Any, job: Job, log: BuildLog) -> dict[str, Any]:
     """Load the engine on the GPU it is for, and tell the layers that it runs."""
     runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log)
     engine = runtime.deserialize_cuda_engine(plan)

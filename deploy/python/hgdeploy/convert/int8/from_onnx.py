@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An INT8 variant of an fp32 ONNX model, calibrated on real images and measured on others.
+
+One calibration run keeps a histogram of each tensor; every recipe takes its ranges from these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hgdeploy.bundle.sidecar import read_sidecar
+from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.int8 import qdq
+from hgdeploy.convert.int8.options import (
+    ACTIVATIONS,
+    MIN_IMAGES,
+    Progress,
+    QuantizeOptions,
+    QuantizeReport,
+    Try,
+)
+from hgdeploy.convert.int8.trial import RECIPES, Images, Trial
+from hgdeploy.convert.onnx.from_paddle import describe
+from hgdeploy.errors import BundleError, ImageError, InputError
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile
+from hgdeploy.system.libraries import import_library
+from hgdeploy.transforms.preprocess import Preprocessor
+
+_MAX_FP32_SHARE = 0.25  # with more layers in fp32 there is little left to gain
+_LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu")
+
+
+def int8_from_onnx(
+    source: Path,
+    target: Path,
+    images: Sequence[ImageFile],
+    preprocess: Preprocessor,
+    options: QuantizeOptions,
+    progress: Progress,
+) -> QuantizeReport:
+    """Write the int8 variant of an fp32 ONNX model, by the first recipe that agrees enough.
+
+    Weights are int8 per channel, symmetric, in 8 or 7 bits. Images are read one at a time, as
+    prediction does; the memory does not grow with their number.
+
+    Args:
+        source: the fp32 model, its batch normalisation folded.
+        target: where the variant goes, such as `inference.int8.onnx`.
+        images: real images like those to be classified; unreadable ones are told and skipped.
+        preprocess: the model's own preprocessing.
+        options: how to quantize.
+        progress: takes one line at a time.
+
+    Returns:
+        The report; the sidecar holds the same.
+
+    Raises:
+        BundleError: the source is no folded fp32 classifier, does not take the images, or no
+            recipe reaches `min_agreement`. Nothing is written then.
+        InputError: fewer than 10 images can be read.
+        EngineError: onnx or onnxruntime is missing.
+        OutputError: the file cannot be written.
+    """
+    model = qdq.load_folded(source)
+    chosen = _choose(images, preprocess, options, progress)
+    trial = Trial(source, model, chosen, preprocess, options, progress)
+    tries = list(_tries(trial))
+    best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
+    told = f"on {len(chosen.held_out)} held-out images"
+    if not best.result.top1_agreement >= options.min_agreement:
+        raise BundleError(
+            f"{source}: no recipe agrees with fp32 {told} as asked ({options.min_agreement}); the "
+            f"best was {best}; give more images like those to be classified, or accept less with "
+            "min_agreement"
+        )
+    quantized = trial.quantized(best.recipe, best.fp32_layers)
+    facts = _facts(source, quantized, trial, best, tries)
+    _set_metadata(quantized, facts)
+    graphs.check_model(quantized, source)
+    data = quantized.SerializeToString(deterministic=True)
+
+    def write(aside: Path) -> None:
+        aside.write_bytes(data)
+
+    write_artifact(target, write, facts)
+    progress(f"{target}: {best}, {told}; {ACTIVATIONS[options.activations]}")
+    sizes = len(chosen.calibration), len(chosen.held_out)
+    return QuantizeReport(target, best, tuple(tries), *sizes, chosen.skipped)
+
+
+def _choose(
+    images: Sequence[ImageFile],
+    preprocess: Preprocessor,
+    options: QuantizeOptions,
+    progress: Progress,
+) -> Images:
+    """Draw images, pass over those that cannot be used, and split the others."""
+    good: list[int] = []
+    skipped: list[str] = []
+    for index in np.random.default_rng(options.seed).permutation(len(images)).tolist():
+        if len(good) == options.images:
+            break
+        try:
+            preprocess(read_image(images[index].path))
+            good.append(index)
+        except ImageError as error:
+            skipped.append(f"{images[index].name}: {error}")
+            progress(f"skipped {skipped[-1]}")
+    if len(good) < MIN_IMAGES:
+        first = f"; the first that cannot: {skipped[0]}" if skipped else ""
+        raise InputError(
+            f"{len(good)} of {len(images)} images can be used to quantize, expected at least "
+            f"{MIN_IMAGES}{first}"
+        )
+    count = min(max(1, round(len(good) * options.held_out)), len(good) - 1)
+    held_out = tuple(images[index] for index in sorted(good[:count]))
+    calibration = tuple(images[index] for index in sorted(good[count:]))
+    digest = hashlib.sha256()
+    for image in calibration:
+        digest.update(hashlib.sha256(image.path.read_bytes()).digest())
+    told = f", {len(skipped)} skipped" if skipped else ""
+    progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{told}")
+    return Images(calibration, held_out, tuple(skipped), digest.hexdigest())
+
+
+def _tries(trial: Trial) -> Iterator[Try]:
+    """Measure recipes until one agrees enough: ranges first, then more and more fp32 layers."""
+    trial.calibrate()
+    best: Try | None = None
+    for recipe in RECIPES:
+        if trial.options.method not in ("auto", recipe.split()[0]):
+            continue
+        one = trial.measured(recipe, ())
+        yield one
+        if one.result.top1_agreement >= trial.options.min_agreement:
+            return
+        if best is None or one.result.mean_abs < best.result.mean_abs:
+            best = one
+    order = trial.by_sensitivity(best.recipe) if best else []
+    count = 1
+    while best and count <= len(order) * _MAX_FP32_SHARE:
+        one = trial.measured(best.recipe, tuple(order[:count]))
+        yield one
+        if one.result.top1_agreement >= trial.options.min_agreement:
+            return
+        count *= 2
+
+
+def _facts(
+    source: Path, model: Any, trial: Trial, best: Try, tries: Sequence[Try]
+) -> dict[str, Any]:
+    """The sidecar's content."""
+    images, options = trial.images, trial.options
+    known = read_sidecar(source) or {}
+    return {
+        "source": source_digests((source,)),
+        "converter": converter_versions(*_LIBRARIES),
+        "precision": "int8",
+        "weight_bits": options.weight_bits,
+        "activations": options.activations,
+        "opset": graphs.opset(model),
+        "inputs": [describe(model.graph.input[0])],
+        "outputs": [describe(model.graph.output[0])],
+        "output_is_probabilities": known.get(
+            "output_is_probabilities", graphs.output_kind(model) == "probabilities"
+        ),
+        "fp32_layers": list(best.fp32_layers),
+        "quantization": {
+            "options": asdict(options),
+            "recipe": best.recipe,
+            "weights": "int8, symmetric, per channel",
+            "activations": f"{options.activations}: {ACTIVATIONS[options.activations]}",
+            "calibration_images": len(images.calibration),
+            "calibration_sha256": images.digest,
+            "skipped_images": list(images.skipped),
+            "tries": [asdict(one) for one in tries],
+        },
+        "verdict": {
+            "against": source.name,
+            "engine": "onnxruntime",
+            "held_out_images": len(images.held_out),
+            "min_agreement": options.min_agreement,
+            "passed": True,
+            "flip_margin": best.flip_margin,
+            **asdict(best.result),
+        },
+    }
+
+
+def _set_metadata(model: Any, facts: Mapping[str, Any]) -> None:
+    """Keep what the source's file says of itself, but for what is new."""
+    content = {item.key: item.value for item in model.metadata_props}
+    content["hgdeploy.precision"] = "int8"
+    content["hgdeploy.source_sha256"] = json.dumps(facts["source"], sort_keys=True)
+    content["hgdeploy.versions"] = json.dumps(facts["converter"], sort_keys=True)
+    import_library("onnx", "convert").helper.set_model_props(model, content)

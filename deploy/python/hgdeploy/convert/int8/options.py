@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to quantize, and the report of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.machine import int8_saturates
+from hgdeploy.validation.compare import Comparison
+
+Progress = Callable[[str], None]
+MIN_IMAGES = 10
+METHODS = ("auto", "minmax", "percentile", "entropy")
+ACTIVATIONS = {
+    "int8": "ONNX Runtime, OpenVINO and TensorRT read it; ONNX Runtime on a CPU runs it slower "
+    "than fp32",
+    "uint8": "fast in ONNX Runtime and OpenVINO on a CPU; TensorRT cannot read it",
+}
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantize.
+
+    Attributes:
+        images: how many images to use at most, those for calibration and the held-out ones.
+        method: how ranges are taken: `minmax`, `percentile`, `entropy`, or `auto` for each in turn.
+        min_agreement: share of held-out images whose best class must be that of fp32, 0 to 1.
+        held_out: share of the images that is kept from calibration, to measure on.
+        seed: decides which images are used, and which of them are held out.
+        activations: `int8` (symmetric, zero point 0) or `uint8`; see `ACTIVATIONS`.
+        weight_bits: 8, or 7 for a model that every CPU computes rightly; by default 8 where this
+            CPU does.
+    """
+
+    images: int = 256
+    method: str = "auto"
+    min_agreement: float = 0.99
+    held_out: float = 0.25
+    seed: int = 0
+    activations: str = "int8"
+    weight_bits: int = field(default_factory=lambda: 7 if int8_saturates() else 8)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("method", METHODS), ("activations", tuple(ACTIVATIONS))):
+            if getattr(self, name) not in allowed:
+                value = getattr(self, name)
+                raise ConfigError(f"unknown {name} {value!r}, {nearest(value, allowed)}")
+        if self.weight_bits not in (7, 8):
+            raise ConfigError(f"weight_bits is {self.weight_bits}, expected 7 or 8")
+        if self.weight_bits == 8 and int8_saturates():
+            raise ConfigError(
+                "weight_bits is 8, and int8 sums of such weights overflow on this CPU, which lacks "
+                "VNNI, so that the model cannot be measured here; use 7"
+            )
+        if self.images < MIN_IMAGES:
+            raise ConfigError(f"images is {self.images}, expected at least {MIN_IMAGES}")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out is {self.held_out}, expected more than 0 and less than 1")
+
+
+@dataclass(frozen=True)
+class Try:
+    """One recipe and what it gave on the held-out images.
+
+    Attributes:
+        recipe: how the ranges were taken.
+        fp32_layers: names of the layers left in fp32, the most sensitive first.
+        result: int8 against fp32.
+        flip_margin: by how much probability fp32 preferred its own best class, in the clearest of
+            the images on which int8 chose another one; 0 where there is none.
+    """
+
+    recipe: str
+    fp32_layers: tuple[str, ...]
+    result: Comparison
+    flip_margin: float
+
+    def __str__(self) -> str:
+        kept = f" + {len(self.fp32_layers)} layers in fp32" if self.fp32_layers else ""
+        flips = f", clearest flip {self.flip_margin:.3f}" if self.flip_margin else ""
+        return (
+            f"{self.recipe}{kept}: top-1 agreement {self.result.top1_agreement:.4f}, "
+            f"top-{self.result.topk} {self.result.topk_agreement:.4f}, largest difference "
+            f"{self.result.max_abs:.3f}{flips}"
+        )
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """What was written, and what it gives on images that calibration did not see.
+
+    Attributes:
+        path: the int8 model.
+        chosen: the recipe that was written.
+        tries: every recipe that was measured, in order; the last is `chosen`.
+        calibration_images: how many images the ranges come from.
+        held_out_images: how many images the agreement was measured on.
+        skipped: `NAME: reason` of each image that could not be used.
+    """
+
+    path: Path
+    chosen: Try
+    tries: tuple[Try, ...]
+    calibration_images: int
+    held_out_images: int
+    skipped: tuple[str, ...]

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model quantized by recipes and measured on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.convert.int8 import qdq
+from hgdeploy.convert.int8.histogram import Histogram
+from hgdeploy.convert.int8.options import Progress, QuantizeOptions, Try
+from hgdeploy.errors import BundleError, ImageError, InputError
+from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import ImageFile
+from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.compare import compare, top_classes
+
+# From the mildest to the one that clips most: recipe, and how it takes a range.
+RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
+    "minmax": Histogram.extremes,
+    "percentile 99.99": lambda histogram: histogram.percentile(99.99),
+    "percentile 99.9": lambda histogram: histogram.percentile(99.9),
+    "entropy": Histogram.entropy,
+}
+_PROBES = 16  # images that rank the layers by sensitivity
+_PER_LINE = 32  # images between two lines of progress
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that can be read, split in two; `digest` is over the bytes of those to calibrate."""
+
+    calibration: tuple[ImageFile, ...]
+    held_out: tuple[ImageFile, ...]
+    skipped: tuple[str, ...]
+    digest: str
+
+
+@dataclass
+class Trial:
+    """A model, its images, and what is known of its tensors: everything a recipe needs."""
+
+    source: Path
+    model: Any
+    images: Images
+    preprocess: Preprocessor
+    options: QuantizeOptions
+    progress: Progress
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    reference: NDArray[Any] | None = None
+
+    def quantized(self, recipe: str, fp32_layers: Collection[str]) -> Any:
+        """Return the model quantized by a recipe, but for some layers."""
+        nodes = [name for name in qdq.node_names(self.model) if name not in fp32_layers]
+        return self.with_pairs(self.ranges(recipe), nodes)
+
+    def ranges(self, recipe: str) -> qdq.Ranges:
+        return {name: RECIPES[recipe](one) for name, one in self.histograms.items()}
+
+    def with_pairs(self, ranges: qdq.Ranges, nodes: Iterable[str]) -> Any:
+        symmetric = self.options.activations == "int8"
+        bits = self.options.weight_bits
+        return qdq.quantized(self.model, ranges, nodes, symmetric=symmetric, weight_bits=bits)
+
+    def calibrate(self) -> None:
+        """Collect the histogram of every tensor that may be quantized."""
+        names = qdq.activations(self.model)
+        session = qdq.session_of(self.model, self.source, names)
+        self.histograms = {name: Histogram() for name in names}
+        total = len(self.images.calibration)
+        for count, image in enumerate(self.images.calibration, 1):
+            values = qdq.run(session, self.prepared(image), self.source)
+            for name, value in zip(names, values, strict=True):
+                if not np.isfinite(value).all():
+                    raise BundleError(f"{self.source}: {name} is not finite for {image.name}")
+                self.histograms[name].add(value)
+            if count % _PER_LINE == 0 or count == total:
+                self.progress(f"calibrated on {count} of {total} images")
+
+    def measured(self, recipe: str, fp32_layers: tuple[str, ...]) -> Try:
+        """Compare one recipe with fp32 on the held-out images."""
+        if self.reference is None:
+            self.reference = self.outputs(self.model, self.images.held_out)
+        found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
+        result = compare(self.reference, found)
+        one = Try(recipe, fp32_layers, result, _flip_margin(self.reference, found))
+        self.progress(str(one))
+        return one
+
+    def by_sensitivity(self, recipe: str) -> list[str]:
+        """Name the layers, those first that alone, quantized, change the output most.
+
+        Measured on calibration images, so that the held-out ones stay a fair judge. What layers do
+        alone nearly adds up to what they do together.
+        """
+        layers = qdq.layer_names(self.model)
+        self.progress(f"looking for the most sensitive of {len(layers)} layers")
+        probes = self.images.calibration[:_PROBES]
+        reference, ranges = self.outputs(self.model, probes), self.ranges(recipe)
+        changes = {}
+        for layer in layers:
+            found = self.outputs(self.with_pairs(ranges, [layer]), probes)
+            changes[layer] = compare(reference, found).mean_abs
+        return sorted(layers, key=lambda layer: changes[layer], reverse=True)
+
+    def outputs(self, model: Any, images: Iterable[ImageFile]) -> NDArray[Any]:
+        """Run a model on images; returns float32 (N, C)."""
+        session = qdq.session_of(model, self.source)
+        return np.concatenate(
+            [qdq.run(session, self.prepared(image), self.source)[0] for image in images]
+        )
+
+    def prepared(self, image: ImageFile) -> NDArray[Any]:
+        """Return one image as the model takes it: (1, C, H, W)."""
+        try:
+            return self.preprocess(read_image(image.path))[np.newaxis]
+        except ImageError as error:  # it could be read a moment ago
+            raise InputError(f"{image.name} changed while quantizing: {error}") from None
+
+
+def _flip_margin(reference: NDArray[Any], found: NDArray[Any]) -> float:
+    """By how much the reference preferred its best class to the one found, at most."""
+    rows = np.arange(len(reference))
+    first, other = top_classes(reference, 1)[:, 0], top_classes(found, 1)[:, 0]
+    return float((reference[rows, first] - reference[rows, other]).max())

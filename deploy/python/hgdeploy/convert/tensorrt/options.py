@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What to build: shapes and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgdeploy.bundle.engine_key import Profile
+from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
+from hgdeploy.convert import graph as graphs
+from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.errors import BundleError, ConfigError, nearest
+
+Range = tuple[int, int, int]
+# What an ONNX file with a dynamic batch gets where no batch is asked for.
+DEFAULT_BATCH: Range = (1, 8, 32)
+_LEVELS = range(6)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes to serve as (min, opt, max); None takes what the ONNX file says.
+
+    Attributes:
+        batch: images; `DEFAULT_BATCH` where the file leaves the batch open.
+        height: pixels; they must be given where the file leaves them open.
+        width: pixels, likewise.
+    """
+
+    batch: Range | None = None
+    height: Range | None = None
+    width: Range | None = None
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build.
+
+    Attributes:
+        runtime: which of the two libraries builds.
+        precision: what the ONNX file computes in: `fp32`, `fp16`, `bf16` or `int8`.
+        compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU at hand.
+        gpu: the number of the GPU at hand.
+        workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
+        optimization_level: 0 (fast to build) to 5 (fast to run); None for the library's own.
+        cache_dir: where kernels' times are kept; None for beside the engine.
+        force: build even where an engine of the same key is there.
+        accept_wider: take an engine that is there if it serves at least these shapes and GPUs,
+            whatever its flags; and the batch that the ONNX file fixes, whatever is asked for.
+    """
+
+    runtime: TensorRtRuntime = RUNTIMES[0]
+    precision: str = "fp32"
+    compute_capabilities: tuple[str, ...] = ()
+    gpu: int = 0
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    cache_dir: Path | None = None
+    force: bool = False
+    accept_wider: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"unknown precision {self.precision!r}, {nearest(self.precision, PRECISIONS)}"
+            )
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise ConfigError(f"the workspace is {self.workspace_mb} MiB, expected at least 1")
+        if self.optimization_level is not None and self.optimization_level not in _LEVELS:
+            raise ConfigError(
+                f"the optimization level is {self.optimization_level}, expected "
+                f"{_LEVELS[0]} to {_LEVELS[-1]}"
+            )
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """An engine file that is there now.
+
+    Attributes:
+        path: the file.
+        built: it was built just now; else an earlier one fits.
+    """
+
+    path: Path
+    built: bool
+
+
+def profile_to_serve(dims: graphs.Dims, shapes: Shapes, onnx: Path) -> Profile:
+    """Decide the shapes to serve from those asked for and those the file allows."""
+    if len(dims) != 4 or not isinstance(dims[1], int):
+        raise BundleError(
+            f"{onnx} is no image classifier: expected one NCHW input with fixed channels, got "
+            f"{dims}"
+        )
+    batch, _, height, width = dims
+    return Profile(
+        _range("batch", batch, shapes.batch or _open(batch), onnx),
+        _range("height", height, shapes.height, onnx),
+        _range("width", width, shapes.width, onnx),
+    )
+
+
+def _open(batch: int | str) -> Range | None:
+    return None if isinstance(batch, int) else DEFAULT_BATCH
+
+
+def _range(name: str, size: int | str, wanted: Range | None, onnx: Path) -> Range:
+    if isinstance(size, str):
+        if wanted is None:
+            raise ConfigError(
+                f"{onnx} leaves its {name} open; say which sizes to serve with --input-size"
+            )
+        return wanted
+    if wanted is not None and wanted != (size, size, size):
+        flag = "--batch dynamic" if name == "batch" else "--dynamic-size"
+        raise ConfigError(
+            f"{onnx} has a fixed {name} of {size}, and {','.join(map(str, wanted))} was asked for; "
+            f"leave it out, or make the file anew with hgdeploy convert {flag}"
+        )
+    return (size, size, size)

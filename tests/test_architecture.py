@@ -21,14 +21,13 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle"),
     ("engines", "results"),
-    ("classify", "validation", "paddleclas", "text_table", "zoo"),
+    ("classify", "validation", "paddleclas", "text_table", "zoo", "serving"),
     ("convert",),
     (
-        "triton",
         "benchmark",
         "doctor",
     ),
-    ("commands", "cli", "hgdeploy", "preprocess", "resume", "folder"),
+    ("commands", "cli", "hgdeploy", "preprocess", "resume", "folder", "triton"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {
@@ -40,7 +39,7 @@ HEAVY = {
     "pycuda": ("gpu/pycuda.py",),
     "tensorrt": ("convert/tensorrt", "engines/tensorrt/"),
     "tensorrt_rtx": ("convert/tensorrt", "engines/tensorrt/"),
-    "tritonclient": ("triton.py",),
+    "tritonclient": ("serving/triton/",),
     "cv2": ("images/", "transforms/"),
     "simplejpeg": ("images/jpeg.py",),
     "matplotlib": ("benchmark/plot.py",),

@@ -18,11 +18,12 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, OutputError
+from hgdeploy.serving.triton.backends import TritonOptions
+from hgdeploy.serving.triton.repository import triton_repository
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.triton import TritonOptions, triton_repository
 
 tritonclient = pytest.importorskip("tritonclient", reason="tritonclient is not installed")
 text_format = pytest.importorskip("google.protobuf.text_format")

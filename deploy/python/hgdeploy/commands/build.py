@@ -57,7 +57,8 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.names import RUNTIMES
     from hgdeploy.convert.tensorrt.options import Shapes
     from hgdeploy.convert.variants import built
-    from hgdeploy.triton import TritonOptions, triton_repository
+    from hgdeploy.serving.triton.backends import TritonOptions
+    from hgdeploy.serving.triton.repository import triton_repository
 
     options = _options(arguments)
     served = TritonOptions(backend=arguments.triton_backend, precision=arguments.precision)

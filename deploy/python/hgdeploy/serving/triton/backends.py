@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton's backends: which files they serve and with which settings."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgdeploy.bundle.engine_key import EngineKey, Profile
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import engine_name, runtime_named
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
+from hgdeploy.engines import TensorSpec, engine_module, load_engine
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.system.digests import file_sha256
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class TritonOptions:
+    """What the server is to do with the model.
+
+    Attributes:
+        backend: `tensorrt`, `onnxruntime` or `openvino`.
+        precision: which of the bundle's artifacts to serve.
+        name: the model's name in the server; None takes the bundle's.
+        device: `gpu` or `cpu`; None takes the GPU for TensorRT, else the CPU.
+        instances: copies of the model that run at once, on each device.
+        max_batch: the most images of one run; None takes what the engine was built for, or 8.
+        queue_delay_us: how long a request may wait for others to share its run, in microseconds.
+        threads: CPU threads of one instance; None leaves it to the backend.
+    """
+
+    backend: str = "tensorrt"
+    precision: str = "fp32"
+    name: str | None = None
+    device: str | None = None
+    instances: int = 1
+    max_batch: int | None = None
+    queue_delay_us: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ConfigError(
+                f"unknown Triton backend {self.backend!r}, {nearest(self.backend, BACKENDS)}"
+            )
+        allowed = BACKENDS[self.backend]
+        for what, value, known in (
+            ("precision", self.precision, allowed.precisions),
+            ("device", self.device or allowed.devices[0], allowed.devices),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"Triton's {self.backend} backend does not serve {what} {value!r}, "
+                    f"{nearest(value, known)}"
+                )
+        if self.name is not None:
+            checked_name(self.name)
+        for what, number, least in (
+            ("instances", self.instances, 1),
+            ("max_batch", self.max_batch, 1),
+            ("queue_delay_us", self.queue_delay_us, 0),
+            ("threads", self.threads, 1),
+        ):
+            if number is not None and number < least:
+                raise ConfigError(f"{what} is {number}, expected at least {least}")
+        if self.threads is not None and self.backend == "tensorrt":
+            raise ConfigError("threads has no effect on Triton's tensorrt backend; leave it out")
+
+    @property
+    def runs_on(self) -> str:
+        """`gpu` or `cpu`."""
+        return self.device or BACKENDS[self.backend].devices[0]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the served file takes and gives; `profile` is that of a TensorRT engine."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profile: Profile | None = None
+
+    @property
+    def any_batch(self) -> bool:
+        """Every input and output leaves its first axis open."""
+        return all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """One of Triton's backends.
+
+    Attributes:
+        platform: Triton's name for backend and file format; empty where it has none.
+        precisions: what it can be asked for.
+        devices: where it runs, the usual one first.
+        batches: it joins requests into batches of any size up to a maximum.
+        find: names the files to serve, by the name that they get: the model first.
+        read: reads what the model takes and gives from its files: source, and copy to be served.
+        parameters: its own settings.
+        caveats: what it does otherwise than was asked for, and how to have it so.
+    """
+
+    platform: str
+    precisions: tuple[str, ...]
+    devices: tuple[str, ...]
+    batches: bool
+    find: Callable[[ModelBundle, str], dict[str, Path]]
+    read: Callable[[Path, Path, str], Network]
+    parameters: Callable[[TritonOptions], dict[str, str]]
+    caveats: Callable[[TritonOptions], list[str]]
+
+
+def checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"Triton model name {name!r}, expected letters, digits and . _ - only, since it names "
+            "a folder; give the model another name"
+        )
+    return name
+
+
+def _find_engine(bundle: ModelBundle, precision: str) -> dict[str, Path]:
+    names = {r: engine_name(precision, runtime_named(r)) for r in ("tensorrt", "tensorrt-rtx")}
+    rtx = bundle.root / names["tensorrt-rtx"]
+    if rtx.is_file() and not (bundle.root / names["tensorrt"]).is_file():
+        raise _only_rtx(rtx)
+    return {"model.plan": bundle.find((names["tensorrt"],))}
+
+
+def _only_rtx(path: Path) -> BundleError:
+    return BundleError(
+        f"{path} is an engine of TensorRT for RTX, which Triton has no backend for; build one with "
+        "hgdeploy build --runtime tensorrt"
+    )
+
+
+def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
+    """Read the sidecar, since only the GPU that an engine was built for can open it."""
+    where = sidecar_path(source)
+    facts = read_sidecar(source)
+    if facts is None or facts.get("sha256") != file_sha256(copy):
+        raise BundleError(
+            f"{where} is missing or describes another file, so what {source.name} takes is "
+            "unknown; build it again with hgdeploy build"
+        )
+    key = EngineKey.from_json(facts.get("key") or {}, str(where))
+    if key.runtime != "tensorrt":
+        raise _only_rtx(source)
+    try:
+        network = facts["network"]
+        inputs, outputs = (
+            tuple(
+                TensorSpec(str(t["name"]), str(t["dtype"]), tuple(int(size) for size in t["shape"]))
+                for t in network[side]
+            )
+            for side in ("inputs", "outputs")
+        )
+    except (KeyError, TypeError, ValueError):
+        raise BundleError(
+            f"{where} does not say what the engine takes and gives; build it again with "
+            "hgdeploy build"
+        ) from None
+    return Network(inputs, outputs, key.profile)
+
+
+def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Path]:
+    """Name the ONNX file that one of our engines reads, and the files that hold its weights."""
+    names = engine_module(engine).artifact_names(precision)
+    path = bundle.find([name for name in names if name.endswith(".onnx")])
+    beside = (read_sidecar(path) or {}).get("files", {})
+    files = {"model.onnx": path}
+    for name in beside:
+        if Path(name).name != name or name in files or not path.with_name(name).is_file():
+            raise BundleError(
+                f"{path} keeps weights in {name!r}, which is not a file beside it; make it anew "
+                "with hgdeploy convert"
+            )
+        files[name] = path.with_name(name)
+    return files
+
+
+def _read_onnx(source: Path, copy: Path, precision: str) -> Network:
+    """Load the copy, which shows that it is whole: weights in other files are found beside it."""
+    options = EngineOptions(precision=precision, threads=1, graph_optimization=False)
+    try:
+        engine = load_engine("onnxruntime", copy, options)
+    except BundleError as error:
+        raise BundleError(
+            f"{source} cannot be served, its copy does not load ({error}); make it anew with "
+            "hgdeploy convert or quantize"
+        ) from None
+    try:
+        return Network(engine.inputs, engine.outputs)
+    finally:
+        engine.close()
+
+
+def _tensorrt_parameters(_options: TritonOptions) -> dict[str, str]:
+    return {}
+
+
+def _tensorrt_caveats(_options: TritonOptions) -> list[str]:
+    return []
+
+
+def _onnxruntime_parameters(options: TritonOptions) -> dict[str, str]:
+    return {} if options.threads is None else {"intra_op_thread_count": str(options.threads)}
+
+
+def _openvino_parameters(options: TritonOptions) -> dict[str, str]:
+    alone = options.instances == 1
+    settings = {
+        "NUM_STREAMS": str(options.instances),
+        "PERFORMANCE_HINT": "LATENCY" if alone else "THROUGHPUT",
+    }
+    if options.threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(options.threads)
+    if options.precision == "bf16":
+        settings["HINT_BF16"] = "YES"
+    return settings
+
+
+def _onnxruntime_caveats(options: TritonOptions) -> list[str]:
+    if options.runs_on != "gpu" or options.precision == "fp16":
+        return []
+    return [
+        "Triton has ONNX Runtime compute fp32 as TF32 on GPUs that have it; start the server with "
+        "NVIDIA_TF32_OVERRIDE=0 for IEEE fp32"
+    ]
+
+
+def _openvino_caveats(options: TritonOptions) -> list[str]:
+    if options.precision == "bf16":
+        return []
+    return [
+        "Triton's openvino backend has no setting for fp32 and computes in bf16 on CPUs that have "
+        "it; serve with onnxruntime for IEEE fp32"
+    ]
+
+
+BACKENDS: Mapping[str, _Backend] = {
+    "tensorrt": _Backend(
+        platform="tensorrt_plan",
+        precisions=("fp32", "fp16", "bf16", "int8"),
+        devices=("gpu",),
+        batches=True,
+        find=_find_engine,
+        read=_read_engine,
+        parameters=_tensorrt_parameters,
+        caveats=_tensorrt_caveats,
+    ),
+    "onnxruntime": _Backend(
+        platform="onnxruntime_onnx",
+        precisions=("fp32", "fp16", "int8"),
+        devices=("cpu", "gpu"),
+        batches=True,
+        find=functools.partial(_find_onnx, "onnxruntime"),
+        read=_read_onnx,
+        parameters=_onnxruntime_parameters,
+        caveats=_onnxruntime_caveats,
+    ),
+    # With max_batch_size set it would run every request as a whole batch of that size.
+    "openvino": _Backend(
+        platform="",
+        precisions=("fp32", "bf16", "int8"),
+        devices=("cpu",),
+        batches=False,
+        find=functools.partial(_find_onnx, "openvino"),
+        read=_read_onnx,
+        parameters=_openvino_parameters,
+        caveats=_openvino_caveats,
+    ),
+}

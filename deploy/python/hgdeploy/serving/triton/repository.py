@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a bundle as a model repository for NVIDIA's Triton Inference Server.
+
+`config.pbtxt` is built as the protobuf message that the server itself parses, and what it says of
+the model's inputs and outputs is read from the served file or, for TensorRT, from its sidecar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hgdeploy._version import __version__
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.errors import BundleError, OutputError
+from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, checked_name
+from hgdeploy.serving.triton.model_config import (
+    DTYPES,
+    add_warmup,
+    config_digest,
+    load_schema,
+    model_config,
+    read_config,
+    write_config,
+)
+from hgdeploy.system.digests import file_sha256
+from hgdeploy.transforms.operators_config import ops_to_config
+from hgdeploy.transforms.preprocess import Preprocessor
+
+CONFIG_FILE = "config.pbtxt"
+LABELS_FILE = "labels.txt"
+# The parameter of a model's config that carries our own facts, as JSON.
+FACTS = "hgdeploy"
+_VERSION_FOLDER = "1"
+
+
+def triton_repository(
+    bundle: ModelBundle, folder: Path, options: TritonOptions, warn: Callable[[str], None]
+) -> Path:
+    """Write `FOLDER/NAME/config.pbtxt`, `FOLDER/NAME/1/MODEL` and, with labels, `labels.txt`.
+
+    The config's parameter `hgdeploy` holds JSON: `preprocess` is the bundle's own preprocessing,
+    in PaddleClas's words, so that a client can ask the server how to make a tensor of an image.
+
+    Args:
+        bundle: the bundle; it has the artifact of the backend and precision.
+        folder: the model repository. A model of that name in it is replaced if it was written from
+            this bundle and nobody has changed or added anything since.
+        options: what the server is to do.
+        warn: takes a line for what a client or operator has to know.
+
+    Returns:
+        The model's folder, `FOLDER/NAME`; it is there whole, or as it was before.
+
+    Raises:
+        BundleError: the artifact is missing or stale, or does not fit the backend or the labels.
+        ConfigError: the model cannot be served as asked.
+        EngineError: tritonclient, or ONNX Runtime for an ONNX file, is not installed.
+        OutputError: the folder cannot be written, or holds something else.
+    """
+    load_schema()  # first: without it there is nothing to write
+    backend, identity = BACKENDS[options.backend], _identity(bundle)
+    name = options.name or checked_name(identity)
+    files = backend.find(bundle, options.precision)
+    target = folder / name
+    _check_replaceable(target, identity)
+    with _aside(target) as made:
+        version = made / _VERSION_FOLDER
+        version.mkdir(parents=True)
+        for served, source in files.items():
+            shutil.copyfile(source, version / served)
+        model, source = next(iter(files.items()))
+        network = backend.read(source, version / model, options.precision)
+        _check_fit(bundle, network, source)
+        config = model_config(name, model, network, options)
+        labels = _labels(bundle, network, source)
+        if labels is not None:
+            text = "".join(f"{label}\n" for label in labels)
+            (made / LABELS_FILE).write_text(text, encoding="utf-8", newline="\n")
+            config.output[0].label_filename = LABELS_FILE
+        add_warmup(config, bundle, network.profile)
+        _add_facts(config, made, bundle, options)
+        write_config(config, made / CONFIG_FILE)
+        _publish(made, target)
+    for note in (*backend.caveats(options), *_notes(config, bundle, network)):
+        warn(note)
+    return target
+
+
+def _identity(bundle: ModelBundle) -> str:
+    return bundle.model_name or bundle.root.resolve().name
+
+
+def _check_fit(bundle: ModelBundle, network: Network, source: Path) -> None:
+    """Refuse a model that is no image classifier, or not what the bundle's preprocessing feeds."""
+    for spec in (*network.inputs, *network.outputs):
+        if spec.dtype not in DTYPES:
+            raise BundleError(f"{source}: {spec.name} is {spec.dtype}, which Triton does not serve")
+    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or not network.outputs:
+        told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in network.inputs)
+        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {told}")
+    if bundle.preprocess is None:
+        return
+    spec, made = network.inputs[0], Preprocessor(bundle.preprocess)
+    size = made.output_size or (-1, -1)
+    fits = all(-1 in pair or pair[0] == pair[1] for pair in zip(size, spec.shape[2:], strict=True))
+    if not fits or made.dtype.name != spec.dtype:
+        raise BundleError(
+            f"{source} takes {spec.dtype} of {spec.shape[3]}x{spec.shape[2]}, but the bundle's "
+            f"preprocessing makes {made.dtype.name} of {size[1]}x{size[0]} (width x height, -1 "
+            "is any)"
+        )
+
+
+def _labels(bundle: ModelBundle, network: Network, source: Path) -> list[str] | None:
+    """Return a name for each class in their order; None where the bundle has none."""
+    if bundle.postprocess is None or bundle.postprocess.output.labels is None:
+        return None
+    labels, shape = bundle.postprocess.output.labels, network.outputs[0].shape
+    classes = shape[-1] if shape and shape[-1] != -1 else len(labels)
+    bundle.postprocess.check_classes(classes, source)
+    ordered = [labels[index] for index in range(classes)]
+    for label in ordered:
+        if "\n" in label:
+            raise BundleError(
+                f"{bundle.root}: the label {label!r} has more than one line, and Triton reads one "
+                "label a line; shorten it in inference.yml"
+            )
+    return ordered
+
+
+def _add_facts(config: Any, made: Path, bundle: ModelBundle, options: TritonOptions) -> None:
+    """Add what clients and a later run want to know, as JSON in a parameter."""
+    ops = bundle.preprocess
+    facts = {
+        "version": __version__,
+        "bundle": _identity(bundle),
+        "precision": options.precision,
+        "preprocess": ops_to_config(ops) if ops is not None else None,
+        "files": _contents(made),
+        "config": config_digest(config),
+    }
+    config.parameters[FACTS].string_value = json.dumps(facts, ensure_ascii=False)
+
+
+def _contents(folder: Path) -> dict[str, str | None]:
+    """Return each file below a folder but the config with its hash, and each folder with None."""
+    return {
+        path.relative_to(folder).as_posix(): None if path.is_dir() else file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path != folder / CONFIG_FILE
+    }
+
+
+def _check_replaceable(target: Path, identity: str) -> None:
+    """Refuse a folder that holds anything but what an earlier run wrote there for this bundle."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        config = read_config(target / CONFIG_FILE)
+        facts = json.loads(config.parameters.pop(FACTS).string_value)
+        told = facts["bundle"], facts["files"], facts["config"]
+        ours = told == (identity, _contents(target), config_digest(config))
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise OutputError(
+            f"{target} holds another model, or something was changed or added in it since it was "
+            "written; move it away, or choose another folder or model name"
+        )
+
+
+@contextlib.contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """Give the path of a folder to make, on the file system of `target`; it goes at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            yield Path(scratch) / "new"
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Put what was made in its place; what was there before comes back if that fails."""
+    old = made.with_name("old")
+    replaces = target.exists()
+    if replaces:
+        target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        if replaces:
+            old.rename(target)
+        raise
+
+
+def _notes(config: Any, bundle: ModelBundle, network: Network) -> Iterator[str]:
+    """Tell what a client or operator has to know of this model."""
+    if bundle.preprocess is None:
+        yield "the bundle tells no preprocessing, so clients cannot ask the server what to feed"
+    if not config.output[0].label_filename:
+        yield "the bundle has no labels, so the server knows no class names"
+    elif not config.max_batch_size and network.inputs[0].shape[0] != 1:
+        yield (
+            "the server ranks all images of a request together, so ask it for class names "
+            "(class_count) with one image at a time"
+        )
+    if network.profile is not None and network.profile.batch[0] > 1:
+        yield f"the engine takes no fewer than {network.profile.batch[0]} images, and Triton may"
+    if not config.model_warmup:
+        yield "the image size is open, so the server does not warm up and its first answer is slow"

@@ -22,7 +22,7 @@ try:
 
     from hgdeploy import cli
     from hgdeploy.benchmark import Case
-    from hgdeploy.benchmark.prepare import make_missing
+    from hgdeploy.benchmark.worker.prepare import make_missing
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
     from hgdeploy.engines import engine_module, infer_rows, load_engine

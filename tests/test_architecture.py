@@ -42,7 +42,7 @@ HEAVY = {
     "tritonclient": ("serving/triton/",),
     "cv2": ("images/", "transforms/"),
     "simplejpeg": ("images/jpeg.py",),
-    "matplotlib": ("benchmark/plot.py",),
+    "matplotlib": ("benchmark/report/plot.py",),
     "pyarrow": ("results/tables.py",),
     "ray": ("classify/ray",),
 }

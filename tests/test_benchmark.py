@@ -33,9 +33,9 @@ from hgdeploy.benchmark import (
     summarize,
 )
 from hgdeploy.benchmark.case import parse_suite
-from hgdeploy.benchmark.process import CaseError, CaseProcess
 from hgdeploy.benchmark.record import Row
 from hgdeploy.benchmark.stats import Circumstances, bootstrap_medians
+from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.system.machine import available_cpus
 

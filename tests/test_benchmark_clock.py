@@ -16,10 +16,10 @@ import pytest
 
 from conftest import require_engine
 from hgdeploy.benchmark import Case, compare_samples, summarize
-from hgdeploy.benchmark.child import Child, _Loaded
-from hgdeploy.benchmark.measure import Timed, measure, overhead_us, settle
-from hgdeploy.benchmark.prepare import make_missing
-from hgdeploy.benchmark.process import CaseProcess
+from hgdeploy.benchmark.worker.child import Child, _Loaded
+from hgdeploy.benchmark.worker.measure import Timed, measure, overhead_us, settle
+from hgdeploy.benchmark.worker.prepare import make_missing
+from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.engines import RuntimeInfo, TensorSpec
 from hgdeploy.engines.base import CheckedEngine
 

@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from hgdeploy import zoo
-from hgdeploy.benchmark.compare import compare_files
-from hgdeploy.benchmark.labels import Box, place_labels
+from hgdeploy.benchmark.report.compare import compare_files
+from hgdeploy.benchmark.report.labels import Box, place_labels
+from hgdeploy.benchmark.report.lookup import Lookup
+from hgdeploy.benchmark.report.points import Panel, accuracy_points, frontiers
 from hgdeploy.benchmark.report_command import (
     add_compare_arguments,
     add_report_arguments,
@@ -460,7 +462,7 @@ def test_a_real_browser_shows_tables_and_plots_and_fetches_nothing(write, tmp_pa
 @pytest.fixture
 def plot():
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    from hgdeploy.benchmark import plot
+    from hgdeploy.benchmark.report import plot
 
     return plot
 
@@ -510,10 +512,10 @@ def test_the_accuracy_plot_joins_pphgnet_and_names_what_it_cannot_show(plot, wri
         failed("ResNet34", "broken"),
     ]
     results = read_all([write("r.json", *cases)])
-    lookup = plot.Lookup(results)
-    panel = plot.Panel(lookup.configurations[0], lookup.environments[0])
-    points, absent = plot.accuracy_points(lookup, panel)
-    told = {point.model: (point.latency, point.top1, point.borrowed) for point in points}
+    lookup = Lookup(results)
+    panel = Panel(lookup.configurations[0], lookup.environments[0])
+    shown, absent = accuracy_points(lookup, panel)
+    told = {point.model: (point.latency, point.top1, point.borrowed) for point in shown}
     assert told == {
         "PPHGNet_tiny": (20.0, 79.83, False),
         "PPHGNet_tiny_ssld": (20.0, 81.95, True),
@@ -524,7 +526,7 @@ def test_the_accuracy_plot_joins_pphgnet_and_names_what_it_cannot_show(plot, wri
     }
     assert "ResNet34 (failed)" in absent
     assert "SwinTransformer_tiny (not measured)" in absent
-    lines = [[point.model for point in line] for line in plot.frontiers(points)]
+    lines = [[point.model for point in line] for line in frontiers(shown)]
     assert lines == [["PPHGNet_tiny_ssld", "PPHGNet_small_ssld"], ["PPHGNet_tiny", "PPHGNet_small"]]
     (ax,) = plot.accuracy_figure(results).axes
     assert "not shown:" in ax.get_xlabel()

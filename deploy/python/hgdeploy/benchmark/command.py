@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from hgdeploy.benchmark.case import Suite, load_suite, threads_of
 from hgdeploy.benchmark.machine import describe_environment
-from hgdeploy.benchmark.prepare import bundle_folder, photograph
 from hgdeploy.benchmark.record import OK, Record, now
 from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
 from hgdeploy.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,

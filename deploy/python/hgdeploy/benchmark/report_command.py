@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.benchmark.compare import as_markdown as comparison_as_markdown
-from hgdeploy.benchmark.compare import compare_files, raise_where_slower
-from hgdeploy.benchmark.report import as_csv, as_html, as_markdown
+from hgdeploy.benchmark.report.compare import as_markdown as comparison_as_markdown
+from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
+from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
 from hgdeploy.benchmark.result_file import Results, read_all, read_results
 from hgdeploy.errors import EXIT_OK, ConfigError, OutputError, nearest
 
@@ -82,7 +82,7 @@ def _format(asked: str | None, output: Path | None) -> str:
 
 
 def _svg_figures(results: Results) -> list[tuple[str, str]]:
-    from hgdeploy.benchmark import plot
+    from hgdeploy.benchmark.report import plot
 
     if not any(case.stats for case in results.cases()):
         return []
@@ -93,7 +93,7 @@ def _svg_figures(results: Results) -> list[tuple[str, str]]:
 
 
 def _png_files(results: Results, output: Path | None) -> dict[Path, bytes]:
-    from hgdeploy.benchmark import plot
+    from hgdeploy.benchmark.report import plot
 
     stem = Path() if output is None else output.with_suffix("")
     figures = (plot.accuracy_figure(results), plot.distribution_figure(results))

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hgdeploy.benchmark.case import Case, Settings, Suite
-from hgdeploy.benchmark.prepare import (
+from hgdeploy.benchmark.record import OK, Record, Row
+from hgdeploy.benchmark.stats import Circumstances, advise, summarize
+from hgdeploy.benchmark.worker.prepare import (
     ModelFacts,
     bundle_folder,
     is_missing,
     model_facts,
     photograph,
 )
-from hgdeploy.benchmark.process import CaseError, CaseProcess
-from hgdeploy.benchmark.record import OK, Record, Row
-from hgdeploy.benchmark.stats import Circumstances, advise, summarize
+from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.errors import HGDeployError
 
 Say = Callable[[str], None]

@@ -53,7 +53,7 @@ def run_paddle2onnx(
     weights = str(params.absolute()) if params is not None else ""
     command = [sys.executable, "-W", "ignore", "-m", "hgdeploy.convert.onnx.paddle2onnx_child"]
     command += [str(model.absolute()), weights, str(opset), how]
-    package = str(Path(__file__).parents[2])
+    package = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     try:
         done = subprocess.run(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 Clock = Callable[[], int]
-
 _OVERHEAD_RUNS = 10_000
 # Idle thread pools spin for a while (OpenMP's up to 200 ms) before they sleep.
 _SETTLE_STEP_S = 0.05

@@ -8,15 +8,9 @@ import html
 import io
 from collections.abc import Sequence
 
-from hgdeploy.benchmark.lookup import Line, Lookup
+from hgdeploy.benchmark.report.lookup import Line, Lookup
+from hgdeploy.benchmark.report.tables import NOT_MEASURED, Table, preface, tables, title
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
-from hgdeploy.benchmark.tables import (
-    NOT_MEASURED,
-    Table,
-    preface,
-    tables,
-    title,
-)
 from hgdeploy.zoo.published import over_reference
 
 # A page that the browser itself keeps from fetching anything.

@@ -10,14 +10,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hgdeploy.benchmark.lookup import Line, Lookup, Source, borrowed
+from hgdeploy.benchmark.report.lookup import Line, Lookup, Source, borrowed
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
 from hgdeploy.zoo.published import REFERENCE, over_reference
 
 NOTHING = "-"
 NOT_MEASURED = "not measured"
 BORROWED = " *"
-
 _PUBLISHED_HEAD = (
     "top-1 % (published)",
     "ms (published, V100)",

@@ -47,11 +47,11 @@ class CaseProcess:
         self._expired = False
         # An empty folder: a module of the user's in the current one must not hide a library.
         self._folder = tempfile.TemporaryDirectory(prefix="hgdeploy-benchmark-")
-        package = str(Path(__file__).parents[2])
+        package = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         self._log = (Path(self._folder.name) / "stderr").open("w+b")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hgdeploy.benchmark.child"],
+            [sys.executable, "-m", "hgdeploy.benchmark.worker.child"],
             cwd=self._folder.name,
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,

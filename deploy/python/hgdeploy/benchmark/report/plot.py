@@ -10,21 +10,28 @@ import io
 import itertools
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgdeploy.benchmark.labels import Box, place_labels
-from hgdeploy.benchmark.lookup import Line, Lookup, borrowed
-from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
-from hgdeploy.benchmark.tables import milliseconds
-from hgdeploy.errors import ConfigError
+from hgdeploy.benchmark.report.labels import Box, place_labels
+from hgdeploy.benchmark.report.lookup import Lookup
+from hgdeploy.benchmark.report.points import (
+    Panel,
+    Point,
+    accuracy_points,
+    frontiers,
+    measured,
+    panels_of,
+)
+from hgdeploy.benchmark.report.tables import milliseconds
+from hgdeploy.benchmark.result_file import CaseResult, Results
 from hgdeploy.system.libraries import import_library
-from hgdeploy.zoo.published import PUBLISHED, table_name
+from hgdeploy.zoo.published import table_name
 
 if TYPE_CHECKING:
     from types import ModuleType
+
 
 _EXTRA = "plot"
 _PPHGNET, _OTHERS, _FAINT = "#c0392b", "#34608c", "#8a8a8a"
@@ -40,31 +47,6 @@ _STYLE = {
 _NO_DATES = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _BINS = 80
 _WIDEST = 2.0  # end of the distribution's axis, in medians; what lies beyond is counted
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One panel: a configuration in one environment."""
-
-    configuration: Configuration
-    environment: str
-
-    def title(self, lookup: Lookup) -> str:
-        """Return its heading."""
-        text = self.configuration.text()
-        if lookup.results.mixed:
-            text += f"\nenvironment {self.environment}, not comparable with the others"
-        return text
-
-
-@dataclass(frozen=True)
-class Point:
-    """A model in the accuracy plot; `borrowed` where the same network's latency stands for it."""
-
-    model: str
-    latency: float
-    top1: float
-    borrowed: bool
 
 
 def accuracy_figure(results: Results) -> Any:
@@ -107,10 +89,10 @@ def distribution_figure(results: Results) -> Any:
     """
     lookup = Lookup(results)
     with _library().rc_context(_STYLE):
-        rows = max(len(_measured(lookup, panel)) for panel in _panels(lookup))
+        rows = max(len(measured(lookup, panel)) for panel in panels_of(lookup))
         figure, axes, panels = _grid(lookup, (7.6, 1.2 + 0.34 * rows))
         for ax, panel in zip(axes, panels, strict=True):
-            _draw_distribution(ax, _measured(lookup, panel), panel.title(lookup))
+            _draw_distribution(ax, measured(lookup, panel), panel.title(lookup))
     return figure
 
 
@@ -131,48 +113,13 @@ def as_png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def accuracy_points(lookup: Lookup, panel: Panel) -> tuple[list[Point], list[str]]:
-    """Return the points of an accuracy panel, and the published models that have none."""
-    points, absent = [], []
-    for entry in PUBLISHED:
-        line = Line(entry.model, panel.environment)
-        case = lookup.find(line, panel.configuration)
-        if case is not None and case.stats is not None:
-            hollow = borrowed(line, case)
-            points.append(Point(entry.model, case.stats.median, entry.top1, hollow))
-        else:
-            absent.append(f"{entry.model} ({'not measured' if case is None else case.status})")
-    return points, absent
-
-
 def _library() -> ModuleType:
     return import_library("matplotlib", _EXTRA)
 
 
-def _panels(lookup: Lookup) -> list[Panel]:
-    panels = [
-        Panel(configuration, environment)
-        for configuration in lookup.configurations
-        for environment in lookup.environments
-        if _measured(lookup, Panel(configuration, environment))
-    ]
-    if not panels:
-        raise ConfigError("no case was measured, so there is nothing to plot; see the md report")
-    return panels
-
-
-def _measured(lookup: Lookup, panel: Panel) -> list[CaseResult]:
-    at = panel.configuration, panel.environment
-    return [
-        case
-        for case in lookup.results.cases()
-        if (case.configuration, case.environment) == at and case.stats is not None
-    ]
-
-
 def _grid(lookup: Lookup, size: tuple[float, float]) -> tuple[Any, list[Any], list[Panel]]:
     """Return a figure with the hardware beneath, and its axes: one for each panel."""
-    panels = _panels(lookup)
+    panels = panels_of(lookup)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     hardware = [textwrap.fill(file.hardware, 118 * columns) for file in lookup.results.files]
@@ -208,17 +155,6 @@ def _draw_accuracy(ax: Any, lookup: Lookup, panel: Panel) -> None:
         fill = "white" if point.borrowed else color
         ax.plot(point.latency, point.top1, "o", color=color, markerfacecolor=fill, zorder=3)
     ax.margins(x=0.16, y=0.12)
-
-
-def frontiers(points: Sequence[Point]) -> list[list[Point]]:
-    """Return PP-HGNet's points as lines to draw: the distilled models, and the plain ones."""
-    ours = sorted(
-        (point for point in points if point.model.startswith("PPHGNet")),
-        key=lambda point: (point.latency, point.top1),
-    )
-    distilled = [point for point in ours if point.model.endswith("_ssld")]
-    plain = [point for point in ours if not point.model.endswith("_ssld")]
-    return [line for line in (distilled, plain) if len(line) > 1]
 
 
 def _columns(points: Sequence[Point]) -> tuple[list[float], list[float]]:

@@ -68,7 +68,7 @@ def photograph(image: Path | None) -> Path:
     Raises:
         ConfigError: it is not there.
     """
-    path = image or Path(__file__).resolve().parents[4] / _PHOTO
+    path = image or Path(__file__).resolve().parents[5] / _PHOTO
     if not path.is_file():
         raise ConfigError(
             f"the scope pipeline needs a photograph, and {path} is none; name one by --image"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hgdeploy.benchmark.report.tables import NOTHING, milliseconds
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, ResultFile
 from hgdeploy.benchmark.stats import CANT_TELL, FASTER, SLOWER, compare_samples
-from hgdeploy.benchmark.tables import NOTHING, milliseconds
 from hgdeploy.errors import ConfigError, ValidationError
 
 BROKEN = "no longer runs"

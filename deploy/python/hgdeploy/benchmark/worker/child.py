@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process in which one case runs: `python -m hgdeploy.benchmark.child`.
+"""The process in which one case runs: `python -m hgdeploy.benchmark.worker.child`.
 
 It answers one JSON line with one JSON line: `{"do": "make" | "load" | "measure", ...}` with what
 that asks for, or `{"error": REASON}`. It waits for the next request asleep, and ends when there is
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.benchmark.case import Case
-from hgdeploy.benchmark.measure import (
+from hgdeploy.benchmark.worker.measure import (
     Step,
     Timed,
     measure,
@@ -107,7 +107,7 @@ class Child:
 
 def _make(request: Mapping[str, Any]) -> dict[str, Any]:
     """Make what a case needs and its bundle lacks; see `prepare.make_missing`."""
-    from hgdeploy.benchmark.prepare import make_missing
+    from hgdeploy.benchmark.worker.prepare import make_missing
 
     return {"made": make_missing(Case(**request["case"]), Path(request["bundle"]))}
 

@@ -26,10 +26,10 @@ from gpu_checks import CHECKS, DEVICE, FP16_FILE, PROFILE, ROOT, RUNTIME_OF, TAR
 
 from hgdeploy import zoo
 from hgdeploy.benchmark import Case, Record, Runner, describe_environment, load_suite, run_suite
-from hgdeploy.benchmark.command import table
 from hgdeploy.benchmark.record import OK, now
 from hgdeploy.benchmark.worker.prepare import bundle_folder
 from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.cli.measure.benchmark import table
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line

@@ -20,11 +20,11 @@ sys.path.insert(0, str(ROOT / "deploy" / "python"))
 try:
     import numpy as np
 
-    from hgdeploy import cli
     from hgdeploy.benchmark import Case
     from hgdeploy.benchmark.worker.prepare import make_missing
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
+    from hgdeploy.cli import main
     from hgdeploy.engines import engine_module, infer_rows, load_engine
     from hgdeploy.engines.options import EngineOptions
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
@@ -202,7 +202,7 @@ def check_command(job: Job) -> str:
     engine = "tensorrt" if job.target in RUNTIME_OF else job.target
     flags = ("--engine", engine, "--device", DEVICE, "--precision", job.precision)
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = cli.main(["predict", job.bundle, str(IMAGES), *flags])
+        code = main(["predict", job.bundle, str(IMAGES), *flags])
     lines, images = out.getvalue().splitlines(), len(find_images(IMAGES))
     if code != 0 or len(lines) != images:
         raise ValidationError(f"exit code {code} and {len(lines)} lines for {images} photographs")

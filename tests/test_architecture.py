@@ -21,13 +21,10 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle"),
     ("engines", "results"),
-    ("classify", "validation", "paddleclas", "text_table", "zoo", "serving"),
+    ("classify", "validation", "paddleclas", "zoo", "serving"),
     ("convert",),
-    (
-        "benchmark",
-        "doctor",
-    ),
-    ("commands", "cli", "hgdeploy", "preprocess", "resume", "folder", "triton"),
+    ("benchmark",),
+    ("cli", "hgdeploy", "preprocess", "resume", "folder", "triton"),
 )
 # Who may import what is slow to load or may be missing.
 HEAVY = {

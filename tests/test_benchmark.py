@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import dataclasses
 import io
 import os
@@ -22,7 +22,6 @@ from hgdeploy.benchmark import (
     Settings,
     Suite,
     advise,
-    command,
     compare_samples,
     describe_environment,
     load_results,
@@ -36,6 +35,8 @@ from hgdeploy.benchmark.case import parse_suite
 from hgdeploy.benchmark.record import Row
 from hgdeploy.benchmark.stats import Circumstances, bootstrap_medians
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
+from hgdeploy.cli.measure import benchmark as command
+from hgdeploy.cli.terminal import Parser
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.system.machine import available_cpus
 
@@ -514,11 +515,19 @@ def test_a_case_over_its_time_limit_is_ended_and_told(mini):
 
 def run_benchmark(*words):
     """Run the command's own functions; returns the exit code, stdout and what was said."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    out, said = io.StringIO(), []
-    code = command.run(parser.parse_args([str(word) for word in words]), out, said.append)
+    out, err = io.StringIO(), io.StringIO()
+    arguments = parsed(*words)
+    with contextlib.redirect_stderr(err):
+        code = arguments.run(arguments, out)
+    said = [line.removeprefix("hgdeploy: ") for line in err.getvalue().splitlines()]
     return code, out.getvalue(), said
+
+
+def parsed(*words):
+    """Parse the words that follow `hgdeploy benchmark`."""
+    parser = Parser()
+    command.add_benchmark(parser.add_subparsers())
+    return parser.parse_args(["benchmark", *map(str, words)])
 
 
 TINY = ("--min-seconds", 0.02, "--min-iterations", 3)
@@ -583,14 +592,10 @@ def test_a_missing_bundle_of_the_zoo_is_made_with_random_weights_and_says_so(tmp
 
 
 def test_flags_replace_a_suites_lists():
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     words = (
         "--model a b --engine openvino --batch 2 --threads 1 all --scope pipeline --device gpu:0"
     )
-    suite = command.suite_of(
-        parser.parse_args(["--suite", str(SUITES / "smoke.yaml"), *words.split()])
-    )
+    suite = command.suite_of(parsed("--suite", SUITES / "smoke.yaml", *words.split()))
     assert (suite.models, suite.engines, suite.batches) == (("a", "b"), ("openvino",), (2,))
     assert (suite.threads, suite.scopes, suite.device) == ((1, None), ("pipeline",), "gpu:0")
     assert suite.settings.min_seconds == 0.2

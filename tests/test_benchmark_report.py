@@ -22,13 +22,13 @@ from hgdeploy.benchmark.report.compare import compare_files
 from hgdeploy.benchmark.report.labels import Box, place_labels
 from hgdeploy.benchmark.report.lookup import Lookup
 from hgdeploy.benchmark.report.points import Panel, accuracy_points, frontiers
-from hgdeploy.benchmark.report_command import (
+from hgdeploy.benchmark.result_file import read_all, read_results
+from hgdeploy.cli.measure.benchmark_report import (
     add_compare_arguments,
     add_report_arguments,
     run_compare,
     run_report,
 )
-from hgdeploy.benchmark.result_file import read_all, read_results
 from hgdeploy.errors import ConfigError, EngineError, OutputError, ValidationError
 from hgdeploy.zoo.published import PUBLISHED, over_reference, published
 

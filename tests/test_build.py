@@ -436,7 +436,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch
 
     whole = tensorrt.build_engine
     monkeypatch.setattr(tensorrt, "build_engine", build_engine)
-    monkeypatch.setattr("hgdeploy.commands.build.say", say)
+    monkeypatch.setattr("hgdeploy.cli.make.build.say", say)
     assert main("build", mini, *HERE) == 130
     assert capsys.readouterr().err.endswith("hgdeploy: interrupted\n")
     assert len(ends) == 1  # it was not built to the end and then thrown away

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -20,14 +20,8 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.convert import (
-    OnnxOptions,
-    command,
-    fp16_from_onnx,
-    graph,
-    onnx_from_paddle,
-    onnx_notes,
-)
+from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command
+from hgdeploy.convert import OnnxOptions, fp16_from_onnx, graph, onnx_from_paddle, onnx_notes
 from hgdeploy.convert.artifact import write_artifact
 from hgdeploy.convert.onnx import large, paddle2onnx_process
 from hgdeploy.engines import load_engine
@@ -504,12 +498,11 @@ def test_an_empty_artifact_never_appears(tmp_path):
 
 def convert(*flags: object) -> tuple[str, list[str]]:
     """Run paddle2onnx's flags; return what is printed, and the warnings."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    out, warnings = io.StringIO(), []
-    arguments = parser.parse_args([str(flag) for flag in flags])
-    assert command.run(arguments, out, verify, warnings.append) == 0
-    return out.getvalue(), warnings
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(err):
+        assert paddle2onnx_command([str(flag) for flag in flags])(out) == 0
+    lines = err.getvalue().splitlines()
+    return out.getvalue(), [line.removeprefix("hgdeploy: warning: ") for line in lines]
 
 
 def test_paddle2onnx_flags_convert_a_model_of_other_names(tmp_path, golden):

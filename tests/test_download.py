@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from hgdeploy import zoo
+from hgdeploy.cli.progress import download_progress
 from hgdeploy.errors import ConfigError, DownloadError, OutputError
 from hgdeploy.zoo.fetch import archive, http
 from hgdeploy.zoo.fetch.archive import unpack_bundle
-from hgdeploy.zoo.fetch.http import console_progress, download_file, file_sha256, official_url
+from hgdeploy.zoo.fetch.http import download_file, file_sha256, official_url
 from hgdeploy.zoo.fetch.package import fetch_registry_weights
 
 CONTENT = bytes(range(256)) * 4096
@@ -143,10 +144,10 @@ def test_a_file_arrives_whole_and_nothing_else_stays(server: Server, tmp_path: P
 
 def test_progress_counts_up_to_the_whole(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = Served()
-    seen: list[tuple[int, int | None]] = []
-    download_file(server.url(), tmp_path / "f", progress=lambda *now: seen.append(now))
+    seen: list[tuple[str, int, int | None]] = []
+    download_file(server.url(), tmp_path / "f", on_bytes=lambda *now: seen.append(now))
     assert seen == sorted(seen)
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert seen[-1] == ("f", len(CONTENT), len(CONTENT))
 
 
 @pytest.mark.parametrize(
@@ -177,12 +178,12 @@ def test_what_arrived_is_kept_for_the_next_run(server: Server, tmp_path: Path) -
 def test_an_interrupted_download_is_kept_for_the_next_run(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = Served(content=CONTENT * 4)
 
-    def interrupt(done: int, _: int | None) -> None:
+    def interrupt(_name: str, done: int, _: int | None) -> None:
         if done > len(CONTENT):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download_file(server.url(), tmp_path / "f", progress=interrupt)
+        download_file(server.url(), tmp_path / "f", on_bytes=interrupt)
     assert leftovers(tmp_path) == ["f.part", "f.part.json"]
     have = (tmp_path / "f.part").stat().st_size
     download_file(server.url(), tmp_path / "f")
@@ -309,14 +310,14 @@ def test_two_downloads_of_one_file_do_not_mix(server: Server, tmp_path: Path) ->
         with pytest.raises(DownloadError, match="another process is downloading it"):
             download_file(server.url(), tmp_path / "f")
 
-    download_file(server.url(), tmp_path / "f", progress=again)
+    download_file(server.url(), tmp_path / "f", on_bytes=again)
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
 def test_progress_in_a_log_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with console_progress("model.tar") as show:
+    with download_progress() as show:
         for done in range(1001):
-            show(done * 100_000, 100_000_000)
+            show("model.tar", done * 100_000, 100_000_000)
     output = capsys.readouterr()
     assert output.out == ""
     lines = output.err.splitlines()

@@ -21,6 +21,7 @@ import yaml
 
 from hgdeploy import zoo
 from hgdeploy.bundle.sidecar import is_intact
+from hgdeploy.cli import main
 from hgdeploy.errors import ConfigError, DownloadError, OutputError, WeightsError
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.transforms.operators_config import parse_ops
@@ -327,13 +328,17 @@ def test_a_second_download_asks_nobody_until_a_file_is_damaged(
 
 
 def test_progress_goes_to_stderr(
-    mirror: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mirror: tuple[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, archives = mirror
     archive_mini(archives)
-    download_model("PPHGNet_tiny", tmp_path / "models", base_url=url, progress=True)
+    monkeypatch.setenv("HGDEPLOY_MODELS_URL", url)
+    assert main(["models", "download", "PPHGNet_tiny", "--output", str(tmp_path / "models")]) == 0
     shown = capsys.readouterr()
-    assert shown.out == ""
+    assert shown.out == f"{tmp_path / 'models' / 'PPHGNet_tiny_infer'}\n"
     assert shown.err.startswith("PPHGNet_tiny_infer.tar: ")
 
 

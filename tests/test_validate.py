@@ -13,6 +13,7 @@ import pytest
 from broken_models import BREAKS
 from conftest import IMAGES, MINI, hgdeploy, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.cli.measure.explain import parse_side
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import (
@@ -27,7 +28,7 @@ from hgdeploy.images.find import find_images
 from hgdeploy.images.labelled import read_image_labels
 from hgdeploy.system.machine import cpu_flags
 from hgdeploy.validation.divergence import first_divergence
-from hgdeploy.validation.explain import explain, parse_side
+from hgdeploy.validation.explain import explain
 from hgdeploy.validation.validate import Run, ValidateOptions, parse_runs, validate
 from hgdeploy.validation.verify import verify_conversion
 

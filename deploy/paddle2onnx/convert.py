@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 try:
-    from hgdeploy.cli import paddle2onnx
+    from hgdeploy.cli.main import paddle2onnx
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 try:
-    from hgdeploy.cli import predict_cls
+    from hgdeploy.cli.main import predict_cls
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
-from hgdeploy.engines import ENGINES, Engine, engine_module, infer_rows, load_engine
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.engines import Engine, engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import ConfigError, ImageError, TensorError, nearest
+from hgdeploy.errors import ConfigError, ImageError, TensorError
 from hgdeploy.images.decode import read_image
-from hgdeploy.paddleclas.config import PredictConfig, load_config
 from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,
@@ -122,38 +121,6 @@ class Explanation:
             lines.append(f"{effect.stage:<10} {alone:>9} {effect.in_turn:>+9.5f}  {note}".rstrip())
         lines.append(f"cause: {self.cause or 'none, the scores are equal'}")
         return "\n".join(lines) + "\n"
-
-
-def parse_side(text: str) -> Side:
-    """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION]]`.
-
-    Raises:
-        ConfigError: neither, or it does not say how to preprocess.
-        BundleError: the bundle cannot be opened.
-    """
-    if Path(text).suffix in (".yaml", ".yml"):
-        config = load_config(Path(text), ("Global.infer_imgs=.",))
-        return _side_of_config(text, config)
-    folder, _, runner = text.partition("@")
-    engine, _, precision = runner.partition(":")
-    engine = engine or "paddle"
-    if engine not in ENGINES:
-        raise ConfigError(f"{text!r}: unknown engine, {nearest(engine, ENGINES)}")
-    bundle = open_bundle(folder)
-    options = EngineOptions(precision=precision or "fp32")  # checks the name
-    return Side(text, _own_ops(bundle), bundle, engine, options.precision)
-
-
-def _side_of_config(text: str, config: PredictConfig) -> Side:
-    bundle = open_bundle(config.bundle)
-    ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
-    return Side(text, ops, bundle, config.engine, config.options.precision)
-
-
-def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:
-    if bundle.preprocess is None:
-        raise ConfigError(f"{bundle.root} has no inference.yml; name a config with PreProcess")
-    return bundle.preprocess
 
 
 def explain(image: Path, a: Side, b: Side) -> Explanation:

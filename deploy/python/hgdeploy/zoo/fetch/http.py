@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,11 +28,8 @@ from hgdeploy.system.digests import file_sha256
 from hgdeploy.zoo.models import OFFICIAL_URL
 from hgdeploy.zoo.registry import info, names
 
-Progress = Callable[[int, "int | None"], None]
-
-
-"""Called with the bytes that are there and the bytes expected (None: unknown)."""
-
+OnBytes = Callable[[str, int, "int | None"], None]
+"""Called with the file's name, the bytes that are there and the bytes expected (None: unknown)."""
 
 # Pause before each attempt.
 _PAUSES_S = (0.0, 0.25, 0.5, 1.0)
@@ -50,7 +46,7 @@ def download_file(
     destination: Path,
     *,
     sha256: str | None = None,
-    progress: Progress | None = None,
+    on_bytes: OnBytes | None = None,
 ) -> Path:
     """Download a file; an interrupted download goes on where it stopped.
 
@@ -62,7 +58,7 @@ def download_file(
         url: an http or https address.
         destination: the file to write; it appears in one step, when complete.
         sha256: expected hex digest; None where none is published.
-        progress: told how many bytes are there and how many are expected.
+        on_bytes: told how many bytes are there and how many are expected.
 
     Returns:
         `destination`.
@@ -77,7 +73,7 @@ def download_file(
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(part):
-        _attempts(url, part, progress)
+        _attempts(url, part, on_bytes)
         if sha256 is not None:
             found = file_sha256(part)
             if found != sha256:
@@ -89,25 +85,25 @@ def download_file(
     return destination
 
 
-def _attempts(url: str, part: Path, progress: Progress | None) -> None:
+def _attempts(url: str, part: Path, on_bytes: OnBytes | None) -> None:
     problem = None
     for pause in _PAUSES_S:
         time.sleep(pause)
-        problem = _attempt(url, part, progress)
+        problem = _attempt(url, part, on_bytes)
         if problem is None:
             return
     raise DownloadError(f"{url}: {problem} ({len(_PAUSES_S)} attempts)") from problem
 
 
-def _attempt(url: str, part: Path, progress: Progress | None) -> _TransientError | None:
+def _attempt(url: str, part: Path, on_bytes: OnBytes | None) -> _TransientError | None:
     try:
-        _fetch(url, part, progress)
+        _fetch(url, part, on_bytes)
     except _TransientError as error:
         return error
     return None
 
 
-def _fetch(url: str, part: Path, progress: Progress | None) -> None:
+def _fetch(url: str, part: Path, on_bytes: OnBytes | None) -> None:
     """One request: continue `part` if the server has the same file still, else start again."""
     have, validator = _resumable(url, part)
     headers = {"User-Agent": f"hgdeploy/{__version__}", "Accept-Encoding": "identity"}
@@ -122,8 +118,8 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
                 _note_source(url, part, response)
             for chunk in _chunks(response):
                 file.write(chunk)
-                if progress is not None:
-                    progress(file.tell(), total)
+                if on_bytes is not None:
+                    on_bytes(part.stem, file.tell(), total)
             size = file.tell()
     if total is not None and size != total:
         raise _TransientError(f"the connection ended at {size} of {total} bytes")
@@ -258,57 +254,6 @@ def _only_one(part: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def console_progress(label: str) -> Iterator[Progress]:
-    """Show a download on stderr: a bar on a terminal, else a line at each tenth.
-
-    Args:
-        label: what is being downloaded.
-
-    Yields:
-        A `Progress` for `download_file`.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with _bar(console, label) as show:
-            yield show
-    else:
-        yield _Lines(label)
-
-
-@contextmanager
-def _bar(console: Any, label: str) -> Iterator[Progress]:
-    from rich import progress as rich_progress
-
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.DownloadColumn(),
-        rich_progress.TransferSpeedColumn(),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@dataclass
-class _Lines:
-    """Progress as plain lines, for logs: one for each tenth, or each 10 MB of unknown length."""
-
-    label: str
-    step: int = -1
-
-    def __call__(self, done: int, total: int | None) -> None:
-        step = done * 10 // total if total else done // 10_000_000
-        if step != self.step:
-            self.step = step
-            size = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
-            print(f"{self.label}: {size}", file=sys.stderr, flush=True)
 
 
 def official_url(name: str, base_url: str | None = None) -> str:

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.commands.common import Verbs, progress, warn
+from hgdeploy.cli.progress import progress
+from hgdeploy.cli.terminal import Verbs, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
 
@@ -77,23 +78,4 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
             f"{len(missed)} of {len(report.pairs)} comparisons are out of tolerance; "
             f"{first.reference} / {first.candidate} on {first.inputs}: {'; '.join(first.misses)}"
         )
-    return EXIT_OK
-
-
-def add_explain(verbs: Verbs) -> None:
-    """Add `hgdeploy explain`."""
-    parser = verbs.add_parser("explain", help="tell which stage makes two runs differ on an image")
-    parser.add_argument("image", type=Path, help="an image file")
-    for side in ("a", "b"):
-        parser.add_argument(
-            side, metavar=side.upper(), help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION]]"
-        )
-    parser.set_defaults(run=_explain)
-
-
-def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.validation.explain import explain, parse_side
-
-    sides = parse_side(arguments.a), parse_side(arguments.b)
-    out.write(explain(arguments.image, *sides).text())
     return EXIT_OK

@@ -6,16 +6,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.commands.common import Command, Parser, Verbs, say, warn
-from hgdeploy.commands.progress import image_progress
-from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError, OutputError
+from hgdeploy.cli.progress import image_progress
+from hgdeploy.cli.terminal import Verbs, say, warn
+from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Job:
+class PredictJob:
     """What to classify, with what, and where results go.
 
     Attributes:
@@ -130,7 +129,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
         fast_decode=arguments.fast_decode,
         image_timeout=arguments.image_timeout,
     )
-    job = _Job(
+    job = PredictJob(
         arguments.bundle,
         arguments.inputs,
         settings,
@@ -141,43 +140,10 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
         arguments.workers,
         arguments.ray,
     )
-    return _run(job, out)
+    return run_job(job, out)
 
 
-def predict_cls_command(argv: Sequence[str] | None) -> Command:
-    """Parse the command line of `predict_cls.py`, which is PaddleClas's."""
-    parser = Parser(
-        prog="predict_cls.py", description="Classify images, with PaddleClas's arguments."
-    )
-    parser.add_argument("-c", "--config", type=Path, help="PaddleClas YAML; see deploy/configs/")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="Section.key=value"
-    )
-    parser.add_argument("-v", "--verbose", action="store_true", help="print what will be done")
-    return functools.partial(_predict_cls, parser.parse_args(argv))
-
-
-def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.paddleclas.config import load_config
-
-    config = load_config(arguments.config, arguments.override)
-    for warning in config.warnings:
-        warn(warning)
-    if arguments.verbose:
-        say(str(config))
-    settings = ClassifierSettings(
-        config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
-    )
-
-    def timing(classifier: Classifier) -> None:
-        if config.benchmark:
-            _report_times(classifier, config.benchmark_log)
-
-    return _run(_Job(config.bundle, config.inputs, settings, finish=timing), out)
-
-
-def _run(job: _Job, out: TextIO) -> int:
+def run_job(job: PredictJob, out: TextIO) -> int:
     """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
     from hgdeploy.classify.folder import classify_files
     from hgdeploy.classify.ray import classify_files_on_ray
@@ -230,7 +196,7 @@ def _run(job: _Job, out: TextIO) -> int:
     return summary.exit_code
 
 
-def _load(job: _Job, images: int) -> Classifier:
+def _load(job: PredictJob, images: int) -> Classifier:
     """Load the model for so many images, and build first what its engine can only read built."""
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classify.classifier import Classifier
@@ -258,24 +224,3 @@ def _tell(summary: Summary, failures: FailuresWriter | None) -> None:
 
 def _so_far(summary: Summary) -> str:
     return f"{summary.done} of {summary.found} images are done and their results are written"
-
-
-def _report_times(classifier: Classifier, log: Path | None) -> None:
-    """Tell the mean time of each stage, and what really ran."""
-    from hgdeploy.classify.settings import STAGES
-
-    times, runtime = classifier.times, classifier.engine.runtime
-    stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}
-    told = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
-    ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
-    line = (
-        f"benchmark: {times.images} images, mean per image: {told}; "
-        f"{ran} ({', '.join(runtime.providers)})"
-    )
-    say(line)
-    if log is not None:
-        try:
-            with log.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-        except OSError as error:
-            raise OutputError(f"Global.save_log_path {log}: {error.strerror}") from None

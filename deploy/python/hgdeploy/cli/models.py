@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.commands.common import Verbs
-from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.cli.progress import download_progress
+from hgdeploy.cli.terminal import Verbs, aligned
+from hgdeploy.errors import EXIT_OK
 
 
 def add_models(verbs: Verbs) -> None:
@@ -27,7 +29,6 @@ def add_models(verbs: Verbs) -> None:
 
 def _models(_: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy import zoo
-    from hgdeploy.text_table import aligned
 
     def shown(value: object) -> str:
         return "-" if value is None else str(value)
@@ -47,43 +48,13 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
 def _download(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.zoo.bundles import download_model
 
-    bundle = download_model(arguments.name, arguments.output, base_url=arguments.url, progress=True)
-    out.write(f"{bundle}\n")
-    return EXIT_OK
-
-
-def add_export(verbs: Verbs) -> None:
-    """Add `hgdeploy export`."""
-    parser = verbs.add_parser("export", help="write a bundle from a zoo model and its weights")
-    parser.add_argument("name", metavar="NAME", help="a model of the zoo; see hgdeploy models")
-    parser.add_argument("--weights", required=True, help=".pdparams or .pth file, or 'none'")
-    parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
-    parser.add_argument(
-        "--num-classes", type=int, default=1000, help="classes of the weights (1000)"
-    )
-    parser.add_argument("--labels", type=Path, help="label file, one 'ID NAME' a line")
-    parser.set_defaults(run=_export)
-
-
-def _export(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.transforms.postprocess_config import read_labels
-    from hgdeploy.zoo.export import bundle_from_weights
-
-    labels = None
-    if arguments.labels is not None:
-        named = read_labels(arguments.labels)
-        if set(named) != set(range(arguments.num_classes)):
-            raise ConfigError(
-                f"--labels {arguments.labels} names {len(named)} classes, expected ids 0 to "
-                f"{arguments.num_classes - 1}; check --num-classes"
-            )
-        labels = [named[i] for i in range(arguments.num_classes)]
-    bundle = bundle_from_weights(
-        arguments.name,
-        None if arguments.weights == "none" else Path(arguments.weights),
-        arguments.output,
-        num_classes=arguments.num_classes,
-        labels=labels,
-    )
+    with download_progress() as on_bytes:
+        bundle = download_model(
+            arguments.name,
+            arguments.output,
+            base_url=arguments.url,
+            on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+            on_bytes=on_bytes,
+        )
     out.write(f"{bundle}\n")
     return EXIT_OK

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure: `hgdeploy benchmark`, its `report` and `compare`, and `hgdeploy recommend`."""
+"""`hgdeploy recommend`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.commands.common import Verbs, say
+from hgdeploy.cli.terminal import Verbs, say
 from hgdeploy.errors import EXIT_OK
-
-
-def add_benchmark(verbs: Verbs) -> None:
-    """Add `hgdeploy benchmark`, `benchmark report` and `benchmark compare`."""
-    from hgdeploy.benchmark import command, report_command
-
-    parser = verbs.add_parser("benchmark", help="measure models, engines, precisions")
-    command.add_arguments(parser)
-    parser.set_defaults(run=lambda arguments, out: command.run(arguments, out, say))
-    actions = parser.add_subparsers(metavar="ACTION")
-    report = actions.add_parser("report", help="make tables and plots of results")
-    report_command.add_report_arguments(report)
-    report.set_defaults(run=report_command.run_report)
-    compare = actions.add_parser("compare", help="tell what became faster or slower")
-    report_command.add_compare_arguments(compare)
-    compare.set_defaults(run=report_command.run_compare)
 
 
 def add_recommend(verbs: Verbs) -> None:
@@ -48,8 +32,8 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
     from hgdeploy.benchmark.record import Record, now
     from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.cli.terminal import aligned
     from hgdeploy.images.find import find_images
-    from hgdeploy.text_table import aligned
 
     options = RecommendOptions(
         latency_ms=arguments.latency_ms,

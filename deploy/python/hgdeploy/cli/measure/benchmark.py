@@ -15,14 +15,30 @@ from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import OK, Record, now
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
-from hgdeploy.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_SOME_IMAGES_FAILED,
-    ConfigError,
+from hgdeploy.cli.measure.benchmark_report import (
+    add_compare_arguments,
+    add_report_arguments,
+    run_compare,
+    run_report,
 )
+from hgdeploy.cli.terminal import Verbs, aligned, say
+from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_IMAGES_FAILED, ConfigError
 from hgdeploy.system.digests import file_sha256
-from hgdeploy.text_table import aligned
+
+
+def add_benchmark(verbs: Verbs) -> None:
+    """Add `hgdeploy benchmark`, `benchmark report` and `benchmark compare`."""
+    parser = verbs.add_parser("benchmark", help="measure models, engines, precisions")
+    _add_arguments(parser)
+    parser.set_defaults(run=run_benchmark)
+    actions = parser.add_subparsers(metavar="ACTION")
+    report = actions.add_parser("report", help="make tables and plots of results")
+    add_report_arguments(report)
+    report.set_defaults(run=run_report)
+    compare = actions.add_parser("compare", help="tell what became faster or slower")
+    add_compare_arguments(compare)
+    compare.set_defaults(run=run_compare)
+
 
 # Flag -> field of the suite that it replaces.
 _LISTS = {
@@ -37,7 +53,7 @@ _COLUMNS = ("model", "engine", "precision", "batch", "threads", "scope")
 _FIGURES = ("median", "p90", "p99")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `hgdeploy benchmark`."""
     parser.add_argument("--suite", type=Path, help="YAML of lists; flags replace its values")
 
@@ -64,13 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-iterations", type=int, help="and at least so often (10)")
 
 
-def run(arguments: argparse.Namespace, out: TextIO, say: Callable[[str], None]) -> int:
+def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     """Measure as the flags say, and print a table.
 
     Args:
-        arguments: what a parser with `add_arguments` gave.
+        arguments: what the parser gave.
         out: takes the table.
-        say: takes a line at a time about what is going on.
 
     Returns:
         0; 3 where cases failed; 130 where it was interrupted, with all finished cases saved.

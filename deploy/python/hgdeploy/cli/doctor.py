@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine can run, and why not more."""
+"""What this machine can run: `hgdeploy doctor`."""
 
 from __future__ import annotations
 
+import argparse
 import platform
+from typing import TextIO
 
 from hgdeploy._version import __version__
+from hgdeploy.cli.terminal import Verbs
 from hgdeploy.engines import ENGINES, engine_module
-from hgdeploy.errors import EngineError
+from hgdeploy.errors import EXIT_OK, EngineError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_model
@@ -22,7 +25,18 @@ _LIBRARIES = (
 _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
-def report() -> str:
+def add_doctor(verbs: Verbs) -> None:
+    """Add `hgdeploy doctor`."""
+    parser = verbs.add_parser("doctor", help="tell what this machine can run, and why not more")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(_: argparse.Namespace, out: TextIO) -> int:
+    out.write(_report())
+    return EXIT_OK
+
+
+def _report() -> str:
     """Return a few lines on the machine, one block an engine, and the libraries' versions."""
     flags = [flag for flag in _FLAGS if flag in cpu_flags()]
     gpus, reason = nvidia_gpus()

@@ -5,16 +5,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
-from hgdeploy.convert.onnx.from_paddle import OnnxOptions, Verify, onnx_from_paddle, onnx_notes
+from hgdeploy.cli.terminal import Command, Parser, warn
+from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
+from hgdeploy.validation.verify import verify_conversion
+
+
+def paddle2onnx_command(argv: Sequence[str] | None) -> Command:
+    """Parse the command line of `deploy/paddle2onnx/convert.py`, which is paddle2onnx's."""
+    parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
+    _add_arguments(parser)
+    return functools.partial(_convert, parser.parse_args(argv))
+
 
 _HARMLESS = ("False", "None", "{}", "")
 # Flags that paddle2onnx has or had: what HGDeploy does instead. The first ask for nothing that
@@ -36,7 +47,7 @@ _REFUSED = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add paddle2onnx's flags, under its names and short names."""
     parser.add_argument("--model_dir", "-m", type=Path, required=True, help="the model's folder")
     parser.add_argument(
@@ -63,16 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", help=argparse.SUPPRESS)
 
 
-def run(
-    arguments: argparse.Namespace, out: TextIO, verify: Verify, warn: Callable[[str], None]
-) -> int:
+def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     """Convert as the flags say, and print the ONNX file's path.
 
     Args:
-        arguments: what a parser with `add_arguments` gave.
+        arguments: what the parser gave.
         out: takes the path.
-        verify: compares the two models; see `onnx_from_paddle`.
-        warn: takes one line for each flag without effect, and what the conversion has to say.
 
     Returns:
         The exit code 0.
@@ -91,7 +98,7 @@ def run(
     options = OnnxOptions(
         opset=arguments.opset_version, exact_opset=not arguments.enable_auto_update_opset
     )
-    check = verify if arguments.enable_onnx_checker else None
+    check = verify_conversion if arguments.enable_onnx_checker else None
     names = arguments.model_filename, arguments.params_filename
     with _bundle(arguments.model_dir, *names) as bundle:
         artifact = onnx_from_paddle(bundle, options, arguments.save_file, verify=check)

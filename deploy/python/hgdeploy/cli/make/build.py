@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.commands.common import Verbs, say, warn
+from hgdeploy.cli.terminal import Verbs, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make variants of a bundle: `hgdeploy convert`, `quantize`, and paddle2onnx's command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TextIO
+
+from hgdeploy.cli.terminal import Verbs, warn
+from hgdeploy.errors import EXIT_OK, ConfigError, nearest
+
+
+def add_convert(verbs: Verbs) -> None:
+    """Add `hgdeploy convert`."""
+    parser = verbs.add_parser("convert", help="make the ONNX variant of a bundle")
+    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 7 to 21 (17)")
+    parser.add_argument("--batch", default="dynamic", help="dynamic (default) or a fixed number")
+    parser.add_argument("--dynamic-size", action="store_true", help="leave height and width open")
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16 or bf16")
+    parser.add_argument("--images", help="real images that show where fp16 would overflow")
+    parser.add_argument("--check", default="on", help="on (default): compare with the source; off")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.convert import OnnxOptions
+    from hgdeploy.convert.variants import ConvertRequest, converted
+    from hgdeploy.images.find import find_images
+
+    for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
+        value = getattr(arguments, flag)
+        if value not in allowed:
+            raise ConfigError(f"--{flag} {value!r}, {nearest(value, allowed)}")
+    if arguments.batch != "dynamic" and not arguments.batch.isdecimal():
+        raise ConfigError(f"--batch {arguments.batch!r}, expected dynamic or a number from 1")
+    request = ConvertRequest(
+        OnnxOptions(
+            opset=arguments.opset,
+            batch=None if arguments.batch == "dynamic" else int(arguments.batch),
+            dynamic_size=arguments.dynamic_size,
+        ),
+        arguments.precision,
+        find_images(arguments.images) if arguments.images else (),
+        arguments.check == "on",
+    )
+    out.write(f"{converted(open_bundle(arguments.bundle), request, warn)}\n")
+    return EXIT_OK

@@ -9,6 +9,9 @@ SETUP := setup.cfg pyproject.toml
 MODELS := deploy/models
 DEMO := $(MODELS)/EfficientNetLite0_infer
 
+# Test files that run at once; each may use all CPUs for a moment.
+WORKERS ?= 2
+
 # TensorRT's Python API, against which our calls are checked; its libraries are not needed.
 TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 ifeq ($(shell uname -s),Linux)
@@ -30,7 +33,8 @@ $(DEMO)/inference.json: | $(VENV)/.cpu
 	$(BIN)/hgdeploy models download EfficientNetLite0 --output $(MODELS)
 
 test: $(VENV)/.test $(BINDINGS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not alone' --durations 10
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

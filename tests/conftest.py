@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ pytest_plugins = ["registry_fixtures"]
 
 REPO = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
+DOUBLES = Path(__file__).parent / "doubles"
+MAKERS = Path(__file__).parent / "makers"
 IMAGES = REPO / "deploy" / "images"
 MINI = DATA / "pphgnet_mini"
 
@@ -31,6 +34,14 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import paddle.inference  # noqa: F401
+
+
+def has(module: str) -> bool:
+    """Tell whether a library is installed, without loading it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def require_engine(name: str) -> None:

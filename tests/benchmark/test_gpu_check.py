@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make gpu-check`: what it says without a GPU, what it does on a fake one, and on a real one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_tensorrt
+import pytest
+from fake_gpu import make_fake_gpu
+
+from conftest import MINI, REPO, has, hgdeploy, run_command
+from hgdeploy.benchmark import load_results
+from hgdeploy.gpu.driver import nvidia_gpus
+
+SCRIPT = REPO / "benchmarks" / "gpu_check.py"
+CHECKS = REPO / "benchmarks" / "gpu_checks.py"
+DOCUMENT = REPO / "docs" / "tensorrt.md"
+MODEL = "PPHGNet_tiny"
+PROFILE = [1, 2, 4]
+
+without_gpu = pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")
+needs_gpu = pytest.mark.skipif(nvidia_gpus()[0] == 0, reason="needs an NVIDIA GPU")
+needs_bindings = pytest.mark.skipif(
+    not has("cuda.bindings.driver") and not has("cuda.cuda"), reason="needs cuda-bindings"
+)
+
+
+def run_on(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in another environment."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@without_gpu
+def test_without_a_gpu_it_says_so_on_one_line_and_ends_with_6(tmp_path: Path):
+    done = run_command(SCRIPT, "--output", tmp_path / "gpu.json")
+    assert done.returncode == 6
+    assert done.stdout == ""
+    assert re.fullmatch(r"gpu-check: nothing can run, it needs an NVIDIA GPU: .+\n", done.stderr), (
+        done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_of_checks_is_the_documented_one():
+    listed = run_command(SCRIPT, "--list")
+    assert listed.returncode == 0, listed.stderr
+    written = re.findall(r"^- `(\w+)`: (.+?) \*\*.+\*\*$", DOCUMENT.read_text(), re.MULTILINE)
+    assert [f"{name}: {shows}" for name, shows in written] == listed.stdout.splitlines()
+    assert len(written) >= 8
+
+
+def test_a_model_that_the_zoo_does_not_have_is_refused():
+    done = run_command(SCRIPT, "--models", "PPHGNet_tinny")
+    assert done.returncode == 2
+    assert "invalid choice: 'PPHGNet_tinny'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return make_fake_gpu(tmp_path_factory.mktemp("fake_gpu"))
+
+
+def write_engine(folder: Path, **facts: Any) -> None:
+    onnx = (MINI / "inference.onnx").read_bytes()
+    profile = {"x": [(batch, 3, 64, 64) for batch in PROFILE]}
+    (folder / "inference.engine").write_bytes(fake_tensorrt.engine_file(onnx, profile, **facts))
+
+
+def checked(environment: dict[str, str], check: str, bundle: Path) -> list[str]:
+    """Return how one check went, and what it told."""
+    facts = {"target": "tensorrt", "model": MODEL, "precision": "fp32", "bundle": str(bundle)}
+    job = json.dumps({"check": check, "profile": PROFILE, **facts})
+    done = run_on(environment, CHECKS, job)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@needs_bindings
+def test_a_check_fails_on_an_engine_that_is_wrong(fake_gpu, mini: Path):
+    import onnx
+
+    write_engine(mini, uncapturable_at=[1])
+    status, detail = checked(fake_gpu, "graphs", mini)
+    assert status == "failed"
+    assert detail.startswith("no CUDA graph: ")
+    # The reference is another model than the one that was built.
+    other = onnx.load(mini / "inference.onnx")
+    constants = (node.attribute[0].t for node in other.graph.node if node.op_type == "Constant")
+    kernel = next(tensor for tensor in constants if len(tensor.dims) == 4)
+    kernel.raw_data = bytes(len(kernel.raw_data))
+    onnx.save(other, mini / "inference.onnx")
+    status, detail = checked(fake_gpu, "agree", mini)
+    assert status == "failed"
+    assert "largest difference" in detail
+
+
+# What the checks tell on the fake machine. Its driver does not tell its memory: that process dies.
+TOLD = {
+    "build": "built",
+    "agree": r"largest difference \S+, allowed 1e-05",
+    "limits": r"input 'x' has shape \[33, 3, 64, 64\], and the TensorRT engine serves .+",
+    "graphs": "CUDA graph; equal bits",
+    "concurrent": "64 runs by 4 callers, equal bits",
+    "memory": "its process ended with 1; it said: AttributeError: .+",
+    "command": "5 photographs classified",
+}
+
+# The fake library has no builder: this one stands in for `variants.built` in every process.
+BUILDER = """
+import os, sys
+sys.setdlopenflags(os.RTLD_LAZY)
+import fake_tensorrt
+from hgdeploy.convert import variants
+from hgdeploy.convert.tensorrt.options import EngineBuild
+from hgdeploy.bundle.names import engine_name
+
+def built(bundle, shapes, options, progress, warn):
+    path = bundle.root / engine_name(options.precision, options.runtime)
+    progress("building")
+    progress("built")
+    if path.is_file():
+        return EngineBuild(path, False)
+    profile = {"x": [(batch, 3, 64, 64) for batch in shapes.batch]}
+    onnx = (bundle.root / "inference.onnx").read_bytes()
+    path.write_bytes(fake_tensorrt.engine_file(onnx, profile))
+    return EngineBuild(path, True)
+
+variants.built = built
+"""
+
+
+@needs_bindings
+def test_everything_is_checked_timed_saved_and_gone_on_with(fake_gpu, mini: Path, tmp_path: Path):
+    bundles, output = tmp_path / "bundles", tmp_path / "gpu.json"
+    folder = bundles / f"{MODEL}_infer"
+    shutil.copytree(mini, folder)
+    shutil.copy(mini / "inference.onnx", folder / "inference.fp16.onnx")
+    (tmp_path / "sitecustomize.py").write_text(BUILDER)
+    package = str(REPO / "deploy" / "python")
+    path = os.pathsep.join([str(tmp_path), package, fake_gpu["PYTHONPATH"]])
+    where = ("--bundles", bundles, "--output", output)
+    what = ("--quick", "--targets", "onnxruntime", "tensorrt", "--precisions", "fp32", "int8")
+    command = ({**fake_gpu, "PYTHONPATH": path}, SCRIPT, *what, "--batches", "1,2", *where)
+    first = run_on(*command)
+    assert first.returncode == 11, first.stdout + first.stderr
+    account = json.loads((tmp_path / "gpu.checks.json").read_text())["checks"]
+    told = {(r["job"]["check"], r["job"]["precision"], *r["job"]["profile"]): r for r in account}
+    statuses = {key: row["status"] for key, row in told.items()}
+    for check, wanted in TOLD.items():
+        row = told[check, "fp32", 1, 8, 32]
+        del statuses[check, "fp32", 1, 8, 32]
+        assert row["status"] == ("failed" if check == "memory" else "passed"), first.stdout
+        assert re.fullmatch(wanted, row["detail"]), row
+    for check, batch in itertools.product(("build", "timing"), (1, 2)):
+        assert statuses.pop((check, "fp32", batch, batch, batch)) == "passed"
+    assert [(*key[:2], status) for key, status in statuses.items()] == [
+        ("installed", "", "skipped"),
+        ("agree", "int8", "skipped"),
+    ]
+    cases = load_results(output)["cases"]
+    assert [row["case"]["batch"] for row in cases] == [1, 2]
+    for row in cases:
+        assert set(row["timings_ms"]) == {"h2d", "compute", "d2h", "enqueue", "host"}
+    report = hgdeploy("benchmark", "report", output, "--no-plots")
+    assert report.returncode == 0, report.stderr
+    again = run_on(*command)
+    assert again.returncode == 11
+    assert again.stdout.count("1 of 1 cases are measured already") == 2
+    assert load_results(output)["cases"] == cases
+    redone = json.loads((tmp_path / "gpu.checks.json").read_text())["checks"]
+    assert sorted(map(str, (row["job"] for row in redone))) == (
+        sorted(map(str, (row["job"] for row in account)))
+    )
+
+
+@needs_gpu
+def test_all_checks_pass_on_this_gpu(tmp_path: Path):
+    done = run_command(SCRIPT, "--quick", "--output", tmp_path / "gpu.json")
+    assert done.returncode == 0, done.stdout + done.stderr

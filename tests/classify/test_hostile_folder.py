@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of files that try to break a classifier: every one is accounted for, in every engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile_files import ODD_NAMES, make_hostile_folder
+
+from conftest import hgdeploy, run_command
+from hgdeploy.cli import main
+from hgdeploy.errors import EXIT_SOME_IMAGES_FAILED
+from hgdeploy.images.find import find_images
+from hgdeploy.transforms.prediction import printable
+
+pytestmark = pytest.mark.timeout(300)
+
+Expected = dict[str, str | None]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Expected]]:
+    """The folder, and by name the start of the reason why each file fails, or None."""
+    folder = tmp_path_factory.mktemp("hostile")
+    yield folder, make_hostile_folder(folder)
+    (folder / "special" / "locked.jpg").chmod(0o600)
+
+
+def check_accounts(outcomes: dict[str, str | None], expected: Expected) -> None:
+    """Each file is there once, classified or failed as it has to, and for its own reason."""
+    assert outcomes.keys() == expected.keys()
+    for name, reason in expected.items():
+        got = outcomes[name]
+        assert (got is None) == (reason is None), (name, got, reason)
+        assert got is None or got.startswith(reason or ""), (name, got, reason)
+
+
+def test_the_folder_has_hundreds_of_files_of_both_kinds(hostile) -> None:
+    folder, expected = hostile
+    assert [file.name for file in find_images(folder)] == sorted(
+        expected, key=lambda name: str(folder / name)
+    )
+    failing = [name for name, reason in expected.items() if reason is not None]
+    assert len(expected) - len(failing) >= 150
+    assert len(failing) >= 200
+
+
+def test_every_file_is_accounted_for_in_json_lines(hostile, mini, engine_name, tmp_path, capsys):
+    folder, expected = hostile
+    output = tmp_path / "rows.jsonl"
+    outputs = ["--output", str(output), "--failures", str(tmp_path / "failed.txt")]
+    engine = ["--engine", engine_name, "--batch-size", "7"]
+    code = main(["predict", str(mini), str(folder), *engine, *outputs])
+    assert code == EXIT_SOME_IMAGES_FAILED
+    lines = output.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    rows = [json.loads(line) for line in lines]
+    assert [row["path"] for row in rows] == [file.name for file in find_images(folder)]
+    check_accounts({row["path"]: row["error"] for row in rows}, expected)
+    assert all(len(row["class_ids"]) == (0 if row["error"] else 5) for row in rows)
+    assert not [row for row in rows if row["error"] and not row["error"].isprintable()]
+    failed = sum(reason is not None for reason in expected.values())
+    account = f"found {len(rows)} = classified {len(rows) - failed} + failed {failed},"
+    assert account in capsys.readouterr().err
+
+
+def test_each_result_and_each_failure_is_one_line_of_text(hostile, mini, capsys):
+    folder, expected = hostile
+    assert main(["predict", str(mini), str(folder), "--batch-size", "8"]) == EXIT_SOME_IMAGES_FAILED
+    out, err = capsys.readouterr()
+    results, told = out.split("\n"), err.split("\n")
+    assert results.pop() == ""
+    assert all(line.replace("\t", "", 1).isprintable() for line in results)
+    files = find_images(folder)
+    classified = [file.name for file in files if expected[file.name] is None]
+    for line, name in zip(results, classified, strict=True):
+        assert line.startswith(f"{printable(name.rpartition('/')[2])}:\tclass id(s): [")
+    prefix = "hgdeploy: warning: "
+    warnings = [line.removeprefix(prefix) for line in told if line.startswith(prefix)]
+    assert all(line.isprintable() for line in warnings)
+    failed = [file.name for file in files if expected[file.name] is not None]
+    for line, name in zip(warnings, failed, strict=True):
+        assert line.startswith(f"{printable(name)}: {expected[name]}")
+
+
+def test_every_file_is_accounted_for_in_csv(hostile, mini, tmp_path):
+    folder, expected = hostile
+    output = tmp_path / "rows.csv"
+    assert main(["predict", str(mini), str(folder), "--output", str(output)]) == 3
+    with output.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = {
+        file.name: file.name.encode("utf-8", "backslashreplace") for file in find_images(folder)
+    }
+    by_name = {row["path"].encode(): row["error"] or None for row in rows}
+    check_accounts({name: by_name[stored] for name, stored in names.items()}, expected)
+    assert len(rows) == len(expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_run_keeps_its_memory_within_bounds(hostile, mini, tmp_path):
+    folder, expected = hostile
+    output = tmp_path / "rows.jsonl"
+    # Asked from inside: what the parent of a new process uses counts as the process's own maximum
+    # for others.
+    code = (
+        "import re, sys; from pathlib import Path; from hgdeploy.cli import main; code = main()\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])\n"
+        "sys.exit(code)"
+    )
+    arguments = ("--engine", "onnxruntime", "--workers", "1", "--output", output)
+    result = run_command("-c", code, "predict", mini, folder, *arguments)
+    assert result.returncode == EXIT_SOME_IMAGES_FAILED, result.stderr
+    assert output.read_bytes().count(b"\n") == len(expected)
+    # The largest picture that is no bomb takes 108 MB; a bomb would take gigabytes.
+    assert int(result.stdout) < 500_000
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_every_odd_name_can_be_given_by_itself(hostile, name):
+    folder, _ = hostile
+    (found,) = find_images(folder / "names" / name)
+    assert found.name == name
+    assert printable(name).isprintable()
+    assert "\n" not in printable(name)
+
+
+def test_a_folder_that_cannot_be_searched_fails_the_run_in_one_line(mini, tmp_path):
+    result = hgdeploy("predict", mini, tmp_path / ("x" * 300))
+    assert result.returncode == 4
+    assert result.stderr.count("\n") == 1

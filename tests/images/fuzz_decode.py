@@ -16,9 +16,9 @@ import atheris
 import cv2
 import numpy as np
 
-REPO = Path(__file__).parents[2]
-sys.path.insert(0, str(REPO / "deploy" / "python"))
-sys.path.insert(0, str(REPO / "tests" / "makers"))
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "deploy" / "python"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "makers"))
 
 with atheris.instrument_imports(include=["hgdeploy"]):
     from hgdeploy.errors import ImageError

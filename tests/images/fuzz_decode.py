@@ -16,7 +16,6 @@ import atheris
 import cv2
 import numpy as np
 
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "deploy" / "python"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "makers"))
 

@@ -20,11 +20,11 @@ sys.path.insert(0, str(ROOT / "deploy" / "python"))
 try:
     import numpy as np
 
+    from hgdeploy import cli
     from hgdeploy.benchmark import Case
     from hgdeploy.benchmark.worker.prepare import make_missing
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name
-    from hgdeploy.cli import main
     from hgdeploy.engines import engine_module, infer_rows, load_engine
     from hgdeploy.engines.options import EngineOptions
     from hgdeploy.errors import EngineError, HGDeployError, TensorError, ValidationError
@@ -112,7 +112,10 @@ def check_agree(job: Job) -> str:
     """Compare with ONNX Runtime in fp32 on the CPU, by validate's tolerance."""
     worst = 0.0
     source = Path(job.bundle) / ONNX_FILE
-    with job.load() as engine, load_engine("onnxruntime", source, EngineOptions()) as cpu:
+    with (
+        job.load() as engine,
+        contextlib.closing(load_engine("onnxruntime", source, EngineOptions())) as cpu,
+    ):
         rows = job.rows(engine)
         wanted = np.concatenate([infer_rows(cpu, row[None]) for row in rows])
         for batch in sorted(set(job.profile)):
@@ -202,7 +205,7 @@ def check_command(job: Job) -> str:
     engine = "tensorrt" if job.target in RUNTIME_OF else job.target
     flags = ("--engine", engine, "--device", DEVICE, "--precision", job.precision)
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = main(["predict", job.bundle, str(IMAGES), *flags])
+        code = cli.main(["predict", job.bundle, str(IMAGES), *flags])
     lines, images = out.getvalue().splitlines(), len(find_images(IMAGES))
     if code != 0 or len(lines) != images:
         raise ValidationError(f"exit code {code} and {len(lines)} lines for {images} photographs")
@@ -269,8 +272,8 @@ def make(job: Job) -> str:
 
 def main(text: str) -> None:
     """Do one check, and say on the last line how it went."""
-    job = Job(**json.loads(text))
-    job = dataclasses.replace(job, profile=tuple(job.profile))
+    facts = json.loads(text)
+    job = Job(**{**facts, "profile": tuple(facts["profile"])})
     run = make if job.check == "make" else CHECKS[job.check].run
     try:
         answer = ["passed", "" if run is None else run(job)]

@@ -18,11 +18,12 @@ from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.convert.variants import ConvertRequest, converted
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.run import parse_runs
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.validate import ValidateOptions, parse_runs, validate
+from hgdeploy.validation.validate import ValidateOptions, validate
 from hgdeploy.zoo.export import bundle_from_weights
 
 ENGINES = ("paddle", "onnxruntime", "openvino")

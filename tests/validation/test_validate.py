@@ -16,6 +16,7 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.cli.measure.explain import parse_side
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.run import Run, parse_runs
 from hgdeploy.errors import (
     BundleError,
     ConfigError,
@@ -29,7 +30,7 @@ from hgdeploy.images.labelled import read_image_labels
 from hgdeploy.system.machine import cpu_flags
 from hgdeploy.validation.divergence import first_divergence
 from hgdeploy.validation.explain import explain
-from hgdeploy.validation.validate import Run, ValidateOptions, parse_runs, validate
+from hgdeploy.validation.validate import ValidateOptions, validate
 from hgdeploy.validation.verify import verify_conversion
 
 FP32 = ("paddle", "onnxruntime", "openvino")
@@ -272,6 +273,14 @@ def test_nothing_parts_where_all_is_right(mini, golden):
         assert found.before > 100
 
 
+def test_bisect_looks_into_the_run_on_its_own_device(mini, golden):
+    """Not into that of the CPU: a GPU that is not there is an error."""
+    bundle, there, gone = open_bundle(mini), Run("onnxruntime"), Run("onnxruntime", device="gpu:99")
+    for pair in ((there, gone), (gone, there)):
+        with pytest.raises(EngineError, match="gpu"):
+            first_divergence(bundle, *pair, golden["x"][:1])
+
+
 @pytest.fixture
 def other(mini, tmp_path):
     """A second bundle to change."""
@@ -325,6 +334,19 @@ def test_explain_names_the_precision_on_the_command_line(mini):
     result = hgdeploy("explain", IMAGES / "chelsea.jpg", mini, f"{mini}@paddle:bf16")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "cause: precision"
+
+
+@pytest.mark.parametrize("engine", ["paddle", "onnxruntime"])
+def test_explain_runs_on_the_device_of_a_config(mini, tmp_path, engine):
+    """A GPU that is not there is an error, and never the CPU's answer."""
+    config = tmp_path / "gpu.yaml"
+    config.write_text(
+        f"Global: {{inference_model_dir: {mini}, engine: {engine}, use_gpu: True, gpu_id: 99}}\n"
+    )
+    for sides in ((config, mini), (mini, f"{mini}@{engine}@gpu:99")):
+        result = hgdeploy("explain", IMAGES / "chelsea.jpg", *sides)
+        assert (result.returncode, result.stdout) == (6, "")
+        assert "gpu:99" in result.stderr
 
 
 def test_openvino_and_onnx_load_the_broken_models_too(mini):

@@ -28,6 +28,7 @@ import yaml
 
 from hgdeploy.engines import ENGINES
 from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.engines.run import Run
 from hgdeploy.errors import ConfigError, nearest
 
 SCOPES = ("engine", "pipeline")
@@ -79,6 +80,11 @@ class Case:
         for name, value in (("batch", self.batch), ("threads", self.threads)):
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
+
+    @property
+    def run(self) -> Run:
+        """Engine, precision and device."""
+        return Run(self.engine, self.precision, self.device)
 
     def label(self) -> str:
         """Return the case in a few words, such as `PPHGNet_tiny paddle fp32 batch 1 threads 2`."""

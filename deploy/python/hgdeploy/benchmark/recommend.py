@@ -17,9 +17,10 @@ from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES
 from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
-from hgdeploy.validation.validate import Run, ValidateOptions, load_run, validate
+from hgdeploy.validation.validate import ValidateOptions, validate
 
 Say = Callable[[str], None]
 
@@ -151,7 +152,7 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
                 left_out.append(Evidence(run, None, None, "no images to compare it with fp32 on"))
                 continue
             try:
-                load_run(bundle, run, ValidateOptions((run,))).close()
+                open_run(bundle, run).engine.close()
                 runs.append(run)
             except HGDeployError as error:
                 left_out.append(Evidence(run, None, None, str(error)))

@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, model_digest, open_bundle
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
-from hgdeploy.engines import Engine, engine_module, image_input, infer_rows, load_engine
+from hgdeploy.engines import Engine, infer_rows
+from hgdeploy.engines.fit import check_batch, check_feed
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, ConfigError, ImageError, InputError
+from hgdeploy.engines.run import Run, open_run
+from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.images.isolated_reader import IsolatedReader
 from hgdeploy.images.reader import ImageReader, ReadImage
@@ -33,7 +35,6 @@ from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess, Topk
 from hgdeploy.transforms.prediction import Prediction
-from hgdeploy.transforms.preprocess import Preprocessor
 
 # How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
 _SUM_TOLERANCE = 0.02
@@ -105,12 +106,15 @@ class Classifier:
         self.batch_size = settings.batch_size
         self.cpus = settings.options.cpu_threads * settings.options.streams
         options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
-        names = engine_module(settings.engine).artifact_names(options.precision)
-        self._source = source = bundle.find(names)
         self._postprocess = _postprocess(settings, bundle)
-        self.engine: Engine = load_engine(settings.engine, source, options)
+        run = Run(settings.engine, options.precision, options.device)
+        opened = open_run(bundle, run, options)
+        self.engine: Engine = opened.engine
+        self._source = source = opened.source
         try:
-            _check_fit(source, self.engine, self.reader.preprocessor, settings.batch_size)
+            spec = self.engine.inputs[0]
+            check_batch(spec, source, settings.batch_size)
+            check_feed(spec, source, self.reader.preprocessor)
             self._postprocess.check_classes(self.engine.outputs[0].shape[-1], source)
         except Exception:
             self.engine.close()
@@ -290,29 +294,3 @@ def _postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Postproce
     if not chosen.labels_given and own is not None:
         chosen = chosen.with_labels(own)
     return chosen if settings.topk is None else chosen.with_topk(settings.topk)
-
-
-def _check_fit(source: Path, engine: Engine, preprocessor: Preprocessor, batch_size: int) -> None:
-    """Refuse a model that could not take what the preprocessing makes.
-
-    Raises:
-        BundleError: the two sizes, types or batches, and how to make them fit.
-    """
-    spec = image_input(engine, source)
-    batch, _, height, width = spec.shape
-    if batch not in (-1, batch_size):
-        raise BundleError(
-            f"{source} has a fixed batch of {batch}, but the batch size is {batch_size}; "
-            f"use batch size {batch}, or export the model with a dynamic batch"
-        )
-    size = preprocessor.output_size
-    if size is not None and (height not in (-1, size[0]) or width not in (-1, size[1])):
-        raise BundleError(
-            f"{source} takes images of {width}x{height}, but the preprocessing makes "
-            f"{size[1]}x{size[0]} (width x height); correct ResizeImage or CropImage"
-        )
-    if preprocessor.dtype.name != spec.dtype:
-        raise BundleError(
-            f"{source} takes {spec.dtype}, but the preprocessing makes {preprocessor.dtype.name}; "
-            "correct NormalizeImage (output_fp16)"
-        )

@@ -14,9 +14,9 @@ from hgdeploy.engines.base import (
     Engine,
     RuntimeInfo,
     TensorSpec,
-    image_input,
     infer_rows,
 )
+from hgdeploy.engines.fit import image_input
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError, nearest
 

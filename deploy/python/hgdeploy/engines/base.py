@@ -14,14 +14,13 @@ import abc
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import BundleError, EngineError, TensorError
+from hgdeploy.errors import EngineError, TensorError
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -208,22 +207,6 @@ class CheckedEngine(abc.ABC):
     @abc.abstractmethod
     def _free(self) -> None:
         """Drop what the library holds."""
-
-
-def image_input(engine: Engine, source: Path) -> TensorSpec:
-    """Return the one NCHW input of an image classifier.
-
-    Args:
-        engine: the loaded model.
-        source: its file, for the error.
-
-    Raises:
-        BundleError: the model has other inputs.
-    """
-    if len(engine.inputs) != 1 or len(engine.inputs[0].shape) != 4:
-        told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in engine.inputs)
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {told}")
-    return engine.inputs[0]
 
 
 def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.engines import engine_module
-from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.run import Run, intermediates_of, open_run
 from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.inputs import random_rows
-from hgdeploy.validation.validate import Report, Run, ValidateOptions, load_run
+from hgdeploy.validation.validate import Report, ValidateOptions
 
 # A layer's largest difference over its largest value; coarser precisions are further off in every
 # layer, and errors grow with depth, so the limits are well above what single layers show.
@@ -75,7 +74,7 @@ def bisect_failures(bundle: ModelBundle, options: ValidateOptions, report: Repor
 def _random_row(
     bundle: ModelBundle, run: Run, options: ValidateOptions, index: int
 ) -> NDArray[Any]:
-    with contextlib.closing(load_run(bundle, run, options)) as engine:
+    with contextlib.closing(open_run(bundle, run, options.engine_options).engine) as engine:
         rows = random_rows(engine.inputs[0], bundle, options.random_rows, options.seed)
         return rows[index : index + 1]
 
@@ -123,9 +122,7 @@ def _relative(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def _layers(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-    module = engine_module(run.engine)
-    source = bundle.find(module.artifact_names(run.precision))
-    found = module.intermediates(source, EngineOptions(precision=run.precision), row)
+    found = intermediates_of(bundle, run, row)
     return {_common_name(name): value for name, value in found.items()}
 
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.engines import Engine, engine_module, infer_rows, load_engine
+from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, ImageError, TensorError
 from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.operators import (
@@ -51,15 +52,15 @@ class Side:
         name: what the user called it.
         ops: the transform ops.
         bundle: where the model lies.
-        engine: the engine's name.
-        precision: the precision's name.
+        run: engine, precision and device.
+        options: what else is asked of the engine.
     """
 
     name: str
     ops: tuple[Op, ...]
     bundle: ModelBundle
-    engine: str
-    precision: str
+    run: Run
+    options: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _stage(side: Side, stage: str) -> object:
     if stage == "model":
         return side.bundle.root.resolve()
     if stage == "precision":
-        return side.engine, side.precision
+        return side.run.engine, side.run.options(side.options)
     return [op for op in side.ops if isinstance(op, _KINDS[stage])]
 
 
@@ -193,7 +194,7 @@ def _swapped(side: Side, other: Side, stage: str) -> Side:
     if stage == "model":
         return dataclasses.replace(side, bundle=other.bundle)
     if stage == "precision":
-        return dataclasses.replace(side, engine=other.engine, precision=other.precision)
+        return dataclasses.replace(side, run=other.run, options=other.options)
     return dataclasses.replace(side, ops=_merged(side.ops, other.ops, _KINDS[stage]))
 
 
@@ -216,10 +217,9 @@ class _Scorer:
     def scores(self, side: Side) -> NDArray[np.float32]:
         """Return all classes' scores."""
         tensor = Preprocessor(side.ops)(self._rgb)
-        key = side.bundle.root, side.engine, side.precision
+        key = side.bundle.root, side.run, side.options
         if key not in self._engines:
-            source = side.bundle.find(engine_module(side.engine).artifact_names(side.precision))
-            engine = load_engine(side.engine, source, EngineOptions(precision=side.precision))
+            engine = open_run(side.bundle, side.run, side.options).engine
             self._stack.callback(engine.close)
             self._engines[key] = engine
         scores: NDArray[np.float32] = infer_rows(self._engines[key], tensor[None])[0]

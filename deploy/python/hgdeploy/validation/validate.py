@@ -19,21 +19,16 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import (
-    ENGINES,
     Engine,
     RuntimeInfo,
-    engine_module,
-    image_input,
     infer_rows,
-    load_engine,
 )
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import (
-    BundleError,
     ConfigError,
     InputError,
     ValidationError,
-    nearest,
 )
 from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.preprocess import Preprocessor
@@ -43,27 +38,6 @@ from hgdeploy.validation.inputs import batch_of, batches, outputs, random_rows
 from hgdeploy.validation.tolerance import COARSENESS, TOLERANCES, Tolerance, tolerance_misses
 
 _WORST = 5
-
-
-@dataclass(frozen=True)
-class Run:
-    """One engine at one precision on one device.
-
-    Attributes:
-        engine: the engine's name.
-        precision: the precision's name.
-        device: `cpu` or `gpu:N`.
-    """
-
-    engine: str
-    precision: str
-    device: str = "cpu"
-
-    @property
-    def name(self) -> str:
-        """`engine` for fp32 on the CPU, else with `:precision`, `@device` or both."""
-        precision = "" if self.precision == "fp32" else f":{self.precision}"
-        return self.engine + precision + ("" if self.device == "cpu" else f"@{self.device}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +61,11 @@ class ValidateOptions:
     seed: int = 0
     batch_size: int = 8
     threads: int | None = None
+
+    @property
+    def engine_options(self) -> EngineOptions:
+        """What is asked of every engine."""
+        return EngineOptions(threads=self.threads, max_batch=self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -150,32 +129,6 @@ class Report:
         return not any(pair.misses for pair in self.pairs)
 
 
-def parse_runs(engines: str, precision: str = "fp32") -> tuple[Run, ...]:
-    """Read a list such as `paddle,onnxruntime,openvino:bf16,tensorrt:fp16@gpu:0`.
-
-    The first engine is the reference and runs in fp32 unless it says otherwise; the others run in
-    `precision` unless they say otherwise; and all on the CPU unless they say otherwise.
-
-    Raises:
-        ConfigError: an unknown engine or precision, or one that stands twice.
-    """
-    runs: list[Run] = []
-    for item in engines.split(","):
-        what, _, device = item.strip().partition("@")
-        name, _, own = what.partition(":")
-        if name not in ENGINES:
-            raise ConfigError(f"--engines {item!r}: unknown engine, {nearest(name, ENGINES)}")
-        run = Run(name, own or (precision if runs else "fp32"), device or "cpu")
-        if run.precision not in TOLERANCES:
-            raise ConfigError(
-                f"--engines {item!r}: unknown precision, {nearest(run.precision, TOLERANCES)}"
-            )
-        if run in runs:
-            raise ConfigError(f"--engines {engines!r} names {run.name} twice")
-        runs.append(run)
-    return tuple(runs)
-
-
 def validate(
     bundle: ModelBundle, options: ValidateOptions, progress: Callable[[str], None] = lambda _: None
 ) -> Report:
@@ -195,7 +148,7 @@ def validate(
     with contextlib.ExitStack() as stack:
         engines = {}
         for run in options.runs:
-            engines[run.name] = load_run(bundle, run, options)
+            engines[run.name] = open_run(bundle, run, options.engine_options).engine
             stack.callback(engines[run.name].close)
         names, found, failed = _on_images(bundle, engines, options, progress)
         random = _on_random(bundle, engines, options)
@@ -213,29 +166,6 @@ def validate(
         accuracies = tuple(accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
     return Report(str(bundle.root), runtimes, len(names), failed, tuple(pairs), accuracies)
-
-
-def load_run(bundle: ModelBundle, run: Run, options: ValidateOptions) -> Engine:
-    """Load the artifact that predictions would use for `run`.
-
-    Raises:
-        BundleError: it is missing, cannot be loaded, or is no image classifier.
-        EngineError: the engine or precision is not available here.
-    """
-    source = bundle.find(engine_module(run.engine).artifact_names(run.precision))
-    asked = EngineOptions(
-        device=run.device,
-        precision=run.precision,
-        threads=options.threads,
-        max_batch=options.batch_size,
-    )
-    engine = load_engine(run.engine, source, asked)
-    try:
-        image_input(engine, source)
-    except BundleError:
-        engine.close()
-        raise
-    return engine
 
 
 def _on_images(

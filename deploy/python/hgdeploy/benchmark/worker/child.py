@@ -31,9 +31,11 @@ from hgdeploy.benchmark.worker.measure import (
     settle,
 )
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.engines import Engine, engine_module, image_input, load_engine
+from hgdeploy.engines import Engine
+from hgdeploy.engines.fit import check_batch
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, EngineError, HGDeployError, one_line
+from hgdeploy.engines.run import open_run
+from hgdeploy.errors import EngineError, HGDeployError, one_line
 from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
 
 _SEED = 0
@@ -123,13 +125,9 @@ def _load_engine(case: Case, root: Path) -> _Loaded:
     from hgdeploy.validation.inputs import random_rows
 
     bundle = open_bundle(root)
-    source = bundle.find(engine_module(case.engine).artifact_names(case.precision))
-    start = time.perf_counter()
-    engine = load_engine(case.engine, source, _options(case))
-    seconds = time.perf_counter() - start
-    spec = image_input(engine, source)
-    if spec.shape[0] not in (-1, case.batch):
-        raise BundleError(f"{source} has a fixed batch of {spec.shape[0]}, not {case.batch}")
+    engine, source, seconds = open_run(bundle, case.run, _options(case))
+    spec = engine.inputs[0]
+    check_batch(spec, source, case.batch)
     feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}
     return _Loaded(engine, lambda: engine.infer(feeds), seconds)
 

@@ -16,6 +16,7 @@ from hgdeploy.bundle.model_bundle import model_digest, open_bundle
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines import engine_module
+from hgdeploy.engines.run import artifact_of
 from hgdeploy.errors import ConfigError, nearest
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
@@ -117,8 +118,7 @@ def model_facts(case: Case, folder: Path) -> ModelFacts:
     Raises:
         BundleError: the bundle does not have it, or it is stale.
     """
-    names = engine_module(case.engine).artifact_names(case.precision)
-    artifact = open_bundle(folder).find(names)
+    artifact = artifact_of(open_bundle(folder), case.run)
     return ModelFacts(artifact.name, model_digest(artifact), _weights(folder))
 
 

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.cli.terminal import Verbs
-from hgdeploy.engines import ENGINES
-from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import EXIT_OK, ConfigError, nearest
+from hgdeploy.engines.run import Run, parse_run
+from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.paddleclas.config import PredictConfig, load_config
 from hgdeploy.transforms.operators import Op
 from hgdeploy.validation.explain import Side, explain
@@ -23,7 +23,9 @@ def add_explain(verbs: Verbs) -> None:
     parser.add_argument("image", type=Path, help="an image file")
     for side in ("a", "b"):
         parser.add_argument(
-            side, metavar=side.upper(), help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION]]"
+            side,
+            metavar=side.upper(),
+            help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION][@DEVICE]]",
         )
     parser.set_defaults(run=_explain)
 
@@ -35,7 +37,7 @@ def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def parse_side(text: str) -> Side:
-    """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION]]`.
+    """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION][@DEVICE]]`.
 
     Raises:
         ConfigError: neither, or it does not say how to preprocess.
@@ -44,20 +46,20 @@ def parse_side(text: str) -> Side:
     if Path(text).suffix in (".yaml", ".yml"):
         config = load_config(Path(text), ("Global.infer_imgs=.",))
         return _side_of_config(text, config)
-    folder, _, runner = text.partition("@")
-    engine, _, precision = runner.partition(":")
-    engine = engine or "paddle"
-    if engine not in ENGINES:
-        raise ConfigError(f"{text!r}: unknown engine, {nearest(engine, ENGINES)}")
+    folder, _, run = text.partition("@")
     bundle = open_bundle(folder)
-    options = EngineOptions(precision=precision or "fp32")  # checks the name
-    return Side(text, _own_ops(bundle), bundle, engine, options.precision)
+    try:
+        return Side(text, _own_ops(bundle), bundle, parse_run(run or "paddle"))
+    except ConfigError as error:
+        raise ConfigError(f"{text!r}: {error}") from None
 
 
 def _side_of_config(text: str, config: PredictConfig) -> Side:
     bundle = open_bundle(config.bundle)
     ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
-    return Side(text, ops, bundle, config.engine, config.options.precision)
+    run = Run(config.engine, config.options.precision, config.options.device)
+    # One image at a time, whatever batch the config asks for.
+    return Side(text, ops, bundle, run, dataclasses.replace(config.options, max_batch=1))
 
 
 def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:

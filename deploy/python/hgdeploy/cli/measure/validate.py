@@ -36,11 +36,12 @@ def add_validate(verbs: Verbs) -> None:
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.engines.run import parse_runs
     from hgdeploy.images.find import find_images
     from hgdeploy.images.labelled import read_image_labels
     from hgdeploy.validation.divergence import bisect_failures
     from hgdeploy.validation.report import as_markdown, check_report_path, write_report
-    from hgdeploy.validation.validate import ValidateOptions, parse_runs, validate
+    from hgdeploy.validation.validate import ValidateOptions, validate
 
     runs = parse_runs(arguments.engines, arguments.precision)
     if arguments.report is not None:

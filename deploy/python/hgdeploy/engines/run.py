@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`engine:precision@device`, opened on a bundle: the one way from a bundle to a loaded model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
+from hgdeploy.engines.fit import image_input
+from hgdeploy.engines.options import PRECISIONS, EngineOptions
+from hgdeploy.errors import BundleError, ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Run:
+    """One engine at one precision on one device.
+
+    Attributes:
+        engine: the engine's name.
+        precision: the precision's name.
+        device: `cpu` or `gpu:N`.
+    """
+
+    engine: str
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """`engine` for fp32 on the CPU, else with `:precision`, `@device` or both."""
+        precision = "" if self.precision == "fp32" else f":{self.precision}"
+        return self.engine + precision + ("" if self.device == "cpu" else f"@{self.device}")
+
+    def options(self, others: EngineOptions) -> EngineOptions:
+        """Return `others` with this run's precision and device."""
+        return dataclasses.replace(others, precision=self.precision, device=self.device)
+
+
+class OpenedRun(NamedTuple):
+    """A run that is ready to infer.
+
+    Attributes:
+        engine: the loaded model; the caller closes it.
+        source: the file it was loaded from.
+        load_seconds: what loading took, the import of the library included.
+    """
+
+    engine: Engine
+    source: Path
+    load_seconds: float
+
+
+def parse_run(text: str, precision: str = "fp32") -> Run:
+    """Read `ENGINE[:PRECISION][@DEVICE]`, such as `tensorrt:fp16@gpu:0`.
+
+    Args:
+        text: what the user wrote.
+        precision: what it runs in where the text does not say.
+
+    Raises:
+        ConfigError: an unknown engine or precision.
+    """
+    what, _, device = text.strip().partition("@")
+    engine, _, own = what.partition(":")
+    run = Run(engine, own or precision, device or "cpu")
+    for kind, value, allowed in (
+        ("engine", run.engine, ENGINES),
+        ("precision", run.precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"unknown {kind} {value!r}, {nearest(value, allowed)}")
+    return run
+
+
+def parse_runs(texts: str, precision: str = "fp32") -> tuple[Run, ...]:
+    """Read a list such as `paddle,onnxruntime,openvino:bf16,tensorrt:fp16@gpu:0`.
+
+    The first engine is the reference and runs in fp32 unless it says otherwise; the others run in
+    `precision` unless they say otherwise; and all on the CPU unless they say otherwise.
+
+    Raises:
+        ConfigError: an unknown engine or precision, or one that stands twice.
+    """
+    runs: list[Run] = []
+    for text in texts.split(","):
+        try:
+            run = parse_run(text, precision if runs else "fp32")
+        except ConfigError as error:
+            raise ConfigError(f"--engines {text!r}: {error}") from None
+        if run in runs:
+            raise ConfigError(f"--engines {texts!r} names {run.name} twice")
+        runs.append(run)
+    return tuple(runs)
+
+
+def artifact_of(bundle: ModelBundle, run: Run) -> Path:
+    """Return the file of a bundle that `run` loads.
+
+    Raises:
+        BundleError: the bundle has none, or the one it has is stale.
+    """
+    return bundle.find(engine_module(run.engine).artifact_names(run.precision))
+
+
+def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None) -> OpenedRun:
+    """Load the file that `run` reads from a bundle into its engine, on its device.
+
+    Args:
+        bundle: the bundle.
+        run: engine, precision and device; they win over those of `options`.
+        options: what else is asked of the engine; None for the defaults.
+
+    Raises:
+        BundleError: the file is missing, stale, cannot be loaded, or is no image classifier.
+        EngineError: the engine, precision or device is not available here.
+    """
+    source = artifact_of(bundle, run)
+    start = time.perf_counter()
+    engine = load_engine(run.engine, source, run.options(options or EngineOptions()))
+    seconds = time.perf_counter() - start
+    try:
+        image_input(engine.inputs, source)
+    except BundleError:
+        engine.close()
+        raise
+    return OpenedRun(engine, source, seconds)
+
+
+def intermediates_of(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Run one input through `run` and return every tensor inside its model, in order.
+
+    Args:
+        bundle: the bundle.
+        run: the run; its device computes.
+        row: one input of shape (1, 3, H, W).
+
+    Raises:
+        BundleError: the file is missing, stale or cannot be loaded.
+        EngineError: the engine cannot show its layers, or the device is not available here.
+    """
+    source = artifact_of(bundle, run)
+    return engine_module(run.engine).intermediates(source, run.options(EngineOptions()), row)

@@ -30,7 +30,8 @@ from hgdeploy.cli.measure.benchmark_report import (
     run_report,
 )
 from hgdeploy.errors import ConfigError, EngineError, OutputError, ValidationError
-from hgdeploy.zoo.published import PUBLISHED, over_reference, published
+from hgdeploy.zoo.published import PUBLISHED, over_reference, published, table_name, zoo_name
+from hgdeploy.zoo.registry import network_of
 
 CHROMIUM = shutil.which("chromium")
 FAST = {"PPHGNet_tiny": 20.0, "PPHGNet_small": 40.0, "ResNet50": 25.0, "EfficientNetLite0": 8.0}
@@ -563,11 +564,35 @@ def test_labels_find_room_around_one_crowded_spot():
     assert not [box for box in boxes if box.sticks_out_of(bounds)]
 
 
-def test_published_figures_are_those_of_the_zoo():
-    for name in zoo.names():
-        entry, info = published(name), zoo.info(name)
-        if entry is not None and info.v100_ms is not None:
-            assert (entry.top1, entry.v100_ms) == (info.top1, info.v100_ms), name
+def test_every_published_model_is_in_the_zoo_by_one_of_its_names():
+    for entry in PUBLISHED:
+        info = zoo.info(zoo_name(entry.model))
+        assert published(info.name) is entry
+        assert table_name(info.name) == entry.model
+    assert table_name("mine") == zoo_name("mine") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ("PPHGNet_base_ssld", "PPHGNet_base"),
+        ("ResNet50_rsb", "ResNet50"),
+        ("ResNet50_vd", "ResNet50_vd"),
+        ("SwinTransformer_tiny", "SwinTransformer_tiny_patch4_window7_224"),
+        ("SwinTransformer_base", "SwinTransformer_base_patch4_window7_224"),
+        (
+            "SwinTransformer_base_patch4_window7_224_22kto1k",
+            "SwinTransformer_base_patch4_window7_224",
+        ),
+        ("Res2Net200_vd_26w_4s_ssld", "Res2Net200_vd_26w_4s"),
+        ("mine", "mine"),
+    ],
+)
+def test_models_of_one_network_are_known_by_either_name(model, network):
+    assert network_of(model) == network
+
+
+def test_published_latencies_are_given_as_multiples_of_the_same_set():
     assert over_reference(published("ResNet50")) == (1.0, 1.0)
     assert over_reference(published("PPHGNet_base_ssld"))[1] is None
 

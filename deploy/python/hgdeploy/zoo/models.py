@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the zoo: what is published about each, as a table of data.
+"""The models of the zoo, as a table of data.
 
 Sources of the figures:
-    PP-HGNet and the models it is compared with: accuracy (ImageNet-1k validation) and `v100_ms`
-        from PaddleClas's PP-HGNet page (Tesla V100, TensorRT FP32, batch 1); parameters and MACs
-        from its model documentation. PaddleClas's Chinese pages carry a newer set of latencies,
-        which disagrees; the benchmark's report has both.
+    PP-HGNet and the models it is compared with: accuracy and `v100_ms` from `zoo.published`;
+        parameters and MACs from PaddleClas's model documentation.
     EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
         of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
         and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 
 from hgdeploy.transforms.operators import CropImage, Op, ResizeImage
 from hgdeploy.transforms.operators_config import imagenet_ops
+from hgdeploy.zoo.published import published
 
 OFFICIAL_URL = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 SWIN_TINY = "SwinTransformer_tiny_patch4_window7_224"
@@ -87,15 +86,6 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class _Figures:
-    """What is published of a model's accuracy and latency; see `ModelInfo`."""
-
-    top1: float | None = None
-    top5: float | None = None
-    v100_ms: float | None = None
-
-
-@dataclass(frozen=True)
 class _Size:
     """A network's size, and how the images for it are resized and cropped."""
 
@@ -116,7 +106,6 @@ class _Size:
 
 def _official(
     name: str,
-    figures: _Figures,
     size: _Size,
     *,
     architecture: str | None = None,
@@ -126,19 +115,20 @@ def _official(
 
     The architecture is the name without `_ssld` (distilled weights) unless it is given.
     """
-    published = folder is not None
+    figures = published(name)
+    has_weights = folder is not None
     return ModelInfo(
         name=name,
         architecture=architecture or name.removesuffix("_ssld"),
         input_size=size.crop,
         params_m=size.params_m,
         macs_g=size.macs_g,
-        top1=figures.top1,
-        top5=figures.top5,
-        v100_ms=figures.v100_ms,
+        top1=figures.top1 if figures else None,
+        top5=figures.top5 if figures else None,
+        v100_ms=figures.v100_ms if figures else None,
         preprocess=size.preprocess,
-        weights_url=f"{OFFICIAL_URL}/{folder}{name}_pretrained.pdparams" if published else None,
-        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar" if published else None,
+        weights_url=f"{OFFICIAL_URL}/{folder}{name}_pretrained.pdparams" if has_weights else None,
+        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar" if has_weights else None,
     )
 
 
@@ -188,43 +178,26 @@ _R2N200 = _Size(76.44, 15.77, 256)
 MODELS = {
     entry.name: entry
     for entry in (
-        _official("PPHGNet_tiny", _Figures(79.83, 95.04, 1.77), _HG_TINY),
-        _official("PPHGNet_tiny_ssld", _Figures(81.95, 96.12, 1.77), _HG_TINY),
-        _official("PPHGNet_small", _Figures(81.51, 95.82, 2.52), _HG_SMALL),
-        _official("PPHGNet_small_ssld", _Figures(83.82, 96.81, 2.52), _HG_SMALL),
-        # Published with other weights only: the plain names have no figures and no files.
-        _official("PPHGNet_base", _Figures(), _HG_BASE, folder=None),
-        _official("PPHGNet_base_ssld", _Figures(85.00, 97.35, 5.97), _HG_BASE),
-        _official("ResNet34", _Figures(74.57, 92.14, 1.97), _Size(21.81, 3.68, 256)),
-        _official("ResNet34_vd", _Figures(75.98, 92.98, 2.00), _Size(21.84, 3.93, 256)),
-        _official("ResNet50", _Figures(76.50, 93.00, 2.54), _R50),
-        _official("ResNet50_vd", _Figures(79.12, 94.44, 2.60), _Size(25.63, 4.35, 256)),
-        _official(
-            "ResNet50_rsb",
-            _Figures(80.40, v100_ms=2.54),
-            _R50,
-            architecture="ResNet50",
-            folder=None,
-        ),
-        _official(
-            "EfficientNetB0", _Figures(77.38, 93.31, 1.96), _Size(5.33, 0.40, 256), folder=""
-        ),
-        _official(
-            "EfficientNetB1", _Figures(79.15, 94.41, 2.88), _Size(7.86, 0.71, 272, 240), folder=""
-        ),
-        _official(SWIN_TINY, _Figures(81.2, 95.5, 6.59), _SWIN_T),
-        _official(SWIN_BASE, _Figures(), _SWIN_B, folder=None),
-        _official(
-            f"{SWIN_BASE}_22kto1k", _Figures(85.2, 97.5, 13.53), _SWIN_B, architecture=SWIN_BASE
-        ),
-        _official("Res2Net200_vd_26w_4s", _Figures(), _R2N200, folder=None),
-        _official("Res2Net200_vd_26w_4s_ssld", _Figures(85.13, 97.42, 11.45), _R2N200, folder=""),
-        _official(
-            "ResNeXt101_32x48d_wsl",
-            _Figures(85.37, 97.69, 55.07),
-            _Size(829.26, 153.57, 256),
-            folder="",
-        ),
+        _official("PPHGNet_tiny", _HG_TINY),
+        _official("PPHGNet_tiny_ssld", _HG_TINY),
+        _official("PPHGNet_small", _HG_SMALL),
+        _official("PPHGNet_small_ssld", _HG_SMALL),
+        # Published with other weights only: the plain name has no figures and no files.
+        _official("PPHGNet_base", _HG_BASE, folder=None),
+        _official("PPHGNet_base_ssld", _HG_BASE),
+        _official("ResNet34", _Size(21.81, 3.68, 256)),
+        _official("ResNet34_vd", _Size(21.84, 3.93, 256)),
+        _official("ResNet50", _R50),
+        _official("ResNet50_vd", _Size(25.63, 4.35, 256)),
+        _official("ResNet50_rsb", _R50, architecture="ResNet50", folder=None),
+        _official("EfficientNetB0", _Size(5.33, 0.40, 256), folder=""),
+        _official("EfficientNetB1", _Size(7.86, 0.71, 272, 240), folder=""),
+        _official(SWIN_TINY, _SWIN_T),
+        _official(SWIN_BASE, _SWIN_B, folder=None),
+        _official(f"{SWIN_BASE}_22kto1k", _SWIN_B, architecture=SWIN_BASE),
+        _official("Res2Net200_vd_26w_4s", _R2N200, folder=None),
+        _official("Res2Net200_vd_26w_4s_ssld", _R2N200, folder=""),
+        _official("ResNeXt101_32x48d_wsl", _Size(829.26, 153.57, 256), folder=""),
         _efficientnet_lite(
             0,
             (256, 224),

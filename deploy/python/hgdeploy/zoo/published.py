@@ -29,8 +29,7 @@ class Published:
         top5: top-5 accuracy in per cent.
         v100_ms: latency in ms on a V100, the first set.
         v100_ms_revised: the same, the newer set.
-        graph: the network, where several models are one network with different weights.
-        alias: a longer name of the same model.
+        alias: the zoo's name of the model, where that is a longer one.
     """
 
     model: str
@@ -38,21 +37,20 @@ class Published:
     top5: float | None
     v100_ms: float
     v100_ms_revised: float | None = None
-    graph: str = ""
     alias: str = ""
 
 
 PUBLISHED = (
     Published("PPHGNet_tiny", 79.83, 95.04, 1.77, 1.72),
-    Published("PPHGNet_tiny_ssld", 81.95, 96.12, 1.77, 1.72, graph="PPHGNet_tiny"),
+    Published("PPHGNet_tiny_ssld", 81.95, 96.12, 1.77, 1.72),
     Published("PPHGNet_small", 81.51, 95.82, 2.52, 2.46),
-    Published("PPHGNet_small_ssld", 83.82, 96.81, 2.52, 2.46, graph="PPHGNet_small"),
-    Published("PPHGNet_base_ssld", 85.00, 97.35, 5.97, graph="PPHGNet_base"),
+    Published("PPHGNet_small_ssld", 83.82, 96.81, 2.52, 2.46),
+    Published("PPHGNet_base_ssld", 85.00, 97.35, 5.97),
     Published("ResNet34", 74.57, 92.14, 1.97, 1.83),
     Published("ResNet34_vd", 75.98, 92.98, 2.00, 1.87),
     Published("ResNet50", 76.50, 93.00, 2.54, 2.19),
     Published("ResNet50_vd", 79.12, 94.44, 2.60, 2.23),
-    Published("ResNet50_rsb", 80.40, None, 2.54, graph="ResNet50"),
+    Published("ResNet50_rsb", 80.40, None, 2.54),
     Published("EfficientNetB0", 77.38, 93.31, 1.96, 1.58),
     Published("EfficientNetB1", 79.15, 94.41, 2.88, 2.29),
     Published(
@@ -63,12 +61,9 @@ PUBLISHED = (
         85.2,
         97.5,
         13.53,
-        graph="SwinTransformer_base_patch4_window7_224",
         alias="SwinTransformer_base_patch4_window7_224_22kto1k",
     ),
-    Published(
-        "Res2Net200_vd_26w_4s_ssld", 85.13, 97.42, 11.45, 10.80, graph="Res2Net200_vd_26w_4s"
-    ),
+    Published("Res2Net200_vd_26w_4s_ssld", 85.13, 97.42, 11.45, 10.80),
     Published("ResNeXt101_32x48d_wsl", 85.37, 97.69, 55.07, 69.81),
 )
 _BY_NAME = {name: entry for entry in PUBLISHED for name in (entry.model, entry.alias) if name}
@@ -85,10 +80,10 @@ def table_name(model: str) -> str:
     return model if entry is None else entry.model
 
 
-def graph_of(model: str) -> str:
-    """Return the network of a model: equal for models that differ only in their weights."""
+def zoo_name(model: str) -> str:
+    """Return the model's name in the zoo; its own where it is not in the published table."""
     entry = published(model)
-    return model if entry is None else entry.graph or entry.model
+    return model if entry is None else entry.alias or entry.model
 
 
 def over_reference(entry: Published) -> tuple[float, float | None]:

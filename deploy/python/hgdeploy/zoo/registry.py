@@ -14,6 +14,7 @@ from typing import Any
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.models import MODELS, SWIN_BASE, SWIN_TINY, ModelInfo
+from hgdeploy.zoo.published import zoo_name
 
 # Architecture -> module of this package and the function in it that takes `num_classes`.
 _FACTORIES = {
@@ -59,6 +60,16 @@ def info(name: str) -> ModelInfo:
     if entry is None:
         raise ConfigError(f"unknown model {name!r}, {nearest(name, MODELS)}")
     return entry
+
+
+def network_of(model: str) -> str:
+    """Return the network of a model: equal for models that differ only in their weights.
+
+    Args:
+        model: its name in the zoo or in the published table; any other name is its own network.
+    """
+    entry = MODELS.get(zoo_name(model))
+    return model if entry is None else entry.architecture
 
 
 def build(name: str, num_classes: int = 1000) -> Any:

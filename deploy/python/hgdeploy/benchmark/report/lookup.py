@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
-from hgdeploy.zoo.published import PUBLISHED, REFERENCE, Published, graph_of, published, table_name
+from hgdeploy.zoo.published import PUBLISHED, REFERENCE, Published, published, table_name
+from hgdeploy.zoo.registry import network_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Lookup:
         own = self._own(line.model, line, configuration)
         if own is not None:
             return own
-        twins = [model for model in self.models if graph_of(model) == graph_of(line.model)]
+        network = network_of(line.model)
+        twins = [model for model in self.models if network_of(model) == network]
         found = [self._own(model, line, configuration) for model in twins]
         cases = [case for case in found if case is not None]
         return next((case for case in cases if case.stats is not None), next(iter(cases), None))

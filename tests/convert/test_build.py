@@ -631,7 +631,7 @@ def test_a_thread_works_on_the_gpu_it_was_given_and_gives_it_back(fake_driver, m
         "from hgdeploy.convert.tensorrt.target_gpu import gpu_at_hand, working_on\n"
         "from hgdeploy.bundle.names import RUNTIMES\n"
         "gpu = gpu_at_hand(1, RUNTIMES[0])\n"
-        "with working_on(gpu, RUNTIMES[0]):\n"
+        "with working_on(gpu):\n"
         "    print(gpu.index, gpu.compute_capability, int(driver.cuCtxGetDevice()[1]))\n"
         "print(int(driver.cuCtxGetCurrent()[1]))\n"
     )

@@ -36,7 +36,7 @@ HEAVY = {
     "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino/",),
     "onnx": ("convert/", "engines/onnx_taps.py"),
-    "cuda": ("convert/tensorrt/target_gpu.py", "gpu/bindings.py"),
+    "cuda": ("gpu/bindings.py",),
     "pycuda": ("gpu/pycuda.py",),
     "tensorrt": ("convert/tensorrt/", "engines/tensorrt/"),
     "tensorrt_rtx": ("convert/tensorrt/", "engines/tensorrt/"),

@@ -449,7 +449,7 @@ def test_an_engine_that_its_sidecar_does_not_know_is_refused(write, mini):
     [
         ("      - name 9, the\n", "", "has 10 classes, but the label list has 9"),
         ("name 9, the", '"two\\nlines"', "has more than one line"),
-        ("size: 64", "size: 56", "takes float32 of 64x64, but the bundle's preprocessing makes "),
+        ("size: 64", "size: 56", "takes images of 64x64, but the preprocessing makes "),
     ],
 )
 def test_a_description_that_does_not_fit_the_model_is_refused(write, mini, old, new, message):

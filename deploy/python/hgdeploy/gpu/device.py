@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import EngineError, nearest
-from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.gpu.driver import missing_gpu
 
 VARIABLE = "HGDEPLOY_CUDA"
 
@@ -158,14 +158,11 @@ def open_device(index: int) -> Device:
         EngineError: there is no driver or no such GPU, or the CUDA library is not installed.
     """
     library = chosen_library()
-    count, reason = nvidia_gpus()
-    if index >= count:
-        present = ", ".join(f"gpu:{i}" for i in range(count))
+    missing = missing_gpu(index)
+    if missing is not None:
         raise EngineError(
-            f"gpu:{index} was asked for, but "
-            + (f"this machine has only {present}" if count else reason)
-            + "; use another engine on the cpu (-o Global.use_gpu=False), or a machine with an "
-            "NVIDIA GPU"
+            f"gpu:{index} was asked for, but {missing}; use another engine on the cpu "
+            "(-o Global.use_gpu=False), or a machine with an NVIDIA GPU"
         )
     module: Any = importlib.import_module(LIBRARIES[library])
     return cast(Device, module.open_device(index))

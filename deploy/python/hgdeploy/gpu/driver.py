@@ -23,6 +23,14 @@ def nvidia_gpus() -> tuple[int, str]:
     return count.value, "" if count.value else "the NVIDIA driver shows no device"
 
 
+def missing_gpu(index: int) -> str | None:
+    """Say why this machine has no GPU of the number `index`; None where it has."""
+    count, reason = nvidia_gpus()
+    if index < count:
+        return None
+    return reason or f"this machine has only {', '.join(f'gpu:{i}' for i in range(count))}"
+
+
 def nvidia_gpu_names() -> tuple[str, ...]:
     """Return each NVIDIA GPU's name with the CUDA version that the driver serves."""
     driver = _nvidia_driver()

@@ -27,24 +27,17 @@ class BuildLog:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def take(self, severity: str, message: str) -> None:
+        """Keep an error or a warning."""
+        kept = {"INTERNAL_ERROR": self.errors, "ERROR": self.errors, "WARNING": self.warnings}
+        if severity in kept:
+            kept[severity].append(message)
+
     def reason(self) -> str:
         """Return the errors since the start on one line."""
         if not self.errors:
             return "it does not say why"
         return one_line(RuntimeError("\n".join(dict.fromkeys(self.errors))))
-
-
-def logger_of(trt: Any, log: BuildLog) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            kept = {"INTERNAL_ERROR": log.errors, "ERROR": log.errors, "WARNING": log.warnings}
-            if severity.name in kept:
-                kept[severity.name].append(message)
-
-    return Logger()
 
 
 def monitor_of(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:

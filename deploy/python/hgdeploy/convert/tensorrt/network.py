@@ -19,9 +19,10 @@ from typing import Any
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import TensorRtRuntime
-from hgdeploy.convert.tensorrt.log import MOST_ERRORS, BuildLog, Tell, logger_of, monitor_of
+from hgdeploy.convert.tensorrt.log import MOST_ERRORS, BuildLog, Tell, monitor_of
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
+from hgdeploy.engines.tensorrt.logger import logger_to
 from hgdeploy.errors import BundleError, EngineError, one_line
 
 # The library's names of element types, where they are not numpy's in capitals.
@@ -86,13 +87,13 @@ def build_engine(
     """
     if job.gpu is None:
         return _build(trt, job, target, BuildLog(stop, tell))
-    with working_on(job.gpu, job.runtime):
+    with working_on(job.gpu):
         return _build(trt, job, target, BuildLog(stop, tell))
 
 
 def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
     # Held here to the end: the library keeps no references of its own.
-    logger = logger_of(trt, log)
+    logger = logger_to(trt, log.take)
     builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = _made(lambda: builder.create_network(typed), "a network", job, log)

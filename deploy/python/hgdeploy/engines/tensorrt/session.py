@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.engines.base import TensorSpec
+from hgdeploy.engines.tensorrt.logger import logger_to
 from hgdeploy.errors import BundleError, EngineError, TensorError, one_line
 from hgdeploy.gpu.device import Device
 
@@ -120,7 +121,8 @@ class Session:
         self.engine: Any = None
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: tuple[Tensor, ...] = ()
-        self._log = _log(trt)
+        self._errors = _Errors()
+        self._logger = logger_to(trt, self._errors.take)
         self._runtime: Any = None
 
     def load(self, source: Path) -> None:
@@ -134,8 +136,8 @@ class Session:
         except OSError as error:
             raise BundleError(f"{source} cannot be read: {error.strerror}") from None
         name = self.trt.__name__
-        self._log.clear()
-        self._runtime = self.trt.Runtime(self._log)
+        self._errors.clear()
+        self._runtime = self.trt.Runtime(self._logger)
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise BundleError(
@@ -150,7 +152,7 @@ class Session:
         Raises:
             EngineError: the library does not, mostly for want of memory.
         """
-        self._log.clear()
+        self._errors.clear()
         strategy = getattr(self.trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategy is None:
             made = self.engine.create_execution_context()
@@ -180,11 +182,11 @@ class Session:
 
     def forget_reasons(self) -> None:
         """Drop what the log has said to this thread."""
-        self._log.clear()
+        self._errors.clear()
 
     def reason(self) -> str:
         """Return what the log has said to this thread since it was dropped, on one line."""
-        return str(self._log.reason())
+        return self._errors.reason()
 
     def close(self) -> None:
         """Free the engine, then its library's runtime, then the device."""
@@ -276,24 +278,22 @@ def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
     return np.dtype(_DTYPES[element])
 
 
-def _log(trt: Any) -> Any:
-    """Return a logger for a library that keeps its errors, each thread's own."""
-    errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+class _Errors:
+    """The errors that the library reports, each thread's own."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]  # the library's class is known here only
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._own = threading.local()
+    def __init__(self) -> None:
+        self._own = threading.local()
 
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in errors:
-                vars(self._own).setdefault("errors", []).append(" ".join(msg.split()))
+    def take(self, severity: str, message: str) -> None:
+        """Keep a message if it is an error."""
+        if severity in ("INTERNAL_ERROR", "ERROR"):
+            vars(self._own).setdefault("errors", []).append(" ".join(message.split()))
 
-        def clear(self) -> None:
-            vars(self._own).clear()
+    def clear(self) -> None:
+        """Forget this thread's errors."""
+        vars(self._own).clear()
 
-        def reason(self) -> str:
-            told = dict.fromkeys(vars(self._own).get("errors", []))
-            return "; ".join(told)[:_LONGEST_REASON] or "it does not say why"
-
-    return Log()
+    def reason(self) -> str:
+        """Return this thread's errors on one line."""
+        errors = dict.fromkeys(vars(self._own).get("errors", []))
+        return "; ".join(errors)[:_LONGEST_REASON] or "it does not say why"

@@ -17,6 +17,7 @@ from typing import Any
 
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.engines.fit import check_feed, image_input
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, checked_name
 from hgdeploy.serving.triton.model_config import (
@@ -101,20 +102,9 @@ def _check_fit(bundle: ModelBundle, network: Network, source: Path) -> None:
     for spec in (*network.inputs, *network.outputs):
         if spec.dtype not in DTYPES:
             raise BundleError(f"{source}: {spec.name} is {spec.dtype}, which Triton does not serve")
-    if len(network.inputs) != 1 or len(network.inputs[0].shape) != 4 or not network.outputs:
-        told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in network.inputs)
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {told}")
-    if bundle.preprocess is None:
-        return
-    spec, made = network.inputs[0], Preprocessor(bundle.preprocess)
-    size = made.output_size or (-1, -1)
-    fits = all(-1 in pair or pair[0] == pair[1] for pair in zip(size, spec.shape[2:], strict=True))
-    if not fits or made.dtype.name != spec.dtype:
-        raise BundleError(
-            f"{source} takes {spec.dtype} of {spec.shape[3]}x{spec.shape[2]}, but the bundle's "
-            f"preprocessing makes {made.dtype.name} of {size[1]}x{size[0]} (width x height, -1 "
-            "is any)"
-        )
+    spec = image_input(network.inputs, source)
+    if bundle.preprocess is not None:
+        check_feed(spec, source, Preprocessor(bundle.preprocess))
 
 
 def _labels(bundle: ModelBundle, network: Network, source: Path) -> list[str] | None:

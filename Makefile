@@ -24,7 +24,7 @@ export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,tensorrt-rtx,ten
 endif
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
-.PHONY: demo test test-slow gpu-check lint format clean
+.PHONY: demo test test-slow gpu-check lint format docs clean
 
 demo: $(VENV)/.cpu $(DEMO)/inference.json
 	$(BIN)/python deploy/python/predict_cls.py -c deploy/configs/EfficientNetLite0.yaml
@@ -52,13 +52,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, in build/site; a warning is an error (mkdocs.yml). The theme would print news of its own.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # Each stamp installs a set of extras and stands for the smaller sets as well.
 $(VENV)/.cpu: EXTRAS := cpu
 $(VENV)/.test: EXTRAS := cpu,openvino,convert,test
 $(VENV)/.test: STANDS_FOR := .cpu
-$(VENV)/.dev: EXTRAS := cpu,openvino,convert,test,dev
-$(VENV)/.dev: STANDS_FOR := .cpu .test
-$(VENV)/.cpu $(VENV)/.test $(VENV)/.dev: $(SETUP) | $(BIN)/python
+$(VENV)/.docs: EXTRAS := docs
+$(VENV)/.dev: EXTRAS := cpu,openvino,convert,test,docs,dev
+$(VENV)/.dev: STANDS_FOR := .cpu .test .docs
+$(VENV)/.cpu $(VENV)/.test $(VENV)/.docs $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@ $(addprefix $(VENV)/,$(STANDS_FOR))
 

@@ -32,8 +32,8 @@ __all__ = [
     "load_engine",
 ]
 
-# Each name is that of a module of this package.
 ENGINES = ("paddle", "onnxruntime", "openvino", "tensorrt")
+"""The names of the engines; each is a module of this package."""
 
 
 class EngineModule(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from hgdeploy.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-
+"""The ends of names that a folder is searched for, in any case."""
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 

@@ -39,6 +39,7 @@ from hgdeploy.system.locks import Claim
 from hgdeploy.transforms.prediction import Prediction
 
 OnChange = Literal["refuse", "redo"]
+"""What to do with rows that were made with something else: refuse them, or do them again."""
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPO, hgdeploy, require_engine
+from conftest import DEADLINE, REPO, hgdeploy, require_engine
 from hgdeploy.system.libraries import installed_version
 
-DOCUMENTS = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 NEEDS_CONVERT = ("convert.md", "tensorrt.md", "triton.md", "validation.md")
 NEEDS_TENSORRT_RTX = ("tensorrt.md",)
 FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -117,7 +117,7 @@ def test_every_command_of_the_documentation_runs(
         if language == "python":
             command = [sys.executable, "-W", "error", "-c", code]
         result = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=300,
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=DEADLINE,
             check=False,
         )  # fmt: skip
         assert result.returncode == 0, f"{code}\n{result.stderr}"
@@ -135,7 +135,7 @@ def test_the_demo_prints_the_right_classes_and_the_lines_of_the_readme(
 ):
     result = subprocess.run(
         ["make", "--silent", "demo", f"VENV={made_environment}"],
-        cwd=tree, capture_output=True, text=True, timeout=300, check=False,
+        cwd=tree, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     lines = dict(line.split(":\t") for line in result.stdout.splitlines())

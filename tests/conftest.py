@@ -7,10 +7,12 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,11 @@ DOUBLES = Path(__file__).parent / "doubles"
 MAKERS = Path(__file__).parent / "makers"
 IMAGES = REPO / "deploy" / "images"
 MINI = DATA / "pphgnet_mini"
+
+# The command as a user has it, for tests that start it and do not wait for its end.
+HGDEPLOY = (sys.executable, "-c", "import sys; from hgdeploy.cli import main; sys.exit(main())")
+# Seconds until a test gives up waiting; what it waits for comes long before, or never.
+DEADLINE = 300
 
 with warnings.catch_warnings():
     # Paddle's import warns of a compiler cache it lacks and of deprecations in its own
@@ -53,6 +60,35 @@ def require_engine(name: str) -> None:
         pytest.skip(f"the library of the {name} engine is not installed")
     if not found.devices:
         pytest.skip(f"the {name} engine {found.notes[0]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty current folder: tests find nothing there that a user left in the checkout."""
+    folder, before = tmp_path_factory.mktemp("current"), Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _current_folder_stays_empty(current_folder: Path) -> Iterator[None]:
+    yield
+    left = sorted(current_folder.iterdir())
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not left, "this test wrote into the current folder; let it write below tmp_path"
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as at a terminal, for this process and for those that it starts.
+
+    A shell starts its background jobs with SIGINT ignored, and children inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=ENGINES)
@@ -103,15 +139,14 @@ def run_command(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=DEADLINE,
         check=False,
     )
 
 
 def hgdeploy(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `hgdeploy ARGUMENTS`."""
-    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
-    return run_command("-c", code, *arguments, cwd=cwd)
+    return run_command(*HGDEPLOY[1:], *arguments, cwd=cwd)
 
 
 def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -27,19 +27,25 @@ pytestmark = pytest.mark.alone
 
 
 class KnownEngine(CheckedEngine):
-    """Takes a known time, awake, as an inference does."""
+    """Takes a known time, awake, as an inference does, or longer where the CPU is taken away.
+
+    `taken_ms` is what each run took, by a clock of its own.
+    """
 
     def __init__(self, milliseconds: float) -> None:
         spec = TensorSpec("x", "float32", (-1, 3))
         runtime = RuntimeInfo("known", "none", "0", "cpu", (), "fp32", 1)
         super().__init__((spec,), (spec,), runtime, 1)
         self._ns = int(milliseconds * 1e6)
+        self.taken_ms: list[float] = []
 
     def _run(self, feeds):
-        end = time.perf_counter_ns() + self._ns
-        while time.perf_counter_ns() < end:
-            pass
-        return {"x": feeds["x"].copy()}
+        output = {"x": feeds["x"].copy()}
+        start = now = time.monotonic_ns()
+        while now - start < self._ns:
+            now = time.monotonic_ns()
+        self.taken_ms.append((now - start) / 1e6)
+        return output
 
     def _free(self):
         pass
@@ -61,12 +67,17 @@ def child_of(engine: CheckedEngine) -> Child:
 
 @pytest.mark.parametrize("milliseconds", [2, 10])
 def test_a_known_duration_is_measured_within_2_percent(milliseconds):
-    """The only figure of time that a test asserts: it proves the clock, not a speed."""
+    """The only figure of time that a test asserts: it proves the clock, not a speed.
+
+    A busy machine may stretch a run; what it really took is known all the same.
+    """
+    engine = KnownEngine(milliseconds)
     request = {"do": "measure", "warmup": (0, 2), "measure": (0.1, 40), "settle": False}
-    answer = child_of(KnownEngine(milliseconds)).answer(request)
+    answer = child_of(engine).answer(request)
     stats = summarize(answer["samples_ms"], 1)
     assert stats.n >= 40
-    assert stats.median == pytest.approx(milliseconds, rel=0.02)
+    assert min(answer["samples_ms"]) >= milliseconds
+    assert stats.median == pytest.approx(statistics.median(engine.taken_ms[2:]), rel=0.02)
 
 
 def test_the_parts_that_an_engine_times_itself_are_kept_beside_the_samples():

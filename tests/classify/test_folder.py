@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import IMAGES, hgdeploy, require_engine, wait_for_a_row
+from conftest import DEADLINE, HGDEPLOY, IMAGES, hgdeploy, require_engine, wait_for_a_row
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.classify.folder import classify_files, folder_options
 from hgdeploy.classify.summary import Summary
@@ -234,13 +234,13 @@ def photos_of(tmp_path) -> Path:
 
 
 def run(*arguments: object) -> subprocess.Popen[str]:
-    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [*HGDEPLOY, *map(str, arguments)],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("suffix", "number"),
     [
@@ -263,7 +263,7 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
     process = run(*command, "--output", broken)
     wait_for_a_row(process, rows)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=DEADLINE)
     assert process.returncode == (130 if number == signal.SIGINT else -9), told
     before = [json.loads(line) for line in rows.read_text().splitlines(True) if line[-1] == "\n"]
     assert 0 < len(before) < 800

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from image_files import jpeg
 
-from conftest import hgdeploy, require_engine, wait_for_a_row
+from conftest import HGDEPLOY, hgdeploy, require_engine, wait_for_a_row
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.folder import classify_files
 from hgdeploy.classify.ray import classify_files_on_ray
@@ -189,6 +189,7 @@ def test_a_worker_that_differs_or_cannot_load_ends_the_run_in_one_line(
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_run_whose_own_process_is_ended_is_resumed(bundle, folder, tmp_path, sent, code):
     for i in range(600):
@@ -198,9 +199,8 @@ def test_a_run_whose_own_process_is_ended_is_resumed(bundle, folder, tmp_path, s
         "predict", bundle, folder, "--engine", "onnxruntime", "--ray", "local", "--threads", "1",
         "--output", output,
     )  # fmt: skip
-    program = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, command)],
+        [*HGDEPLOY, *map(str, command)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     wait_for_a_row(process, output)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
+from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
 from hgdeploy.transforms.prediction import text_line
 
@@ -248,27 +248,26 @@ def test_a_reader_that_has_enough_ends_the_run_quietly(mini, photos):
     arguments = " ".join(f"'{a}'" for a in given(mini, photos))
     result = subprocess.run(
         ["bash", "-c", f"{script} {arguments} | head -n 1"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert len(result.stdout.splitlines()) == 1
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_the_rows_that_are_done(mini, photos, tmp_path):
     many = tmp_path / "many"
     many.mkdir()
     for i in range(4000):
         (many / f"{i:04}.jpg").hardlink_to(photos / "chelsea.jpg")
     output = tmp_path / "rows.jsonl"
-    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "predict", str(mini), str(many), "--output", str(output)],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*HGDEPLOY, "predict", mini, many, "--output", output], stderr=subprocess.PIPE, text=True
+    )
     wait_for_a_row(process, output)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, told
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert 0 < len(rows) < 4000

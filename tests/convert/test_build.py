@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import DOUBLES, IMAGES, run_command
+from conftest import DEADLINE, DOUBLES, HGDEPLOY, IMAGES, run_command
 from hgdeploy import cli
 from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
@@ -369,10 +369,9 @@ def test_a_wider_engine_is_taken_only_where_that_is_asked_for(mini):
 
 @pytest.mark.usefixtures("rtx")
 def test_of_two_processes_one_builds_and_the_other_finds_it(mini):
-    code = "import sys; from hgdeploy.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "build", str(mini), *HERE]
+    command = [*HGDEPLOY, "build", str(mini), *HERE]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=120)[1] for process in both]
+    told = [process.communicate(timeout=DEADLINE)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert sorted("there is nothing to build" in text for text in told) == [False, True], told
     engine = mini / "inference.rtx.engine"
@@ -417,11 +416,13 @@ def test_without_locks_it_builds_all_the_same(mini):
     assert (mini / "inference.rtx.engine").is_file()
 
 
-@pytest.mark.usefixtures("rtx")
+@pytest.mark.usefixtures("rtx", "interruptible")
 def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch):
     before, ends = sorted(path.name for path in mini.iterdir()), []
+    stops: list[threading.Event] = []
 
     def build_engine(*arguments: Any) -> Any:
+        stops.extend(a for a in arguments if isinstance(a, threading.Event))
         try:
             return whole(*arguments)
         except HGDeployError as error:
@@ -432,7 +433,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch
         print(line, file=sys.stderr)
         if line.endswith("Building engine"):  # the library is at work, in a thread of its own
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)  # until the main thread has noticed
+            stops[0].wait(DEADLINE)  # until the main thread has noticed
 
     whole = tensorrt.build_engine
     monkeypatch.setattr(tensorrt, "build_engine", build_engine)

@@ -23,7 +23,7 @@ from fake_gpu import make_fake_gpu
 from tensorrt_api import Api, Member, Use, problem_of, read_api
 from tensorrt_uses import uses_in
 
-from conftest import DOUBLES, MINI, REPO
+from conftest import DEADLINE, DOUBLES, MINI, REPO
 from hgdeploy.system.libraries import installed_version
 
 PACKAGE = REPO / "deploy" / "python" / "hgdeploy"
@@ -61,7 +61,7 @@ def printed_api(module: str, **environment: str) -> Api:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -179,7 +179,7 @@ def noted(module: str, folder: Path, work: str, environment: Mapping[str, str]) 
         env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from killed_runs import check, expected_rows, make_file, predicted, rows_of, run
 
-from conftest import MAKERS
+from conftest import DEADLINE, MAKERS
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.file import ResultsFile
@@ -46,7 +46,7 @@ def drive(mode: str, output: Path, *before: str) -> list[str]:
     shutil.rmtree(output.parent)
     result = subprocess.run(
         [*before, sys.executable, str(DRIVER), mode, str(output.parent.parent), output.suffix],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
@@ -83,6 +83,7 @@ def test_a_run_killed_at_any_moment_ends_with_one_row_for_each_image(output):
     assert int(*drive("moments", output)) >= 25
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_tells_how_many_rows_there_are(tmp_path):
     (tmp_path / "out").mkdir()
     assert int(*drive("interrupts", tmp_path / "out" / "x.jsonl")) >= 25

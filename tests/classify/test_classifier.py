@@ -338,3 +338,8 @@ def test_the_same_photo_through_cv2_by_hand(mini, expected):
     with load_engine("paddle", MINI / "inference.pdmodel", EngineOptions()) as engine:
         row = engine.infer({"x": np.ascontiguousarray(x)})[engine.outputs[0].name][0]
     np.testing.assert_array_equal(row, expected[PHOTOS[0].name])
+
+
+def test_settings_and_single_arguments_are_not_mixed(mini):
+    with pytest.raises(ConfigError, match="put all into settings"):
+        Classifier(mini, batch_size=2, settings=ClassifierSettings(topk=1))

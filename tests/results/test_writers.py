@@ -23,7 +23,7 @@ from hgdeploy.results.rows import (
     row_of,
 )
 from hgdeploy.results.tables import table_format
-from hgdeploy.results.writers import FailuresWriter, LineWriter
+from hgdeploy.results.writers import FailuresWriter, LabelFolderWriter, LineWriter
 from hgdeploy.transforms.prediction import Prediction
 
 FACTS = FileFacts(Path("somewhere/x.jpg"), 12345, 1_700_000_000_123_456_789)
@@ -215,3 +215,15 @@ def test_a_list_of_failures_that_cannot_be_is_refused_at_once(tmp_path):
     (tmp_path / "x.txt").mkdir()
     with pytest.raises(OutputError, match="not a regular file"):
         FailuresWriter(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("name", ["a/b.jpg", "/a/b.jpg", "../a/b.jpg"])
+def test_a_saved_image_never_leaves_its_class_folder(tmp_path, name):
+    image = tmp_path / "image"
+    image.write_bytes(b"x")
+    writer = LabelFolderWriter(tmp_path / "sorted")
+    writer.write(Prediction(name, (3,), (1.0,), ()), file_facts(image))
+    writer.write(Prediction.failed("broken.jpg", "it is broken"), file_facts(image))
+    files = [path for path in (tmp_path / "sorted").rglob("*") if path.is_file()]
+    assert files == [tmp_path / "sorted" / "3" / "a" / "b.jpg"]
+    assert files[0].read_bytes() == b"x"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.results.writers import save_image
 from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     Postprocess,
@@ -107,15 +106,6 @@ def test_labels_must_be_one_for_each_class(tmp_path):
 def test_a_default_class_must_exist(tmp_path):
     with pytest.raises(BundleError, match="default_label_index is 7"):
         Postprocess(ThreshOutput(0.5, 7)).check_classes(3, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a/b.jpg", "/a/b.jpg", "../a/b.jpg"])
-def test_a_saved_image_never_leaves_its_class_folder(tmp_path, name):
-    image = tmp_path / "image"
-    image.write_bytes(b"x")
-    target = save_image(Prediction(name, (3,), (1.0,), ()), image, tmp_path / "sorted")
-    assert target == tmp_path / "sorted" / "3" / "a" / "b.jpg"
-    assert target.read_bytes() == b"x"
 
 
 def test_topk_of_another_output_is_refused():

@@ -63,6 +63,21 @@ class ModelBundle:
             + (f"it has {', '.join(present)}" if present else "there are no model files in it")
         )
 
+    def fresh(self, name: str) -> Path | None:
+        """Return the file `name` if the bundle has it and nothing it was made from has changed."""
+        path = self.root / name
+        return path if path.is_file() and changed_source(path) is None else None
+
+    def own_preprocess(self) -> tuple[Op, ...]:
+        """Return the model's own transform ops.
+
+        Raises:
+            ConfigError: the bundle does not say how to preprocess.
+        """
+        if self.preprocess is None:
+            raise ConfigError(f"{self.root} has no inference.yml, so images cannot be preprocessed")
+        return self.preprocess
+
 
 def model_digest(artifact: Path) -> str:
     """Return the SHA-256 of a model file, or of its hash and that of the weights beside it.

@@ -20,6 +20,11 @@ PADDLE_PARAMS = "inference.pdiparams"
 ONNX_FILE = "inference.onnx"
 
 
+def onnx_name(precision: str) -> str:
+    """Return an ONNX file's name: `inference.onnx`, `inference.fp16.onnx`."""
+    return ONNX_FILE if precision == "fp32" else f"inference.{precision}.onnx"
+
+
 @dataclass(frozen=True)
 class TensorRtRuntime:
     """One of the two libraries that share TensorRT's API.

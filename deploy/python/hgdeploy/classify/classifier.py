@@ -59,6 +59,7 @@ class Classifier:
         device: `cpu` or `gpu:N`.
         batch_size: images an inference takes.
         topk: how many classes to give; None for what the bundle says.
+        settings: all of these and more in one; the others must be left out then.
 
     Raises:
         BundleError: model files are missing or do not fit each other.
@@ -75,17 +76,18 @@ class Classifier:
         device: str = "cpu",
         batch_size: int = 1,
         topk: int | None = None,
+        settings: ClassifierSettings | None = None,
     ) -> None:
         options = EngineOptions(device=device, precision=precision, max_batch=batch_size)
-        settings = ClassifierSettings(engine, batch_size, options, topk=topk)
-        self._set_up(open_bundle(bundle), settings)
+        single = ClassifierSettings(engine, batch_size, options, topk=topk)
+        if settings is not None and single != ClassifierSettings():
+            raise ConfigError("settings were given with other arguments; put all into settings")
+        self._set_up(open_bundle(bundle), settings or single)
 
     @classmethod
     def from_settings(cls, bundle: str | Path, settings: ClassifierSettings) -> Classifier:
         """Load `bundle` as `settings` say; raises what the constructor raises."""
-        classifier = cls.__new__(cls)
-        classifier._set_up(open_bundle(bundle), settings)
-        return classifier
+        return cls(bundle, settings=settings)
 
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings) -> None:
         ops = settings.preprocess if settings.preprocess is not None else bundle.preprocess

@@ -14,7 +14,7 @@ from hgdeploy.errors import OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import one_opencv_thread
 from hgdeploy.results.rows import FileFacts, file_facts
-from hgdeploy.results.writers import Writer, save_image
+from hgdeploy.results.writers import LabelFolderWriter, Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order
 from hgdeploy.transforms.prediction import Prediction
 
@@ -63,6 +63,7 @@ def classify_files(
     start = time.perf_counter()
     told = 0
     tuner = worker_tuner(classifier, len(files), workers)
+    everybody = all_writers(classifier, writers)
 
     def take(batch: Classified) -> None:
         nonlocal told
@@ -70,7 +71,7 @@ def classify_files(
             report(warning)
         told = len(classifier.warnings)
         for prediction, facts in batch:
-            deliver(classifier, prediction, facts, writers)
+            deliver(prediction, facts, everybody)
             account(summary, prediction, report)
 
     try:
@@ -128,21 +129,18 @@ def _batches(
         start += count
 
 
-def deliver(
-    classifier: Classifier, prediction: Prediction, facts: FileFacts, writers: Sequence[Writer]
-) -> None:
-    """Hand a prediction to every writer, and save its image where `SavePreLabel` asks for it.
+def all_writers(classifier: Classifier, writers: Sequence[Writer]) -> list[Writer]:
+    """Return `writers`, and the one that `SavePreLabel` asks for."""
+    folder = classifier.postprocess.save_dir
+    return [*writers, *([LabelFolderWriter(folder)] if folder is not None else [])]
+
+
+def deliver(prediction: Prediction, facts: FileFacts, writers: Sequence[Writer]) -> None:
+    """Hand a prediction to every writer.
 
     Raises:
-        OutputError: a writer, or `SavePreLabel`, cannot write.
+        OutputError: a writer cannot write.
     """
-    _write(writers, prediction, facts)
-    folder = classifier.postprocess.save_dir
-    if folder is not None and prediction.error is None:
-        save_image(prediction, facts.path, folder)
-
-
-def _write(writers: Sequence[Writer], prediction: Prediction, facts: FileFacts) -> None:
     try:
         for writer in writers:
             writer.write(prediction, facts)

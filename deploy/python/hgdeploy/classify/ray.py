@@ -24,6 +24,7 @@ from typing import Any
 
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.folder import (
+    all_writers,
     deliver,
     folder_options,
 )
@@ -76,6 +77,7 @@ def classify_files_on_ray(
         return
     start = time.perf_counter()
     told: set[str] = set(classifier.warnings)
+    everybody = all_writers(classifier, writers)
 
     def warn_once(warning: str) -> None:
         if warning not in told:
@@ -93,7 +95,7 @@ def classify_files_on_ray(
                 for prediction, facts in (
                     _lost(piece) if result is None else _outcome(piece, result)
                 ):
-                    deliver(classifier, prediction, facts, writers)
+                    deliver(prediction, facts, everybody)
                     account(summary, prediction, report)
                 summary.seconds = time.perf_counter() - start
     finally:

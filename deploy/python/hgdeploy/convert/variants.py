@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name
-from hgdeploy.bundle.sidecar import changed_source, sidecar_path
+from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name, onnx_name
+from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
@@ -23,9 +23,9 @@ from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, ConfigError, ImageError
-from hgdeploy.images.decode import read_image
+from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
+from hgdeploy.images.reader import ImageReader
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.verify import verify_conversion, verify_precision
 
@@ -81,7 +81,7 @@ def _reduced(bundle: ModelBundle, onnx: Path, request: ConvertRequest, warn: Tel
     rows = _rows(bundle, request.images, warn)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[request.precision]
     verify = verify_precision(request.precision, rows) if request.check else None
-    target = onnx.with_name(f"inference.{request.precision}.onnx")
+    target = onnx.with_name(onnx_name(request.precision))
     return convert(onnx, target, rows or None, verify=verify)
 
 
@@ -108,9 +108,9 @@ def quantized(
         EngineError: a library is missing.
         OutputError: the bundle cannot be written.
     """
-    preprocessor = _preprocessor(bundle)
+    preprocessor = Preprocessor(bundle.own_preprocess())
     source = _fp32_onnx(bundle, progress, warn)
-    target = _onnx_path(bundle, "int8")
+    target = bundle.root / onnx_name("int8")
     return int8_from_onnx(source, target, images, preprocessor, options, progress)
 
 
@@ -174,7 +174,7 @@ def ensure_artifact(
     there = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
     runtime = there[0] if there else _installed(kinds)
     sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
-    onnx = _onnx_path(bundle, options.precision)
+    onnx = bundle.root / onnx_name(options.precision)
     if there and not (sidecar.is_file() and onnx.is_file()):
         return
     how = BuildOptions(
@@ -190,14 +190,9 @@ def _installed(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
     return next(found, runtimes[0])
 
 
-def _onnx_path(bundle: ModelBundle, precision: str) -> Path:
-    name = ONNX_FILE if precision == "fp32" else f"inference.{precision}.onnx"
-    return bundle.root / name
-
-
 def _fp32_onnx(bundle: ModelBundle, progress: Tell, warn: Tell) -> Path:
-    source = _onnx_path(bundle, "fp32")
-    if not source.is_file() or changed_source(source) is not None:
+    source = bundle.root / ONNX_FILE
+    if bundle.fresh(ONNX_FILE) is None:
         progress(f"{source} is missing, or the Paddle model has changed since: converting")
         converted(bundle, ConvertRequest(), warn)
     return source
@@ -207,8 +202,8 @@ def _onnx_of(bundle: ModelBundle, precision: str, progress: Tell, warn: Tell) ->
     """Return the bundle's ONNX file of a precision, made now where it is missing or stale."""
     if precision == "fp32":
         return _fp32_onnx(bundle, progress, warn)
-    path = _onnx_path(bundle, precision)
-    if path.is_file() and changed_source(path) is None:
+    path = bundle.root / onnx_name(precision)
+    if bundle.fresh(path.name) is not None:
         return path
     if precision == "int8":
         raise BundleError(
@@ -221,22 +216,16 @@ def _onnx_of(bundle: ModelBundle, precision: str, progress: Tell, warn: Tell) ->
     return _reduced(bundle, onnx, ConvertRequest(precision=precision), warn)
 
 
-def _preprocessor(bundle: ModelBundle) -> Preprocessor:
-    if bundle.preprocess is None:
-        raise ConfigError(f"{bundle.root} has no inference.yml, so images cannot be preprocessed")
-    return Preprocessor(bundle.preprocess)
-
-
 def _rows(bundle: ModelBundle, images: Sequence[ImageFile], warn: Tell) -> list[NDArray[Any]]:
     """Return preprocessed images of shape (1, 3, H, W), evenly picked; unreadable ones are told."""
     if not images:
         return []
-    preprocessor = _preprocessor(bundle)
+    reader = ImageReader(bundle.own_preprocess())
     rows = []
     step = max(1, len(images) // _MOST_IMAGES)
     for file in images[::step][:_MOST_IMAGES]:
         try:
-            rows.append(preprocessor(read_image(file.path))[None])
+            rows.append(reader.read_file(file.path).tensor[None])
         except ImageError as error:
             warn(f"{file.name}: {error}")
     return rows

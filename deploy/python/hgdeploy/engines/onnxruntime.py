@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.bundle.names import onnx_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
     Capability,
@@ -68,7 +68,7 @@ class OnnxRuntimeEngine(CheckedEngine):
 
 def artifact_names(precision: str) -> tuple[str, ...]:
     """Name the bundle files this engine can read for `precision`, best first."""
-    return (ONNX_FILE,) if precision == "fp32" else (f"inference.{precision}.onnx",)
+    return (onnx_name(precision),)
 
 
 def load(source: Path, options: EngineOptions) -> Engine:

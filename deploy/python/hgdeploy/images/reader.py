@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import decode_image, read_image
+from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.operators import Op, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -81,6 +83,37 @@ class ImageReader:
         decoded = time.perf_counter()
         tensor = self.preprocessor(rgb, out)
         return ReadImage(tensor, decoded - start, time.perf_counter() - decoded)
+
+
+def read_batches(
+    reader: ImageReader, files: Sequence[ImageFile], size: int, failed: list[tuple[str, str]]
+) -> Iterator[tuple[list[str], NDArray[Any]]]:
+    """Read files one after the other and give their tensors in batches of one shape.
+
+    Args:
+        reader: reads them.
+        files: the files.
+        size: the most images of a batch.
+        failed: gets (name, reason) of each image that cannot be read.
+
+    Yields:
+        The names, and their tensors as one array (n, ...).
+    """
+    names: list[str] = []
+    tensors: list[NDArray[Any]] = []
+    for file in files:
+        try:
+            tensor = reader.read_file(file.path).tensor
+        except ImageError as error:
+            failed.append((file.name, str(error)))
+            continue
+        if tensors and (len(tensors) == size or tensor.shape != tensors[0].shape):
+            yield names, np.stack(tensors)
+            names, tensors = [], []
+        names.append(file.name)
+        tensors.append(tensor)
+    if tensors:
+        yield names, np.stack(tensors)
 
 
 def _fast_size(ops: Sequence[Op]) -> int | None:

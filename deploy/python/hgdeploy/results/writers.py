@@ -134,24 +134,38 @@ def _listable(path: str) -> bool:
     return "\n" not in path and path == path.strip()
 
 
-def save_image(prediction: Prediction, image: Path, save_dir: Path) -> Path:
-    """Copy `image` into the folder of its best class below `save_dir`, as `SavePreLabel` promises.
+class LabelFolderWriter:
+    """Copies each classified image into the folder of its best class, as `SavePreLabel` promises.
 
     The path relative to the searched folder is kept, so that equal names do not collide.
 
-    Returns:
-        The copy's path.
-
-    Raises:
-        OutputError: the folder cannot be written.
+    Args:
+        folder: the folder that holds one folder a class.
     """
-    best = prediction.class_ids[0] if prediction.class_ids else "none"
-    # A name may be a whole path; none may lead out of the class's folder.
-    parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
-    target = save_dir.joinpath(str(best), *parts)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, target)
-    except OSError as error:
-        raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
-    return target
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:
+        """Copy one image; one that failed has no class and is left alone.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        if prediction.error is not None:
+            return
+        best = prediction.class_ids[0] if prediction.class_ids else "none"
+        # A name may be a whole path; none may lead out of the class's folder.
+        parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
+        target = self._folder.joinpath(str(best), *parts)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(facts.path, target)
+        except OSError as error:
+            raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
+
+    def finish(self) -> None:
+        """Do nothing: each copy is whole when it is written."""
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.run import Run, intermediates_of, open_run
-from hgdeploy.images.decode import read_image
-from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.images.reader import ImageReader
 from hgdeploy.validation.inputs import random_rows
 from hgdeploy.validation.validate import Report, ValidateOptions
 
@@ -63,7 +62,8 @@ def bisect_failures(bundle: ModelBundle, options: ValidateOptions, report: Repor
             continue
         worst = pair.worst[0].name
         if pair.inputs == "images":
-            row = Preprocessor(bundle.preprocess or ())(read_image(files[worst].path))[None]
+            reader = ImageReader(bundle.own_preprocess())
+            row = reader.read_file(files[worst].path).tensor[None]
         else:
             row = _random_row(bundle, runs[pair.reference], options, int(worst.split()[1]))
         found = first_divergence(bundle, runs[pair.reference], runs[pair.candidate], row)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,6 @@ from hgdeploy.engines import (
     TensorSpec,
     infer_rows,
 )
-from hgdeploy.errors import (
-    ImageError,
-)
-from hgdeploy.images.decode import read_image
-from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.preprocess import Preprocessor
 
 
@@ -32,33 +27,6 @@ def batch_of(engines: Sequence[Engine], wanted: int) -> int:
 def outputs(engine: Engine, rows: NDArray[Any], batch: int) -> NDArray[Any]:
     parts = [infer_rows(engine, rows[i : i + batch]) for i in range(0, len(rows), batch)]
     return np.concatenate(parts)
-
-
-def batches(
-    files: Sequence[ImageFile],
-    preprocessor: Preprocessor,
-    batch: int,
-    failed: list[tuple[str, str]],
-) -> Iterator[tuple[list[str], NDArray[Any]]]:
-    """Yield names and stacked tensors; images that cannot be read are added to `failed`."""
-    names: list[str] = []
-    tensors: list[NDArray[Any]] = []
-    for file in files:
-        try:
-            tensor = preprocessor(read_image(file.path))
-        except ImageError as error:
-            failed.append((file.name, str(error)))
-            continue
-        if tensors and tensor.shape != tensors[0].shape:
-            yield names, np.stack(tensors)
-            names, tensors = [], []
-        names.append(file.name)
-        tensors.append(tensor)
-        if len(tensors) == batch:
-            yield names, np.stack(tensors)
-            names, tensors = [], []
-    if tensors:
-        yield names, np.stack(tensors)
 
 
 def random_rows(

@@ -26,15 +26,14 @@ from hgdeploy.engines import (
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import (
-    ConfigError,
     InputError,
     ValidationError,
 )
 from hgdeploy.images.find import ImageFile
-from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.images.reader import ImageReader, read_batches
 from hgdeploy.validation.accuracy import Accuracy, accuracy
 from hgdeploy.validation.compare import Comparison, compare, top_classes
-from hgdeploy.validation.inputs import batch_of, batches, outputs, random_rows
+from hgdeploy.validation.inputs import batch_of, outputs, random_rows
 from hgdeploy.validation.tolerance import COARSENESS, TOLERANCES, Tolerance, tolerance_misses
 
 _WORST = 5
@@ -177,14 +176,12 @@ def _on_images(
     """Return the images' names, each run's rows for them, and the images that failed."""
     if not options.images:
         return [], {}, ()
-    if bundle.preprocess is None:
-        raise ConfigError(f"{bundle.root} has no inference.yml, so images cannot be preprocessed")
-    preprocessor = Preprocessor(bundle.preprocess)
+    reader = ImageReader(bundle.own_preprocess())
     batch = batch_of(list(engines.values()), options.batch_size)
     failed: list[tuple[str, str]] = []
     names: list[str] = []
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
-    for chunk_names, rows in batches(options.images, preprocessor, batch, failed):
+    for chunk_names, rows in read_batches(reader, options.images, batch, failed):
         names += chunk_names
         for name, engine in engines.items():
             parts[name].append(infer_rows(engine, rows))

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,17 @@ from hgdeploy.validation.compare import compare
 from hgdeploy.validation.inputs import batch_of, outputs, random_rows
 from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 
+# Unoptimised: ONNX Runtime would take out the roundings that stand for bf16.
+_AS_WRITTEN = EngineOptions(graph_optimization=False)
+
+
+class _Side(NamedTuple):
+    """One of the two models that are compared."""
+
+    engine: str
+    path: Path
+    options: EngineOptions = EngineOptions()
+
 
 def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
     """Compare a Paddle model and the ONNX file made of it, in fp32, on seeded random inputs.
@@ -37,7 +48,7 @@ def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
     Raises:
         ValidationError: they differ by more than fp32 allows; the figures are in the message.
     """
-    return _verify(("paddle", source), ("onnxruntime", target), "fp32", None)
+    return _verify(_Side("paddle", source), _Side("onnxruntime", target, _AS_WRITTEN), "fp32", None)
 
 
 def verify_precision(
@@ -54,19 +65,18 @@ def verify_precision(
     """
     given = np.concatenate(rows) if rows else None
     return lambda source, target: _verify(
-        ("onnxruntime", source), ("onnxruntime", target), precision, given
+        _Side("onnxruntime", source, _AS_WRITTEN),
+        _Side("onnxruntime", target, _AS_WRITTEN),
+        precision,
+        given,
     )
 
 
-def _verify(
-    a: tuple[str, Path], b: tuple[str, Path], precision: str, rows: NDArray[Any] | None
-) -> dict[str, Any]:
+def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         engines = []
-        for name, path in (a, b):
-            # Unoptimised: ONNX Runtime would take out the roundings that stand for bf16.
-            options = EngineOptions(graph_optimization=name == "paddle")
-            engines.append(load_engine(name, path, options))
+        for side in (a, b):
+            engines.append(load_engine(side.engine, side.path, side.options))
             stack.callback(engines[-1].close)
         inputs = "random" if rows is None else "images"
         if rows is None:
@@ -78,7 +88,7 @@ def _verify(
     misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)
     if misses:
         raise ValidationError(
-            f"{b[1].name} does not compute what {a[1]} does: {'; '.join(misses)}; "
+            f"{b.path.name} does not compute what {a.path} does: {'; '.join(misses)}; "
             "nothing was written"
         )
-    return {"against": f"{a[0]} {version}", "inputs": inputs, **dataclasses.asdict(comparison)}
+    return {"against": f"{a.engine} {version}", "inputs": inputs, **dataclasses.asdict(comparison)}

@@ -19,6 +19,7 @@ from conftest import MINI, require_engine
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.machine import cpu_flags
@@ -263,7 +264,7 @@ def test_missing_parameters_are_an_error(tmp_path: Path):
 
 def test_paddle_without_onednn_says_so_and_agrees(golden):
     require_engine("paddle")
-    options = EngineOptions(onednn=False)
+    options = EngineOptions(own=(PaddleOptions(onednn=False),))
     with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
         assert engine.runtime.providers == ("CPU",)
         output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
@@ -289,10 +290,10 @@ def test_bf16_really_runs_in_bf16(name: str, golden):
         (EngineOptions(precision="fp16"), "cannot run fp16 on a CPU, available: fp32, bf16"),
         (EngineOptions(precision="int8"), "cannot run int8 on a CPU, available: fp32, bf16"),
         (
-            EngineOptions(precision="bf16", onednn=False),
+            EngineOptions(precision="bf16", own=(PaddleOptions(onednn=False),)),
             "runs in oneDNN" if CPU_HAS_BF16 else "bf16 needs a CPU with avx512_bf16 or amx_bf16",
         ),
-        (EngineOptions(paddle_tensorrt=True), "TensorRT needs a GPU"),
+        (EngineOptions(own=(PaddleOptions(tensorrt=True),)), "TensorRT needs a GPU"),
     ],
 )
 def test_paddle_refuses_what_it_cannot_run(options: EngineOptions, told: str):
@@ -317,9 +318,8 @@ def test_paddle_on_a_gpu_agrees(golden, tmp_path: Path, tensorrt: bool):
     require_engine("paddle")
     if "gpu:0" not in engine_module("paddle").capability().devices:
         pytest.skip("paddlepaddle here is the CPU build")
-    options = EngineOptions(
-        device="gpu:0", paddle_tensorrt=tensorrt, max_batch=4, cache_dir=tmp_path
-    )
+    own = (PaddleOptions(tensorrt=tensorrt),)
+    options = EngineOptions(device="gpu:0", max_batch=4, cache_dir=tmp_path, own=own)
     with load_engine("paddle", MINI / "inference.pdmodel", options) as engine:
         output = engine.infer({"x": golden["x"]})[engine.outputs[0].name]
     np.testing.assert_allclose(output, golden["probabilities"], atol=1e-5)

@@ -24,6 +24,7 @@ from conftest import (
 )
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError
 
 SOURCE = MINI / "inference.pdmodel"
@@ -50,11 +51,17 @@ def test_inferences_run_in_a_process_each_and_do_not_mix(golden):
     assert children(MODULE) == []
 
 
+def test_each_process_has_paddles_own_options():
+    options = EngineOptions(streams=2, own=(PaddleOptions(onednn=False),))
+    with load_engine("paddle", SOURCE, options) as engine:
+        assert engine.runtime.providers == ("CPU",)
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "told"),
     [
         ({"precision": "fp16"}, EngineError, "cannot run fp16 on a CPU, available: fp32"),
-        ({"paddle_tensorrt": True}, EngineError, "TensorRT needs a GPU"),
+        ({"own": (PaddleOptions(tensorrt=True),)}, EngineError, "TensorRT needs a GPU"),
     ],
 )
 def test_what_cannot_be_loaded_is_told_as_in_one_process(options, kind, told):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from conftest import REPO
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.config import load_config
 from hgdeploy.system.machine import available_cpus
@@ -74,14 +75,14 @@ def test_a_path_in_an_override_counts_from_the_current_directory_only(tmp_path, 
         ("Global.use_gpu=False", "options.device", "cpu"),
         ("Global.use_onnx=True", "engine", "onnxruntime"),
         ("Global.engine=onnxruntime", "engine", "onnxruntime"),
-        ("Global.enable_mkldnn=False", "options.onednn", False),
+        ("Global.enable_mkldnn=False", "paddle.onednn", False),
         ("Global.cpu_num_threads=1", "options.threads", 1),
         ("Global.ir_optim=False", "options.graph_optimization", False),
-        ("Global.use_tensorrt=True", "options.paddle_tensorrt", True),
+        ("Global.use_tensorrt=True", "paddle.tensorrt", True),
         ("Global.use_fp16=True", "options.precision", "fp16"),
         ("Global.use_int8=True", "options.precision", "int8"),
         ("Global.precision=bf16", "options.precision", "bf16"),
-        ("Global.gpu_mem=4000", "options.gpu_memory_mb", 4000),
+        ("Global.gpu_mem=4000", "paddle.gpu_memory_mb", 4000),
         ("Global.enable_profile=True", "options.profile", True),
         ("Global.benchmark=True", "benchmark", True),
         ("Global.inference_model_dir=2024", "bundle", Path("2024")),
@@ -91,10 +92,10 @@ def test_a_path_in_an_override_counts_from_the_current_directory_only(tmp_path, 
     ],
 )
 def test_an_override_takes_effect(override: str, field: str, value: object):
-    config: object = config_of(override)
-    for name in field.split("."):
-        config = getattr(config, name)
-    assert config == value
+    found: object = config_of(override)
+    first, _, rest = field.partition(".")
+    found = found.options.own_of(PaddleOptions) if first == "paddle" else getattr(found, first)
+    assert (getattr(found, rest) if rest else found) == value
 
 
 def test_gpu_id_chooses_the_gpu():
@@ -182,8 +183,9 @@ def test_use_tensorrt_takes_an_engine_file_or_onnx_else_paddles_own(
         (tmp_path / name).write_bytes(b"engine")
     config = config_of(f"Global.inference_model_dir={tmp_path}", *overrides)
     assert config.engine == engine
-    wanted = "Global.use_tensorrt=True" in overrides and engine == "paddle"
-    assert config.options.paddle_tensorrt == wanted
+    if engine == "paddle":
+        own = config.options.own_of(PaddleOptions)
+        assert own.tensorrt == ("Global.use_tensorrt=True" in overrides)
 
 
 @pytest.mark.parametrize("missing", ["infer_imgs", "inference_model_dir"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.machine import available_cpus
+
+Own = TypeVar("Own")
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -24,12 +27,10 @@ class EngineOptions:
             idea of that.
         max_batch: the largest batch that will be fed, for engines that plan by shape.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
-        onednn: let Paddle use oneDNN on a CPU (`Global.enable_mkldnn`).
-        paddle_tensorrt: let Paddle hand subgraphs to TensorRT (`Global.use_tensorrt`).
-        gpu_memory_mb: what Paddle reserves on a GPU at start, in MiB (`Global.gpu_mem`).
         profile: let the engine print or write its own operator profile.
         cache_dir: where engines keep what is slow to make and can be made again; None to keep
             only what takes minutes, beside the model.
+        own: options that only one engine knows, such as `PaddleOptions`; the others pass them over.
     """
 
     device: str = "cpu"
@@ -38,11 +39,9 @@ class EngineOptions:
     streams: int = 1
     max_batch: int = 1
     graph_optimization: bool = True
-    onednn: bool = True
-    paddle_tensorrt: bool = False
-    gpu_memory_mb: int = 8000
     profile: bool = False
     cache_dir: Path | None = None
+    own: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -60,3 +59,7 @@ class EngineOptions:
     def cpu_threads(self) -> int:
         """The CPU threads to use: `threads`, or as many as this process may use."""
         return self.threads or available_cpus()
+
+    def own_of(self, kind: type[Own]) -> Own:
+        """Return the options of `kind` in `own`, or their defaults."""
+        return next((options for options in self.own if isinstance(options, kind)), kind())

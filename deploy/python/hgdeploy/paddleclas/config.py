@@ -15,6 +15,7 @@ from typing import Any
 
 from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override, read_yaml
@@ -131,10 +132,8 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
             threads=threads,
             max_batch=settings.batch_size,
             graph_optimization=settings.ir_optim,
-            onednn=settings.enable_mkldnn,
-            paddle_tensorrt=settings.use_tensorrt and engine == "paddle",
-            gpu_memory_mb=settings.gpu_mem,
             profile=settings.enable_profile,
+            own=(PaddleOptions(settings.enable_mkldnn, settings.use_tensorrt, settings.gpu_mem),),
         ),
         preprocess=preprocess,
         postprocess=postprocess,
@@ -144,17 +143,24 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     )
 
 
+# PaddleClas's switches, and the engines that can be asked for beside each.
+_GOES_WITH = {
+    "use_onnx": ("onnxruntime", "openvino", "tensorrt"),
+    "use_tensorrt": ("paddle", "tensorrt"),
+}
+_ON_A_GPU = ("tensorrt",)
+
+
 def _engine_and_precision(settings: GlobalSection, bundle: Path) -> tuple[str, str]:
     """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
     precision = _precision(settings)
     engine = settings.engine or _switched_engine(settings, bundle, precision)
-    if settings.use_onnx and engine == "paddle":
-        raise ConfigError("Global.use_onnx=True contradicts Global.engine=paddle; drop one of them")
-    if settings.use_tensorrt and engine not in ("paddle", "tensorrt"):
-        raise ConfigError(
-            f"Global.use_tensorrt=True contradicts Global.engine={engine}; drop one of them"
-        )
-    if engine == "tensorrt" and not settings.use_gpu:
+    for switch, engines in _GOES_WITH.items():
+        if getattr(settings, switch) and engine not in engines:
+            raise ConfigError(
+                f"Global.{switch}=True contradicts Global.engine={engine}; drop one of them"
+            )
+    if engine in _ON_A_GPU and not settings.use_gpu:
         raise ConfigError(
             "TensorRT runs on an NVIDIA GPU and Global.use_gpu is False; set it to True, or drop "
             "Global.use_tensorrt (Global.engine=tensorrt)"

@@ -16,6 +16,7 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import cpu_flags
@@ -37,9 +38,10 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
     Raises:
         EngineError: something that was asked for is not available; names what is.
     """
+    own = options.own_of(PaddleOptions)
     index = device_index(options.device)
     if index is None:
-        if options.paddle_tensorrt:
+        if own.tensorrt:
             raise EngineError(
                 "TensorRT needs a GPU, and the device is cpu; use a GPU, or drop use_tensorrt"
             )
@@ -47,7 +49,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
             raise EngineError(
                 "bf16 needs a CPU with avx512_bf16 or amx_bf16, which this one lacks; use fp32"
             )
-        if options.precision == "bf16" and not options.onednn:
+        if options.precision == "bf16" and not own.onednn:
             raise EngineError("bf16 on a CPU runs in oneDNN; set enable_mkldnn=True, or use fp32")
         if options.precision not in ("fp32", "bf16"):
             raise EngineError(
@@ -63,11 +65,11 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
     if index >= count:
         available = ", ".join(["cpu", *(f"gpu:{i}" for i in range(count))])
         raise EngineError(f"{options.device} does not exist here, available: {available}")
-    allowed = ("fp32", "fp16", "int8") if options.paddle_tensorrt else ("fp32",)
+    allowed = ("fp32", "fp16", "int8") if own.tensorrt else ("fp32",)
     if options.precision not in allowed:
         raise EngineError(
             f"the paddle engine cannot run {options.precision} on a GPU "
-            f"{'with' if options.paddle_tensorrt else 'without'} TensorRT, available: "
+            f"{'with' if own.tensorrt else 'without'} TensorRT, available: "
             f"{', '.join(allowed)}"
         )
     return index
@@ -77,6 +79,7 @@ def build_config(source: Path, params: Path, options: EngineOptions, index: int 
     """Build Paddle's configuration, each switch said explicitly."""
     from paddle.inference import Config
 
+    own = options.own_of(PaddleOptions)
     config = Config(str(source), str(params))
     config.disable_glog_info()
     config.switch_ir_optim(options.graph_optimization)
@@ -86,11 +89,11 @@ def build_config(source: Path, params: Path, options: EngineOptions, index: int 
     if options.profile:
         config.enable_profile()
     if index is not None:
-        config.enable_use_gpu(options.gpu_memory_mb, index)
+        config.enable_use_gpu(own.gpu_memory_mb, index)
         return config
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(options.cpu_threads)
-    if not options.onednn:
+    if not own.onednn:
         config.disable_mkldnn()
         return config
     config.enable_mkldnn()
@@ -114,9 +117,10 @@ def open_predictor(config: Any, source: Path) -> Any:
 
 
 def providers_of(options: EngineOptions, index: int | None) -> tuple[str, ...]:
+    own = options.own_of(PaddleOptions)
     if index is not None:
-        return ("TensorRT", "CUDA") if options.paddle_tensorrt else ("CUDA",)
-    return ("oneDNN", "CPU") if options.onednn else ("CPU",)
+        return ("TensorRT", "CUDA") if own.tensorrt else ("CUDA",)
+    return ("oneDNN", "CPU") if own.onednn else ("CPU",)
 
 
 def use_tensorrt(

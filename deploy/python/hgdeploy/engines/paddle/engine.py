@@ -35,6 +35,7 @@ from hgdeploy.engines.paddle.config import (
     providers_of,
     use_tensorrt,
 )
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import load_processes
 from hgdeploy.engines.paddle.program import read_program_specs
 from hgdeploy.errors import BundleError, EngineError, one_line
@@ -136,7 +137,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     Args:
         source: the program, `.json` or `.pdmodel`; its `.pdiparams` lies beside it.
         options: what is asked for. On a CPU fp32 and bf16 are served, on a GPU fp32; fp16 and int8
-            need `paddle_tensorrt`.
+            need `PaddleOptions(tensorrt=True)`.
 
     Raises:
         EngineError: Paddle, the device or the precision is not available.
@@ -155,7 +156,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     read_params(params)  # Paddle computes with a truncated file, and wrongly
     specs = read_program_specs(source)
     config = build_config(source, params, options, index)
-    if options.paddle_tensorrt:
+    if options.own_of(PaddleOptions).tensorrt:
         use_tensorrt(config, source, params, options, specs.inputs)
     predictor = open_predictor(config, source)
     runtime = RuntimeInfo(
@@ -204,7 +205,8 @@ def intermediates(
     """
     if options.precision != "fp32":
         raise EngineError(f"the paddle engine shows its layers in fp32, not in {options.precision}")
-    plain = dataclasses.replace(options, onednn=False, graph_optimization=False)
+    own = dataclasses.replace(options.own_of(PaddleOptions), onednn=False)
+    plain = dataclasses.replace(options, graph_optimization=False, own=(own,))
     engine = load(source, plain)
     if not isinstance(engine, PaddleEngine):
         raise EngineError("the paddle engine did not load a Paddle predictor")

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only Paddle can be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PaddleOptions:
+    """Options of the paddle engine's own; see `EngineOptions.own`.
+
+    Attributes:
+        onednn: use oneDNN on a CPU (`Global.enable_mkldnn`).
+        tensorrt: hand subgraphs to TensorRT (`Global.use_tensorrt`).
+        gpu_memory_mb: what is reserved on a GPU at start, in MiB (`Global.gpu_mem`).
+    """
+
+    onednn: bool = True
+    tensorrt: bool = False
+    gpu_memory_mb: int = 8000

@@ -21,10 +21,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,192 +30,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy" / "python"))
 
 import numpy as np
+from folder_cases import Case
 
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.stats import compare_samples
-from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.bundle.names import PADDLE_PROGRAMS
-from hgdeploy.classify.classifier import Classifier
-from hgdeploy.classify.folder import classify_files, folder_options
-from hgdeploy.classify.settings import ClassifierSettings, StageTimes
-from hgdeploy.classify.summary import Summary
-from hgdeploy.engines import load_engine
-from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError
-from hgdeploy.images.find import find_images
-from hgdeploy.images.reader import ImageReader, ReadImage
-from hgdeploy.results.writers import LineWriter
-from hgdeploy.system.machine import available_cpus, child_processes, peak_memory_mb
-from hgdeploy.transforms.operators import Op
-from hgdeploy.transforms.operators_config import imagenet_ops
+from hgdeploy.system.machine import available_cpus
+from hgdeploy.system.messages import Message
+from hgdeploy.system.processes import ChildError, ChildProcess
 
-BATCH = 8  # of the reference
-ENGINE_SECONDS = 2.0
 STARTS = 5
 SIZES = {"500x375": (500, 375), "4000x3000": (4000, 3000)}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one process measures.
-
-    Attributes:
-        name: what to call it.
-        bundle: the model's folder.
-        photos: the folder of images.
-        engine: `reference` for PaddleClas's loop, else an engine's name.
-        precision: of the engine.
-        fast_decode: decode JPEG files at a reduced scale.
-        division: (threads of one inference, inferences at once); None for HGDeploy's own.
-    """
-
-    name: str
-    bundle: str
-    photos: str
-    engine: str
-    precision: str = "fp32"
-    fast_decode: bool = False
-    division: tuple[int, int] | None = None
-
-
-class Reference:
-    """PaddleClas's loop, in sequence."""
-
-    def __init__(self, case: Case) -> None:
-        bundle = open_bundle(case.bundle)
-        self._engine = load_engine("paddle", bundle.find(PADDLE_PROGRAMS), EngineOptions())
-        self._files = [file.path for file in find_images(case.photos)]
-        self._mean = np.array([0.485, 0.456, 0.406], np.float32)
-        self._std = np.array([0.229, 0.224, 0.225], np.float32)
-
-    def run(self) -> dict[str, Any]:
-        """Classify the folder once."""
-        start = time.perf_counter()
-        batch: list[Any] = []
-        with open(os.devnull, "w", encoding="utf-8") as out:  # noqa: PTH123 (no file)
-            for number, path in enumerate(self._files, 1):
-                batch.append(self._read(path))
-                if len(batch) == BATCH or number == len(self._files):
-                    feeds = {self._engine.inputs[0].name: np.stack(batch)}
-                    (rows,) = self._engine.infer(feeds).values()
-                    for row in rows:
-                        best = row.argsort()[-5:][::-1]
-                        out.write(f"{path.name}: {best.tolist()} {row[best].tolist()}\n")
-                    batch = []
-        return {"seconds": time.perf_counter() - start, "images": len(self._files)}
-
-    def _read(self, path: Path) -> Any:
-        import cv2
-
-        image = cv2.imread(str(path))[:, :, ::-1]
-        height, width = image.shape[:2]
-        scale = 256 / min(height, width)
-        image = cv2.resize(image, (round(width * scale), round(height * scale)))
-        top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2
-        image = image[top : top + 224, left : left + 224]
-        image = (image.astype(np.float32) * np.float32(1 / 255) - self._mean) / self._std
-        return image.transpose(2, 0, 1)
-
-
-class TimedReader(ImageReader):
-    """The pipeline's reader, with the CPU time that each file takes."""
-
-    def __init__(self, ops: Sequence[Op], fast_decode: bool) -> None:
-        super().__init__(ops, fast_decode)
-        self.cpu: list[float] = []
-
-    def read_file(self, path: Path, out: Any = None) -> ReadImage:
-        """Read a file."""
-        start = time.thread_time()
-        read = super().read_file(path, out)
-        self.cpu.append(time.thread_time() - start)
-        return read
-
-
-class Pipeline:
-    """HGDeploy's folder pipeline, loaded once."""
-
-    def __init__(self, case: Case) -> None:
-        self._files = find_images(case.photos)
-        options = EngineOptions(precision=case.precision)
-        if case.division is not None:
-            threads, streams = case.division
-            options = dataclasses.replace(options, threads=threads, streams=streams)
-        options = folder_options(options, len(self._files))
-        settings = ClassifierSettings(
-            case.engine,
-            options=options,
-            preprocess=imagenet_ops(256, 224),  # as the reference, whatever the model's own is
-            fast_decode=case.fast_decode,
-        )
-        self._classifier = Classifier.from_settings(case.bundle, settings)
-        self._reader = TimedReader(self._classifier.reader.preprocessor.ops, case.fast_decode)
-        self._classifier.reader = self._reader
-
-    def run(self) -> dict[str, Any]:
-        """Classify the folder once."""
-        self._classifier.times = StageTimes()
-        self._reader.cpu.clear()
-        summary = Summary(found=len(self._files))
-        with open(os.devnull, "w", encoding="utf-8") as out:  # noqa: PTH123 (no file)
-            cpu = time.process_time()
-            classify_files(self._classifier, self._files, [LineWriter(out)], print, summary)
-            cpu = time.process_time() - cpu
-        if summary.failed:
-            raise SystemExit(f"{summary.failed} images failed: {summary.reasons}")
-        return {
-            "seconds": summary.seconds,
-            "images": summary.done,
-            "cpu_seconds": cpu,
-            "read_cpu_seconds": sum(self._reader.cpu),
-            "workers": summary.workers,
-            "shares": {name: round(share, 4) for name, share in summary.shares().items()},
-            "peak_mb": _peak_mb(),
-        }
-
-    def alone(self) -> dict[str, Any]:
-        """Run the engine on a ready tensor from as many threads as it takes."""
-        engine, spec = self._classifier.engine, self._classifier.engine.inputs[0]
-        ready = self._reader.read_file(self._files[0].path).tensor[None]
-        counts: list[int] = []
-        end = time.perf_counter() + ENGINE_SECONDS
-
-        def work() -> None:
-            count = 0
-            while time.perf_counter() < end:
-                engine.infer({spec.name: ready})
-                count += 1
-            counts.append(count)
-
-        threads = [threading.Thread(target=work) for _ in range(engine.concurrency)]
-        start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return {"engine_rate": sum(counts) / (time.perf_counter() - start)}
-
-
-def _peak_mb() -> float:
-    """Return the peaks of this process and of those it has started; they share some of it."""
-    sizes = [peak_memory_mb(), *map(peak_memory_mb, child_processes())]
-    return sum(size for size in sizes if size is not None)
-
-
-def child(text: str) -> None:
-    """Load a case, then do what each line of stdin names, answering in JSON."""
-    case = Case(**json.loads(text))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    try:
-        loaded: Any = Reference(case) if case.engine == "reference" else Pipeline(case)
-        answers.write(json.dumps({"loaded": True}) + "\n")
-        answers.flush()
-        for line in sys.stdin:
-            answers.write(json.dumps(getattr(loaded, line.strip())()) + "\n")
-            answers.flush()
-    except HGDeployError as error:
-        answers.write(json.dumps({"error": str(error)}) + "\n")
 
 
 class Process:
@@ -225,34 +48,28 @@ class Process:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--child", json.dumps(dataclasses.asdict(case))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._answer()
+        self._child = ChildProcess("folder_cases", quiet=True)
+        try:
+            self._ask({"do": "load", "case": dataclasses.asdict(case)})
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, request: str) -> dict[str, Any]:
         """Let the process do one thing."""
-        if self._process.stdin is None:
-            raise SystemExit("a process without stdin")
-        self._process.stdin.write(request + "\n")
-        self._process.stdin.flush()
-        return self._answer()
+        return self._ask({"do": request})
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
+        self._child.close()
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
-        answer: dict[str, Any] = json.loads(line or "{}")
-        if "error" in answer or not answer:
-            raise SystemExit(f"{self.case.name}: {answer.get('error', 'the process died')}")
-        return answer
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(self._child.ask(Message(request)).values)
+        except ChildError as error:
+            raise SystemExit(f"{self.case.name}: its process {error}") from None
+        except HGDeployError as error:
+            raise SystemExit(f"{self.case.name}: {error}") from None
 
 
 def photographs(folder: Path, size: tuple[int, int], count: int) -> Path:
@@ -386,15 +203,16 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "| model | case | images/s | times the loop | 95 % interval | of what is possible |"
     yield "|---|---|---:|---:|---:|---:|"
     for row in rows:
-        speedup, share = row.get("speedup"), row.get("of_possible")
-        told = ("1", "", "") if speedup is None else (
-            f"{speedup['ratio']:.2f}",
-            f"{speedup['low']:.2f} to {speedup['high']:.2f}",
-            f"{100 * share:.0f} %",
-        )  # fmt: skip
-        yield f"| {row['model']} | {row['name']} | {row['images_per_s']:.1f} | " + (
-            " | ".join(told) + " |"
-        )
+        cells = ["1", "", ""]
+        if "speedup" in row:
+            speedup = row["speedup"]
+            cells = [
+                f"{speedup['ratio']:.2f}",
+                f"{speedup['low']:.2f} to {speedup['high']:.2f}",
+                f"{100 * row['of_possible']:.0f} %",
+            ]
+        cells = [row["model"], row["name"], f"{row['images_per_s']:.1f}", *cells]
+        yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -412,11 +230,7 @@ def main() -> None:
     parser.add_argument("--memory", nargs="+", type=int, default=[], metavar="IMAGES")
     parser.add_argument("--first-result", action="store_true", help="time starts of processes")
     parser.add_argument("--output", type=Path, help="save all samples in this JSON file")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        child(arguments.child)
-        return
     found: dict[str, Any] = {
         "schema": 1,
         "environment": describe_environment(),

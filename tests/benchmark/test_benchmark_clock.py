@@ -16,12 +16,13 @@ import pytest
 
 from conftest import require_engine
 from hgdeploy.benchmark import Case, compare_samples, summarize
-from hgdeploy.benchmark.worker.child import Child, _Loaded
+from hgdeploy.benchmark.worker.child import CaseServer, _Loaded
 from hgdeploy.benchmark.worker.measure import Timed, measure, overhead_us, settle
 from hgdeploy.benchmark.worker.prepare import make_missing
 from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.engines import RuntimeInfo, TensorSpec
 from hgdeploy.engines.base import CheckedEngine
+from hgdeploy.system.messages import Message
 
 pytestmark = pytest.mark.alone
 
@@ -58,11 +59,11 @@ class EventEngine(KnownEngine):
         return {"h2d": 0.25, "compute": 1.5}
 
 
-def child_of(engine: CheckedEngine) -> Child:
+def server_of(engine: CheckedEngine) -> CaseServer:
     feeds = {"x": np.zeros((1, 3), np.float32)}
-    child = Child()
-    child._loaded = _Loaded(engine, lambda: engine.infer(feeds), 0.0)
-    return child
+    server = CaseServer()
+    server.loaded = _Loaded(engine, lambda: engine.infer(feeds), 0.0)
+    return server
 
 
 @pytest.mark.parametrize("milliseconds", [2, 10])
@@ -73,18 +74,20 @@ def test_a_known_duration_is_measured_within_2_percent(milliseconds):
     """
     engine = KnownEngine(milliseconds)
     request = {"do": "measure", "warmup": (0, 2), "measure": (0.1, 40), "settle": False}
-    answer = child_of(engine).answer(request)
-    stats = summarize(answer["samples_ms"], 1)
-    assert stats.n >= 40
-    assert min(answer["samples_ms"]) >= milliseconds
-    assert stats.median == pytest.approx(statistics.median(engine.taken_ms[2:]), rel=0.02)
+    samples = server_of(engine).measure(Message(request)).values["samples_ms"]
+    taken = engine.taken_ms[2:]
+    assert len(samples) == len(taken) >= 40
+    assert min(samples) >= milliseconds
+    ratios = [sample / known for sample, known in zip(samples, taken, strict=True)]
+    assert statistics.median(ratios) == pytest.approx(1, rel=0.02)
+    assert summarize(samples, 1).median == pytest.approx(statistics.median(samples), abs=1e-5)
 
 
 def test_the_parts_that_an_engine_times_itself_are_kept_beside_the_samples():
     assert isinstance(EventEngine(1), Timed)
     assert not isinstance(KnownEngine(1), Timed)
     request = {"do": "measure", "warmup": (0, 1), "measure": (0, 3), "settle": False}
-    answer = child_of(EventEngine(1)).answer(request)
+    answer = server_of(EventEngine(1)).measure(Message(request)).values
     assert answer["timings_ms"] == {"h2d": [0.25] * 3, "compute": [1.5] * 3}
     assert len(answer["samples_ms"]) == 3
 

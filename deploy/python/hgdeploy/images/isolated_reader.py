@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import ConfigError, ImageError
+from hgdeploy.errors import ConfigError, HGDeployError, ImageError
 from hgdeploy.images.reader import ReadImage
-from hgdeploy.system.processes import Child, ChildError, ChildTimeoutError, Message
+from hgdeploy.system.messages import Message
+from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
 
@@ -42,9 +43,10 @@ class IsolatedReader:
     def __init__(self, ops: Sequence[Op], fast_decode: bool, seconds: float) -> None:
         if not 0 < seconds < threading.TIMEOUT_MAX:
             raise ConfigError(f"the image timeout is {seconds}, expected seconds above 0")
-        self._settings = Message({"ops": ops_to_config(ops), "fast_decode": fast_decode})
+        settings = {"ops": ops_to_config(ops), "fast_decode": fast_decode}
+        self._start = Message({"do": "start", **settings})
         self._seconds = seconds
-        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
         self._closed = False
 
     def read_file(self, path: Path, out: NDArray[Any] | None = None) -> ReadImage:
@@ -58,8 +60,6 @@ class IsolatedReader:
             ImageError: it cannot be read, took too long, or crashed the decoder.
         """
         answer = self._ask(path)
-        if "error" in answer.values:
-            raise ImageError(answer.values["error"])
         tensor = answer.arrays["tensor"]
         if out is not None:
             np.copyto(out, tensor)
@@ -69,34 +69,44 @@ class IsolatedReader:
     def _ask(self, path: Path) -> Message:
         try:
             child = self._child()
-        except ChildError as error:
+        except (ChildError, HGDeployError) as error:
             raise ImageError(f"the process to read it did not start ({error})") from None
         try:
-            return child.ask(Message({"path": os.fspath(path)}), self._seconds)
+            # Absolute: the current folder is the one in which the process was started.
+            request = Message({"do": "read", "path": os.fspath(path.absolute())})
+            return child.ask(request, self._seconds)
         except ChildTimeoutError as error:
             raise ImageError(f"{error} to read, the limit of --image-timeout") from None
         except ChildError as error:
+            raise ImageError(f"crashed the decoder ({error.how})") from None
+        except ImageError:
+            raise
+        except HGDeployError as error:  # none of ours to begin with: what a library raised
             raise ImageError(f"crashed the decoder ({error})") from None
         finally:
             if child.alive and not self._closed:
                 self._idle.put(child)
             else:
-                child.kill()
+                child.close()
 
-    def _child(self) -> Child:
+    def _child(self) -> ChildProcess:
         """Return a child that is ready to read."""
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            child = Child("hgdeploy.images.isolated_child")
-            child.ask(self._settings, _START_SECONDS)
-            return child
+            child = ChildProcess("hgdeploy.images.isolated_child")
+        try:
+            child.ask(self._start, _START_SECONDS)
+        except BaseException:
+            child.close()
+            raise
+        return child
 
     def close(self) -> None:
         """End the processes; a second call does nothing."""
         self._closed = True
         while True:
             try:
-                self._idle.get_nowait().kill()
+                self._idle.get_nowait().close()
             except queue.Empty:
                 return

@@ -1,197 +1,256 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of our own that answer one request at a time, and both ends of the line to them.
+"""Processes of our own, which answer one request at a time: the one way to have any.
 
-A message is a line of JSON and, behind it, the bytes of the arrays that the line describes. A child
-is a module run with `-m`: it makes a `Parent` first and ends when `receive` gives None.
+`ChildProcess` is such a process as its parent sees it. What it runs is a module that calls
+`hgdeploy.system.messages.serve`. What both may rely on:
+
+- Modules are found where the parent finds them, this package too, and none in the current folder.
+- Requests and answers have stdin and stdout for themselves; what is printed there goes to stderr.
+- A child has a process group of its own: Ctrl-C reaches the parent alone. The whole group ends when
+  it is closed, takes too long or is interrupted, and also when the parent is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
 
-import numpy as np
-from numpy.typing import NDArray
+from hgdeploy.errors import EngineError, one_line, unpacked
+from hgdeploy.system.machine import child_processes
+from hgdeploy.system.messages import Message, read_message, write_message
 
-from hgdeploy.errors import one_line
-
-
-class Message(NamedTuple):
-    """What is asked or answered.
-
-    Attributes:
-        values: anything that JSON can hold.
-        arrays: arrays by name.
-    """
-
-    values: Mapping[str, Any]
-    arrays: Mapping[str, NDArray[Any]] = {}
+# Before anything is imported: Python 3.10 has the current folder first in the path in any case.
+_START = (
+    "import sys; sys.path = [entry for entry in sys.path if entry]; import runpy; "
+    "runpy.run_module(sys.argv.pop(), run_name='__main__', alter_sys=True)"
+)
+_PACKAGE_ROOT = str(Path(__file__).absolute().parents[2])
+# What is kept of what a child prints: a log in which to look for an error.
+_KEPT_BYTES = 1 << 16
+# The last line that a child printed, as far as it fits into an error.
+_MOST_LETTERS = 200
+# How long to wait for last words where another process still holds a dead child's stderr.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class ChildError(Exception):
-    """A child process did not answer; the message says how it ended."""
+    """A child process ended instead of answering; the message says how, after "its process".
+
+    Attributes:
+        how: the signal's name or the exit code alone.
+    """
+
+    def __init__(self, message: str, how: str | None = None) -> None:
+        super().__init__(message)
+        self.how = message if how is None else how
 
 
 class ChildTimeoutError(ChildError):
     """A child process took too long to answer, and was ended for it."""
 
 
-class Child:
+class ChildProcess:
     """A child process, as its parent sees it; one thread at a time may ask.
 
     Args:
-        module: what it runs.
+        module: what it runs; it calls `serve`.
+        folder: its current folder; None for this process's own.
+        quiet: only keep what it prints, instead of passing it on to stderr.
+
+    Raises:
+        EngineError: the system starts no process.
     """
 
-    def __init__(self, module: str) -> None:
-        path = os.pathsep.join(filter(None, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Safe: a module of the user's in the current folder must not hide a library; Python
-            # 3.10 does not know that yet.
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
-        )
-        self.alive = True
+    def __init__(self, module: str, *, folder: Path | None = None, quiet: bool = False) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, module],
+                cwd=folder,
+                env=_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
+            )
+        except OSError as error:
+            raise EngineError(
+                f"cannot start a process for {module}: {one_line(error)}; "
+                "end other programs, or raise this user's limit of processes"
+            ) from None
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
+        self._owes_answer = self._closed = False
+        self._printed = b""
+        self._listener = threading.Thread(target=self._listen, args=[quiet], daemon=True)
+        self._listener.start()
 
-    def ask(self, message: Message, seconds: float | None = None) -> Message:
-        """Send a message and wait for the answer.
+    def __enter__(self) -> ChildProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked: it was not ended, and owes no answer to an earlier request."""
+        return not (self._closed or self._owes_answer)
+
+    @property
+    def printed(self) -> str:
+        """What it has printed, or the end of that where it is much; complete once it is closed."""
+        return self._printed.decode("utf-8", errors="replace")
+
+    def ask(self, request: Message, seconds: float | None = None) -> Message:
+        """Send a request and wait for its answer, asleep.
 
         Args:
-            message: the request.
+            request: `do` names one of the child's handlers.
             seconds: how long the answer may take; None for any time.
 
         Raises:
             ChildTimeoutError: it took longer.
-            ChildError: the process ended instead. After either it is no longer alive.
+            ChildError: the process ended instead. After either, and after an interruption, it is
+                closed.
+            HGDeployError: what the handler raised; the child can be asked again.
         """
-        if seconds is None:
-            self.send(message)
-            return self.receive()
         late = threading.Event()
-        timer = threading.Timer(seconds, self._stop, [late])
-        timer.daemon = True
-        timer.start()
+        timer = self._timer(seconds, late)
         try:
-            self.send(message)
+            self.send(request)
             return self.receive()
         except ChildError:
             if late.is_set():
                 raise ChildTimeoutError(f"took longer than {seconds:g} s") from None
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+                timer.join()
+            # An answer that was not waited for would be taken for that to the next request.
+            if self._owes_answer or late.is_set():
+                self.close()
 
-    def send(self, message: Message) -> None:
-        """Send a message whose answer `receive` will wait for.
+    def send(self, request: Message) -> None:
+        """Send a request whose answer `receive` will wait for.
 
         Raises:
             ChildError: the process has ended.
         """
-        with self._until_it_ends():
-            _send(self._pipe(self._process.stdin), message)
+        if self._owes_answer:
+            self.close()
+        with self._ended_is_an_error():
+            self._owes_answer = True
+            write_message(self._requests, request)
 
     def receive(self) -> Message:
-        """Wait for the answer to the message that was sent.
-
-        Raises:
-            ChildError: the process ended instead.
-        """
-        with self._until_it_ends():
-            answer = _receive(self._pipe(self._process.stdout))
+        """Wait for the answer to the request that was sent; as `ask`, without a time limit."""
+        with self._ended_is_an_error():
+            answer = read_message(self._answers)
             if answer is None:
                 raise ValueError("no answer")
-            return answer
+        self._owes_answer = False
+        if "error" in answer.values:
+            raise unpacked(*answer.values["error"])
+        return answer
 
-    def kill(self) -> None:
-        """End the process, whatever it is doing; a second call does nothing."""
-        self.alive = False
-        self._process.kill()
+    def close(self) -> None:
+        """End it and all that it has started; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # what could not be sent is of no interest any more
-                    continue
+        self._listener.join(_LAST_WORDS_SECONDS)
+        for pipe in (self._requests, self._answers):
+            with contextlib.suppress(OSError):  # a request that nobody reads any more
+                pipe.close()
 
-    @staticmethod
-    def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-        if pipe is None:
-            raise ValueError("a process without pipes")
-        return pipe
+    def _timer(self, seconds: float | None, late: threading.Event) -> threading.Timer | None:
+        if seconds is None:
+            return None
+
+        def expire() -> None:
+            late.set()
+            self._kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _kill(self) -> None:
+        """End the process, its group, and what has left the group, such as children like this."""
+        if self._process.returncode is not None:
+            return  # its number may be another's by now
+        others = list(_descendants(self.pid))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _listen(self, quiet: bool) -> None:
+        """Keep the end of what the child prints; it can print without end."""
+        with cast("IO[bytes]", self._process.stderr) as stream:
+            while chunk := os.read(stream.fileno(), _KEPT_BYTES):
+                self._printed = (self._printed + chunk)[-_KEPT_BYTES:]
+                if not quiet:
+                    with contextlib.suppress(OSError):  # nobody reads ours
+                        os.write(2, chunk)
 
     @contextlib.contextmanager
-    def _until_it_ends(self) -> Iterator[None]:
+    def _ended_is_an_error(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError):
-            self.kill()
-            raise ChildError(self._end()) from None
+            self.close()
+            raise self._error() from None
 
-    def _stop(self, late: threading.Event) -> None:
-        late.set()
-        self._process.kill()
-
-    def _end(self) -> str:
+    def _error(self) -> ChildError:
+        """Say how the process ended, with the last thing that it printed."""
         code = self._process.returncode
-        try:
-            return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        except ValueError as error:
-            return one_line(error)
+        how = _signal_name(-code) if code < 0 else f"exit code {code}"
+        message = f"was ended by {how}" if code < 0 else f"ended with {how}"
+        if how == "SIGKILL":
+            message += " (out of memory?)"
+        lines = [line.strip() for line in self.printed.splitlines() if line.strip()]
+        if lines:
+            message += f"; it said: {one_line(Exception(lines[-1]))[:_MOST_LETTERS]}"
+        return ChildError(message, how)
 
 
-class Parent:
-    """The process that started this one, as a child sees it.
-
-    Answers get stdout for themselves: what native code prints there goes to stderr. Ctrl-C is for
-    the parent, which ends this process.
-    """
-
-    def __init__(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._answers = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)
-
-    def receive(self) -> Message | None:
-        """Wait for the next request; None when there will be no more."""
-        return _receive(sys.stdin.buffer)
-
-    def answer(self, message: Message) -> None:
-        """Send an answer."""
-        _send(self._answers, message)
+def _environment() -> dict[str, str]:
+    """Return this process's environment, in which Python finds the modules found here."""
+    path = [str(Path(entry).absolute()) for entry in sys.path if entry]
+    if _PACKAGE_ROOT not in path:  # found in the current folder, which the child's path leaves out
+        path.insert(0, _PACKAGE_ROOT)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
 
 
-def _send(stream: IO[bytes], message: Message) -> None:
-    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
-    described = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
-    stream.write(json.dumps([message.values, described]).encode("ascii") + b"\n")
-    for array in arrays.values():
-        stream.write(array.reshape(-1).view(np.uint8).data)
-    stream.flush()
+def _descendants(pid: int) -> Iterator[int]:
+    for child in child_processes(pid):
+        yield child
+        yield from _descendants(child)
 
 
-def _receive(stream: Any) -> Message | None:
-    """Read one message; None at the end of the stream.
-
-    Raises:
-        ValueError: the stream ends within a message.
-    """
-    line = stream.readline()
-    if not line:
-        return None
-    values, described = json.loads(line)
-    arrays = {}
-    for name, (dtype, shape) in described.items():
-        arrays[name] = array = np.empty(shape, dtype)
-        if stream.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-            raise ValueError("the message stops early")
-    return Message(values, arrays)
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

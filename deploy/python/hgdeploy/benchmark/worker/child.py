@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process in which one case runs: `python -m hgdeploy.benchmark.worker.child`.
 
-It answers one JSON line with one JSON line: `{"do": "make" | "load" | "measure", ...}` with what
-that asks for, or `{"error": REASON}`. It waits for the next request asleep, and ends when there is
-none any more.
+It answers requests to `make`, `load` and `measure`, and waits for the next one asleep.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +29,9 @@ from hgdeploy.engines import Engine
 from hgdeploy.engines.fit import check_batch
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import open_run
-from hgdeploy.errors import EngineError, HGDeployError, one_line
+from hgdeploy.errors import EngineError
 from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
+from hgdeploy.system.messages import Message, serve
 
 _SEED = 0
 
@@ -50,68 +45,67 @@ class _Loaded:
     seconds: float
 
 
-class Child:
-    """Answers requests about one case."""
+class CaseServer:
+    """Answers requests about one case.
+
+    Attributes:
+        loaded: the case, once it is.
+    """
 
     def __init__(self) -> None:
-        self._loaded: _Loaded | None = None
+        self.loaded: _Loaded | None = None
 
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what a request asks for."""
-        handlers: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-            "make": _make,
-            "load": self._load,
-            "measure": self._measure,
-        }
-        return handlers[request["do"]](request)
+    def make(self, request: Message) -> Message:
+        """Make what a case needs and its bundle lacks; see `prepare.make_missing`."""
+        from hgdeploy.benchmark.worker.prepare import make_missing
 
-    def _load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        case, root = Case(**request.values["case"]), Path(request.values["bundle"])
+        return Message({"made": make_missing(case, root)})
+
+    def load(self, request: Message) -> Message:
         """Load the case and run it once; `case`, `bundle` and `image` are given."""
-        case = Case(**request["case"])
-        root = Path(request["bundle"])
+        case = Case(**request.values["case"])
+        root = Path(request.values["bundle"])
         if case.scope == "pipeline":
-            loaded = _load_pipeline(case, root, Path(request["image"]))
+            loaded = _load_pipeline(case, root, Path(request.values["image"]))
         else:
             loaded = _load_engine(case, root)
         start = time.perf_counter()
         result = loaded.step()
         first = time.perf_counter() - start
         _check(result)
-        self._loaded = loaded
-        return {
-            "runtime": dataclasses.asdict(loaded.engine.runtime),
-            "load_ms": round(loaded.seconds * 1000, 3),
-            "first_ms": round(first * 1000, 5),
-            "overhead_us": overhead_us(),
-        }
+        self.loaded = loaded
+        return Message(
+            {
+                "runtime": dataclasses.asdict(loaded.engine.runtime),
+                "load_ms": round(loaded.seconds * 1000, 3),
+                "first_ms": round(first * 1000, 5),
+                "overhead_us": overhead_us(),
+            }
+        )
 
-    def _measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def measure(self, request: Message) -> Message:
         """Warm up, then measure: `warmup` and `measure` are (seconds, iterations) each."""
-        if self._loaded is None:
+        if self.loaded is None:
             raise EngineError("nothing is loaded")
-        step, engine = self._loaded.step, self._loaded.engine
+        step, engine = self.loaded.step, self.loaded.engine
         prepare_to_measure()
-        seconds, iterations = request["warmup"]
+        seconds, iterations = request.values["warmup"]
         measure(step, seconds, iterations)
         before = cpu_mhz()
-        seconds, iterations = request["measure"]
+        seconds, iterations = request.values["measure"]
         timed = engine if isinstance(engine, Timed) else None
         found = measure(step, seconds, iterations, timed)
         after = cpu_mhz()
-        return {
-            "samples_ms": found.samples_ms,
-            "timings_ms": found.timings_ms or None,
-            "mhz": None if before is None or after is None else [before, after],
-            "peak_rss_mb": _rounded(peak_memory_mb()),
-            "settled": settle() if request["settle"] else True,
-        }
-
-
-def _make(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Make what a case needs and its bundle lacks; see `prepare.make_missing`."""
-    from hgdeploy.benchmark.worker.prepare import make_missing
-
-    return {"made": make_missing(Case(**request["case"]), Path(request["bundle"]))}
+        return Message(
+            {
+                "samples_ms": found.samples_ms,
+                "timings_ms": found.timings_ms or None,
+                "mhz": None if before is None or after is None else [before, after],
+                "peak_rss_mb": _rounded(peak_memory_mb()),
+                "settled": settle() if request.values["settle"] else True,
+            }
+        )
 
 
 def _options(case: Case) -> EngineOptions:
@@ -159,23 +153,11 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 1)
 
 
-def main() -> int:
+def main() -> None:
     """Answer until there are no more requests."""
-    # The answers get stdout for themselves; what native code prints there goes to stderr.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    child = Child()
-    for line in sys.stdin:
-        try:
-            answer = child.answer(json.loads(line))
-        except HGDeployError as error:
-            answer = {"error": str(error)}
-        except Exception as error:  # whatever it is, it is this case's reason and no other's
-            answer = {"error": f"{type(error).__name__}: {one_line(error)}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-    return 0
+    server = CaseServer()
+    serve({"make": server.make, "load": server.load, "measure": server.measure})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

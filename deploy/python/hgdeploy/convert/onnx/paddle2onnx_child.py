@@ -3,39 +3,46 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import os
+import traceback
+import warnings
 from pathlib import Path
 
-from hgdeploy.errors import EngineError
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.messages import Message, serve
 
-EXIT_NOT_INSTALLED = 3
 
+def convert(request: Message) -> Message:
+    """Convert one model; where paddle2onnx fails, print why.
 
-def main(argv: Sequence[str]) -> int:
-    """Convert one model: MODEL PARAMS OPSET exact|raise TARGET.
+    Args:
+        request: `model`, `params` (empty for none), `opset`, whether that is `exact`, and `target`.
 
     Returns:
-        0 when `TARGET` is written, `EXIT_NOT_INSTALLED` where paddle2onnx does not import.
+        Whether it is `converted`: `target` is written, and may be empty.
+
+    Raises:
+        EngineError: paddle2onnx does not import.
     """
-    model, params, opset, how, target = argv
+    warnings.simplefilter("ignore")
+    os.environ["TMPDIR"] = str(Path.cwd())  # it leaves temporary files when it dies
+    paddle2onnx = import_library("paddle2onnx", "convert")
+    wanted = request.values
     try:
-        paddle2onnx = import_library("paddle2onnx", "convert")
-    except EngineError as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_NOT_INSTALLED
-    # Any other optimize_tool changes or fails the result, and the default one installs packages.
-    data = paddle2onnx.export(
-        model,
-        params,
-        opset_version=int(opset),
-        auto_upgrade_opset=how == "raise",
-        optimize_tool="None",
-    )
-    Path(target).write_bytes(data or b"")
-    return 0
+        # Another optimize_tool changes or fails the result, and the default one installs packages.
+        data = paddle2onnx.export(
+            wanted["model"],
+            wanted["params"],
+            opset_version=wanted["opset"],
+            auto_upgrade_opset=not wanted["exact"],
+            optimize_tool="None",
+        )
+        Path(wanted["target"]).write_bytes(data or b"")
+    except Exception:
+        traceback.print_exc()  # beside what its C++ has printed; the parent looks for the reason
+        return Message({"converted": False})
+    return Message({"converted": True})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    serve({"convert": convert})

@@ -9,15 +9,13 @@ in a child process, and what it leaves is judged here.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from hgdeploy.convert.onnx.paddle2onnx_child import EXIT_NOT_INSTALLED
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.messages import Message
+from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 
 # Far above the seconds that hundreds of megabytes take; a bound for what hangs.
 _TIME_LIMIT_S = 900
@@ -49,35 +47,33 @@ def run_paddle2onnx(
     target = folder / "paddle2onnx.onnx"
     scratch = folder / "scratch"
     scratch.mkdir()
-    how = "exact" if exact_opset else "raise"
-    weights = str(params.absolute()) if params is not None else ""
-    command = [sys.executable, "-W", "ignore", "-m", "hgdeploy.convert.onnx.paddle2onnx_child"]
-    command += [str(model.absolute()), weights, str(opset), how]
-    package = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    try:
-        done = subprocess.run(
-            [*command, str(target.absolute())],
-            # An empty folder: a module of the user's there must not hide a library.
-            cwd=scratch,
-            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(scratch.absolute())},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIME_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise BundleError(f"paddle2onnx did not convert {model} in {_TIME_LIMIT_S} s") from None
-    told = _told(done.stdout.decode("utf-8", errors="replace"))
-    if done.returncode == EXIT_NOT_INSTALLED:
-        raise EngineError(_not_installed(told))
-    if done.returncode == 0 and target.is_file() and target.stat().st_size:
+    request = Message(
+        {
+            "do": "convert",
+            "model": str(model.absolute()),
+            "params": str(params.absolute()) if params is not None else "",
+            "opset": opset,
+            "exact": exact_opset,
+            "target": str(target.absolute()),
+        }
+    )
+    child = ChildProcess("hgdeploy.convert.onnx.paddle2onnx_child", folder=scratch, quiet=True)
+    with child:
+        try:
+            converted = child.ask(request, _TIME_LIMIT_S).values["converted"]
+        except ChildTimeoutError:
+            raise BundleError(f"paddle2onnx did not convert {model} in {_TIME_LIMIT_S} s") from None
+        except ChildError:
+            converted = False
+        except EngineError as error:
+            raise EngineError(_not_installed(_reason(str(error)))) from None
+    if converted and target.is_file() and target.stat().st_size:
         return target
+    reason = _reason(child.printed)
     hint = "check that it and its .pdiparams come from one export and are complete"
-    if "opset" in told:
+    if "opset" in reason:
         hint = f"ask for a higher opset than {opset}, or let it be raised"
-    raise BundleError(f"paddle2onnx cannot convert {model}: {told}; {hint}")
+    raise BundleError(f"paddle2onnx cannot convert {model}: {reason}; {hint}")
 
 
 def _not_installed(reason: str) -> str:
@@ -87,10 +83,10 @@ def _not_installed(reason: str) -> str:
     )
 
 
-def _told(log: str) -> str:
-    """The part of paddle2onnx's output that says what is wrong, on one line."""
+def _reason(log: str) -> str:
+    """Return the part of paddle2onnx's output that says what is wrong, on one line."""
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
     marked = [line for line in lines if re.search(r"\[ERROR\]|Error: |\[Hint", line)]
     marked = [line for line in marked if not line.startswith("FatalError")] or marked
-    told = " ".join(marked or lines[-1:]) or "it ended without a word"
-    return re.sub(r"^\S+ \S+ \[ERROR\]\s*|\[Paddle2ONNX\] |\[ERROR\] ?", "", told)[:400]
+    reason = " ".join(marked or lines[-1:]) or "it ended without a word"
+    return re.sub(r"^\S+ \S+ \[ERROR\]\s*|\[Paddle2ONNX\] |\[ERROR\] ?", "", reason)[:400]

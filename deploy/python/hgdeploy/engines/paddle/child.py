@@ -9,40 +9,35 @@ from pathlib import Path
 from hgdeploy.engines.base import Engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle import engine as paddle
-from hgdeploy.errors import packed
-from hgdeploy.system.processes import Message, Parent
+from hgdeploy.engines.paddle.options import PaddleOptions
+from hgdeploy.system.messages import Message, serve
+
+
+class _Predicting:
+    """Infers with the model that the first request names."""
+
+    engine: Engine
+
+    def load(self, request: Message) -> Message:
+        own = PaddleOptions(**request.values["own"])
+        options = EngineOptions(**{**request.values["options"], "own": (own,)})
+        self.engine = paddle.load(Path(request.values["source"]), options)
+        return Message(
+            {
+                "inputs": [dataclasses.astuple(spec) for spec in self.engine.inputs],
+                "outputs": [dataclasses.astuple(spec) for spec in self.engine.outputs],
+                "runtime": dataclasses.asdict(self.engine.runtime),
+            }
+        )
+
+    def infer(self, request: Message) -> Message:
+        return Message({}, self.engine.infer(request.arrays))
 
 
 def main() -> None:
-    """Load the model that the first message names, then infer on each of the others."""
-    parent = Parent()
-    request = parent.receive()
-    if request is None:
-        return
-    options = EngineOptions(**request.values["options"])
-    try:
-        engine = paddle.load(Path(request.values["source"]), options)
-    except Exception as error:  # raised again in the parent
-        parent.answer(Message({"error": packed(error)}))
-        return
-    parent.answer(
-        Message(
-            {
-                "inputs": [dataclasses.astuple(spec) for spec in engine.inputs],
-                "outputs": [dataclasses.astuple(spec) for spec in engine.outputs],
-                "runtime": dataclasses.asdict(engine.runtime),
-            }
-        )
-    )
-    while (request := parent.receive()) is not None:
-        parent.answer(_answer(engine, request))
-
-
-def _answer(engine: Engine, request: Message) -> Message:
-    try:
-        return Message({}, engine.infer(request.arrays))
-    except Exception as error:  # raised again in the parent
-        return Message({"error": packed(error)})
+    """Load the model that the first request names, then infer on each of the others."""
+    predicting = _Predicting()
+    serve({"load": predicting.load, "infer": predicting.infer})
 
 
 if __name__ == "__main__":

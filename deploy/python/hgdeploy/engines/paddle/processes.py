@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from hgdeploy.engines.base import CheckedEngine, Engine, RuntimeInfo, Tensors, TensorSpec
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import EngineError, unpacked
-from hgdeploy.system.processes import Child, ChildError, Message
+from hgdeploy.engines.paddle.options import PaddleOptions
+from hgdeploy.errors import EngineError
+from hgdeploy.system.messages import Message
+from hgdeploy.system.processes import ChildError, ChildProcess
 
 
 class PaddleProcesses(CheckedEngine):
@@ -28,27 +30,27 @@ class PaddleProcesses(CheckedEngine):
 
     def __init__(
         self,
-        children: Sequence[Child],
+        children: Sequence[ChildProcess],
         specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
         runtime: RuntimeInfo,
     ) -> None:
         super().__init__(*specs, runtime, concurrency=len(children))
         self._children = children
-        self._idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
         for child in children:
             self._idle.put(child)
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         child = self._idle.get()
         try:
-            with _errors_of_ours():
-                return dict(_checked(child.ask(Message({}, feeds))).arrays)
+            with _ended_is_an_engine_error():
+                return dict(child.ask(Message({"do": "infer"}, feeds)).arrays)
         finally:
             self._idle.put(child)
 
     def _free(self) -> None:
         for child in self._children:
-            child.kill()
+            child.close()
 
 
 def load_processes(source: Path, options: EngineOptions) -> Engine:
@@ -62,17 +64,26 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
         EngineError: as `engines.paddle.load`, or a process ended, for want of memory perhaps.
         BundleError: as `engines.paddle.load`.
     """
-    alone = dataclasses.asdict(dataclasses.replace(options, streams=1, cache_dir=None))
-    request = Message({"source": str(source), "options": alone})
-    children = [Child("hgdeploy.engines.paddle.child") for _ in range(options.streams)]
+    alone = dataclasses.replace(options, streams=1, cache_dir=None, own=())
+    values = {
+        "do": "load",
+        "source": str(source),
+        "options": dataclasses.asdict(alone),
+        "own": dataclasses.asdict(options.own_of(PaddleOptions)),
+    }
+    request = Message(values)
+    children: list[ChildProcess] = []
     try:
-        with _errors_of_ours():
+        # One after the other into the list: where one fails, those before it are closed.
+        module = "hgdeploy.engines.paddle.child"
+        children.extend(ChildProcess(module) for _ in range(options.streams))
+        with _ended_is_an_engine_error():
             for child in children:
                 child.send(request)
-            answers = [_checked(child.receive()) for child in children]
+            answers = [child.receive() for child in children]
     except BaseException:
         for child in children:
-            child.kill()
+            child.close()
         raise
     facts = answers[0].values
     inputs, outputs = (
@@ -83,18 +94,12 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
     return PaddleProcesses(children, (inputs, outputs), runtime)
 
 
-def _checked(answer: Message) -> Message:
-    """Return an answer; raise the error that it may tell of."""
-    if "error" in answer.values:
-        raise unpacked(*answer.values["error"])
-    return answer
-
-
 @contextlib.contextmanager
-def _errors_of_ours() -> Iterator[None]:
+def _ended_is_an_engine_error() -> Iterator[None]:
     try:
         yield
     except ChildError as error:
         raise EngineError(
-            f"a process of the paddle engine ended ({error}); if memory is short, use fewer threads"
+            f"a process of the paddle engine ended ({error.how}); "
+            "if memory is short, use fewer threads"
         ) from None

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a child process and its parent send each other, and `serve`, the child's side of that.
+
+A message is a line of JSON and, behind it, the bytes of the arrays that the line describes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.errors import packed
+
+
+class Message(NamedTuple):
+    """A request or its answer.
+
+    Attributes:
+        values: anything that JSON can hold; `do` of a request names what is wanted.
+        arrays: arrays by name.
+    """
+
+    values: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = {}
+
+
+Handler = Callable[[Message], Message]
+"""Answers one kind of request; an exception is raised again in the parent."""
+
+
+def write_message(stream: IO[bytes], message: Message) -> None:
+    """Write one message.
+
+    Args:
+        stream: a pipe.
+        message: what to write.
+
+    Raises:
+        OSError: nobody reads the pipe any more.
+    """
+    arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
+    described = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+    stream.write(json.dumps([message.values, described]).encode("ascii") + b"\n")
+    for array in arrays.values():
+        stream.write(array.reshape(-1).view(np.uint8).data)
+    stream.flush()
+
+
+def read_message(stream: Any) -> Message | None:
+    """Read one message.
+
+    Args:
+        stream: a pipe, buffered.
+
+    Returns:
+        The message; None at the end of the stream.
+
+    Raises:
+        ValueError: the stream ends within a message.
+    """
+    line = stream.readline()
+    if not line:
+        return None
+    values, described = json.loads(line)
+    arrays = {}
+    for name, (dtype, shape) in described.items():
+        arrays[name] = array = np.empty(shape, dtype)
+        if stream.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+            raise ValueError("the message stops early")
+    return Message(values, arrays)
+
+
+def serve(handlers: Mapping[str, Handler]) -> None:
+    """Answer the parent's requests, until there are no more; inside a child process.
+
+    Args:
+        handlers: by what a request may ask to `do`. `error` is no name for a value of an answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the parent, which ends this process
+    requests = os.fdopen(os.dup(0), "rb")
+    # Never closed, not even while Python shuts down: where the answers end, this process has ended,
+    # and its exit code is the true one.
+    answers = os.fdopen(os.dup(1), "wb", closefd=False)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    if hasattr(select, "poll"):
+        threading.Thread(target=_end_with_parent, args=[requests.fileno()], daemon=True).start()
+    while (request := read_message(requests)) is not None:
+        write_message(answers, _answer(handlers, request))
+
+
+def _answer(handlers: Mapping[str, Handler], request: Message) -> Message:
+    try:
+        return handlers[request.values["do"]](request)
+    except Exception as error:  # raised again in the parent
+        return Message({"error": packed(error)})
+
+
+def _end_with_parent(requests: int) -> None:
+    """Wait, asleep, until nobody can send requests any more; end this process and its group."""
+    parent = select.poll()
+    parent.register(requests, 0)  # no event but that the other end is closed
+    parent.poll()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -116,13 +115,6 @@ def test_many_threads_have_a_process_each_and_none_is_left(reader):
     assert 1 <= len(readers()) <= len(threads)
     reader.close()
     assert readers() == []
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no safe path")
-def test_a_module_in_the_current_folder_hides_no_library(reader, tmp_path, monkeypatch):
-    (tmp_path / "subprocess.py").write_text("raise SystemExit('hidden')\n")
-    monkeypatch.chdir(tmp_path)
-    assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

@@ -61,7 +61,7 @@ class ChildProcess:
 
     Args:
         module: what it runs; it calls `serve`.
-        folder: its current folder; None for this process's own.
+        folder: its current folder; None for that of this process.
         quiet: only keep what it prints, instead of passing it on to stderr.
 
     Raises:

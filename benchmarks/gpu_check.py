@@ -25,8 +25,15 @@ from typing import Any
 from gpu_checks import CHECKS, DEVICE, FP16_FILE, PROFILE, ROOT, RUNTIME_OF, TARGETS, Job
 
 from hgdeploy import zoo
-from hgdeploy.benchmark import Case, Record, Runner, describe_environment, load_suite, run_suite
-from hgdeploy.benchmark.record import OK, now
+from hgdeploy.benchmark import (
+    Case,
+    Head,
+    Record,
+    Runner,
+    describe_environment,
+    load_suite,
+    run_suite,
+)
 from hgdeploy.benchmark.worker.prepare import bundle_folder
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.cli.measure.benchmark import table
@@ -157,21 +164,26 @@ class GpuCheck:
     def _time(self, target: str, engines: Sequence[str], models: Sequence[str], out: Path) -> None:
         """Build an engine for each batch, and time it by the harness of `hgdeploy benchmark`."""
         suite = load_suite(SUITE)
-        changes = {"min_seconds": 0.3} if self.asked.quick else {}
-        settings = dataclasses.replace(suite.settings, **changes)
-        lists = {name: tuple(getattr(self.asked, name)) for name in ("precisions", "batches")}
-        lists |= {"models": tuple(models), "engines": tuple(engines)}
-        suite = dataclasses.replace(suite, settings=settings, **lists)
+        settings = suite.settings
+        if self.asked.quick:
+            settings = dataclasses.replace(settings, min_seconds=0.3)
+        suite = dataclasses.replace(
+            suite,
+            settings=settings,
+            models=tuple(models),
+            engines=tuple(engines),
+            precisions=tuple(self.asked.precisions),
+            batches=tuple(self.asked.batches),
+        )
         ready = [case for case in suite.cases() if self._is_ready(target, case)]
         if not ready:
             return
-        head = {
-            "suite": suite.name,
-            "created": now(),
-            "command": ["python", "benchmarks/gpu_check.py", *sys.argv[1:]],
-            "settings": {**dataclasses.asdict(settings), "image": None},
-            "environment": self.environment,
-        }
+        head = Head(
+            suite=suite.name,
+            command=("python", "benchmarks/gpu_check.py", *sys.argv[1:]),
+            settings={**dataclasses.asdict(settings), "image": None},
+            environment=self.environment,
+        )
         record = Record(out, head, ready, resume=True)
         for batch in sorted({case.batch for case in ready}):
             part = dataclasses.replace(suite, batches=(batch,))
@@ -180,15 +192,16 @@ class GpuCheck:
             left_out = tuple({key: getattr(case, key) for key in keys} for case in absent)
             part = dataclasses.replace(part, exclude=left_out)
             run_suite(part, Runner(record, self._work(target, (batch,) * 3), print))
-        rows = record.document["cases"]
-        print(f"\n{out}\n{table(rows)}")
-        for row in rows:
-            case = Case(**row["case"])
+        print(f"\n{out}\n{table(record.rows)}")
+        for row in record.rows:
+            case = row.case
             job = Job(
                 "timing", _kind(target, case), case.model, case.precision, "", (case.batch,) * 3
             )
-            told = row["reason"] or f"median {row['stats']['median']:.3f} ms"
-            self.account.add(job, "passed" if row["status"] == OK else "failed", told)
+            if row.stats is None:
+                self.account.add(job, "failed", row.reason or row.status)
+            else:
+                self.account.add(job, "passed", f"median {row.stats.median:.3f} ms")
 
     def _is_ready(self, target: str, case: Case) -> bool:
         """Tell whether a case can be timed, after building its engine where it has one."""

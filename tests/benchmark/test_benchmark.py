@@ -17,7 +17,10 @@ from conftest import REPO, require_engine, run_command
 from hgdeploy import zoo
 from hgdeploy.benchmark import (
     Case,
+    Head,
     Record,
+    ResultFile,
+    Row,
     Runner,
     Settings,
     Suite,
@@ -32,16 +35,19 @@ from hgdeploy.benchmark import (
     summarize,
 )
 from hgdeploy.benchmark.case import parse_suite
-from hgdeploy.benchmark.record import Row
 from hgdeploy.benchmark.stats import Circumstances, bootstrap_medians
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.cli.measure import benchmark as command
 from hgdeploy.cli.terminal import Parser
+from hgdeploy.engines import RuntimeInfo
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.system.machine import available_cpus
 
 SUITES = REPO / "benchmarks" / "suites"
-HEAD = {"suite": "s", "settings": {"rounds": 3}, "environment": {"id": "e", "cpu": "c"}}
+RESULTS = REPO / "benchmarks" / "results"
+ENVIRONMENT = {**describe_environment(), "id": "e", "cpu": "c"}
+HEAD = Head("s", ("hgdeploy", "benchmark"), {"rounds": 3}, ENVIRONMENT)
+RUNTIME = RuntimeInfo("openvino", "openvino", "0", "cpu", ("CPU",), "fp32", 1)
 CALM = Circumstances(first_ms=1.0, overhead_us=0.0)
 
 
@@ -255,7 +261,8 @@ class FakeWorker:
         if request["do"] == "make":
             return {"made": []}
         if request["do"] == "load":
-            return {"runtime": {}, "load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
+            runtime = dataclasses.asdict(RUNTIME)
+            return {"runtime": runtime, "load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
         count = request["measure"][1]
         return {
             "samples_ms": [1.0] * count,
@@ -303,7 +310,7 @@ def test_interleaved_cases_take_turns_and_their_samples_know_the_round(mini):
     engines = ["paddle", "onnxruntime", "openvino"]
     turns = [("measure", engine) for engine in engines] * 3
     assert workers.log == [("load", engine) for engine in engines] + turns
-    assert [row.rounds for row in rows] == [[0] * 3 + [1] * 3 + [2] * 3] * 3
+    assert [row.rounds for row in rows] == [(0,) * 3 + (1,) * 3 + (2,) * 3] * 3
 
 
 @pytest.mark.parametrize("interleave", [False, True])
@@ -342,7 +349,7 @@ def test_an_interrupted_suite_ends_its_processes_keeps_its_rows_and_resumes(mini
     with pytest.raises(KeyboardInterrupt):
         run_fake(mini, workers, Record(path, HEAD))
     assert workers.open == 0
-    assert [row["case"]["engine"] for row in load_results(path)["cases"]] == ["paddle"]
+    assert [row.case.engine for row in load_results(path).rows] == ["paddle"]
     workers = FakeWorkers({("load", "openvino"): CaseError("broken for now")})
     run_fake(mini, workers, Record(path, HEAD, resume=True))
     assert {engine for _, engine in workers.log} == {"onnxruntime", "openvino"}
@@ -350,7 +357,7 @@ def test_an_interrupted_suite_ends_its_processes_keeps_its_rows_and_resumes(mini
     _, said = run_fake(mini, workers, Record(path, HEAD, resume=True))
     assert {engine for _, engine in workers.log} == {"openvino"}
     assert said[0] == "2 of 3 cases are measured already"
-    assert [row["status"] for row in load_results(path)["cases"]] == ["ok"] * 3
+    assert [row.status for row in load_results(path).rows] == ["ok"] * 3
 
 
 # ---------------------------------------------------------------------------------- results file
@@ -360,12 +367,54 @@ def test_the_file_is_whole_after_every_row_and_in_the_suites_order(tmp_path):
     path = tmp_path / "results.json"
     cases = [Case("m", batch=n) for n in (1, 2, 3)]
     record = Record(path, HEAD, cases)
-    assert load_results(path)["cases"] == []
+    assert load_results(path) == ResultFile(path, HEAD)
     for case in (cases[2], cases[0], cases[1]):
-        record.add(Row(case, samples_ms=[1.0]))
-        assert load_results(path) == record.document
-    assert [row["case"]["batch"] for row in load_results(path)["cases"]] == [1, 2, 3]
+        record.add(Row(case, runtime=RUNTIME, samples_ms=(1.0,), stats=summarize([1.0], 1)))
+        assert load_results(path) == record.results
+    assert [row.case.batch for row in load_results(path).rows] == [1, 2, 3]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_row_comes_back_from_the_file_as_it_was(tmp_path):
+    path = tmp_path / "results.json"
+    record = Record(path, HEAD)
+    row = Row(
+        Case("m", "openvino", "int8", 8, 2, scope="pipeline"),
+        weights="file",
+        artifact="inference.int8.onnx",
+        model_sha256="ab" * 32,
+        runtime=RUNTIME,
+        load_ms=1.5,
+        first_ms=2.5,
+        peak_rss_mb=30.0,
+        overhead_us=0.25,
+        samples_ms=(1.0, 2.0),
+        rounds=(0, 1),
+        timings_ms={"h2d": (0.5, 0.75)},
+        stats=summarize([1.0, 2.0], 8),
+        warnings=("the machine is noisy",),
+    )
+    failed = Row(Case("m", "paddle"), "failed", "it is broken")
+    record.add(row)
+    record.add(failed)
+    assert load_results(path).rows == (row, failed)
+    before = path.read_bytes()
+    Record(path, HEAD, resume=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("cpu-*.json")), ids=lambda path: path.name)
+def test_a_shipped_results_file_is_written_as_it_was_read(path):
+    assert load_results(path).to_json() == path.read_text(encoding="utf-8")
+
+
+def test_a_sample_that_is_no_number_is_not_written(tmp_path):
+    path = tmp_path / "results.json"
+    record = Record(path, HEAD)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record.add(Row(Case("m"), samples_ms=(float("nan"),)))
+    assert path.read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
@@ -375,7 +424,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
     (tmp_path / "suite.yaml").write_text("models: [a]")
     with pytest.raises(OutputError, match="exists; go on with it by --resume"):
         Record(tmp_path / "suite.yaml", HEAD)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is not JSON"):
         Record(tmp_path / "suite.yaml", HEAD, resume=True)
     assert (tmp_path / "suite.yaml").read_text() == "models: [a]"
 
@@ -383,7 +432,10 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"environment": {"id": "f", "cpu": "d"}}, r"another environment \(cpu differ\)"),
+        (
+            {"environment": {**ENVIRONMENT, "id": "f", "cpu": "d"}},
+            r"another environment \(cpu differ\)",
+        ),
         ({"settings": {"rounds": 4}}, "measured with rounds 3, not 4"),
         ({"suite": "t"}, "is of the suite 's', not 't'"),
     ],
@@ -393,17 +445,17 @@ def test_a_file_of_another_environment_suite_or_setting_is_not_resumed(tmp_path,
     Record(path, HEAD)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=told):
-        Record(path, {**HEAD, **change}, resume=True)
+        Record(path, dataclasses.replace(HEAD, **change), resume=True)
     assert path.read_bytes() == before
 
 
 def test_a_file_of_another_schema_is_no_results_file(tmp_path):
     path = tmp_path / "results.json"
     path.write_text('{"schema": 2, "cases": []}')
-    with pytest.raises(ConfigError, match="schema 2, expected 1"):
+    with pytest.raises(ConfigError, match="has schema 2, and this version reads schema 1"):
         load_results(path)
     path.write_text("[]")
-    with pytest.raises(ConfigError, match="is no results file"):
+    with pytest.raises(ConfigError, match="is it a result of hgdeploy benchmark"):
         load_results(path)
 
 
@@ -540,23 +592,23 @@ def test_the_smoke_suite_measures_all_engines_and_scopes(mini, tmp_path):
     suite = ("--suite", SUITES / "smoke.yaml", "--model", mini, *TINY)
     code, out, said = run_benchmark(*suite, "--output", path)
     assert code == 0, said
-    document = load_results(path)
-    assert document["suite"] == "smoke"
-    assert document["settings"]["image"]["name"] == "coffee.jpg"
-    assert len(document["cases"]) == 6
-    for row in document["cases"]:
-        assert (row["status"], row["reason"]) == ("ok", None)
-        assert row["runtime"]["engine"] == row["case"]["engine"]
-        assert row["runtime"]["threads"] == 1
-        assert len(row["samples_ms"]) == row["stats"]["n"] >= 3
-        assert row["stats"]["median"] == pytest.approx(np.median(row["samples_ms"]), abs=1e-5)
-        assert len(row["model_sha256"]) == 64
-        assert min(row["load_ms"], row["first_ms"], row["peak_rss_mb"]) > 0
+    found = load_results(path)
+    assert found.head.suite == "smoke"
+    assert found.head.settings["image"]["name"] == "coffee.jpg"
+    assert len(found.rows) == 6
+    for row in found.rows:
+        assert (row.status, row.reason) == ("ok", None)
+        assert row.runtime.engine == row.case.engine
+        assert row.runtime.threads == 1
+        assert len(row.samples_ms) == row.stats.n >= 3
+        assert row.stats.median == pytest.approx(np.median(row.samples_ms), abs=1e-5)
+        assert len(row.model_sha256) == 64
+        assert min(row.load_ms, row.first_ms, row.peak_rss_mb) > 0
     assert len(out.splitlines()) == 7
     code, out, said = run_benchmark(*suite, "--output", path, "--resume")
     assert code == 0
     assert said == ["6 of 6 cases are measured already"]
-    assert load_results(path)["cases"] == document["cases"]
+    assert load_results(path).rows == found.rows
 
 
 def test_interleaved_engines_are_measured_in_rounds_and_leave_the_cpu_idle_between(mini, tmp_path):
@@ -566,10 +618,10 @@ def test_interleaved_engines_are_measured_in_rounds_and_leave_the_cpu_idle_betwe
     engines = ("--engine", "paddle", "onnxruntime", "openvino")
     code, _, _ = run_benchmark("--model", mini, *engines, *TINY, "--interleave", "--output", path)
     assert code == 0
-    for row in load_results(path)["cases"]:
-        assert sorted(set(row["rounds"])) == list(range(10))
-        assert len(row["rounds"]) == len(row["samples_ms"])
-        assert not any("kept a CPU busy" in line for line in row["warnings"])
+    for row in load_results(path).rows:
+        assert sorted(set(row.rounds)) == list(range(10))
+        assert len(row.rounds) == len(row.samples_ms)
+        assert not any("kept a CPU busy" in line for line in row.warnings)
 
 
 def test_failed_cases_are_rows_of_the_table_and_of_the_exit_code(mini):
@@ -588,7 +640,7 @@ def test_a_missing_bundle_of_the_zoo_is_made_with_random_weights_and_says_so(tmp
     code, _, said = run_benchmark(*words, *TINY)
     assert code == 0, said
     assert any("with random weights, for timing only" in line for line in said)
-    assert load_results(path)["cases"][0]["weights"] == "random"
+    assert load_results(path).rows[0].weights == "random"
 
 
 def test_flags_replace_a_suites_lists():

@@ -22,7 +22,7 @@ from hgdeploy.benchmark.report.compare import compare_files
 from hgdeploy.benchmark.report.labels import Box, place_labels
 from hgdeploy.benchmark.report.lookup import Lookup
 from hgdeploy.benchmark.report.points import Panel, accuracy_points, frontiers
-from hgdeploy.benchmark.result_file import read_all, read_results
+from hgdeploy.benchmark.report.results import read_all, read_measured
 from hgdeploy.cli.measure.benchmark_report import (
     add_compare_arguments,
     add_report_arguments,
@@ -50,7 +50,10 @@ def case(model: str, median: float, *, seed: int = 0, **more: object) -> dict[st
         "reason": None,
         "weights": "random",
         "model_sha256": "ab" * 32,
-        "runtime": {},
+        "runtime": {
+            "engine": "onnxruntime", "library": "onnxruntime", "version": "1.22.0",
+            "device": "cpu", "providers": ["CPU"], "precision": "fp32", "threads": 2,
+        },
         "load_ms": 150.5,
         "first_ms": 3 * median,
         "peak_rss_mb": 300.0,
@@ -336,7 +339,7 @@ def test_a_wrong_result_file_is_told_in_one_line(tmp_path, change, told):
     path = tmp_path / "r.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=told) as error:
-        read_results(path)
+        read_measured(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -346,13 +349,13 @@ def test_what_is_not_json_is_told_in_one_line(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"r\.json is not JSON") as error:
-        read_results(path)
+        read_measured(path)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_result_file_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        read_results(tmp_path / "none.json")
+        read_measured(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
@@ -609,7 +612,9 @@ def test_compare_names_what_became_slower_and_fails(write):
     b = write("b.json", *fast_cases(seed=1)[1:], case("PPHGNet_tiny", 24.0, seed=2))
     with pytest.raises(ValidationError, match=r"1 of 4 cases .*PPHGNet_tiny.*1\.200 times"):
         compare(a, b)
-    verdicts = {c.a.model: c.verdict for c in compare_files(read_results(a), read_results(b)).cases}
+    verdicts = {
+        c.a.model: c.verdict for c in compare_files(read_measured(a), read_measured(b)).cases
+    }
     assert verdicts == dict.fromkeys(FAST, "can't tell") | {"PPHGNet_tiny": "slower"}
     assert compare(a, b, "--threshold", "0.3").count("can't tell") == len(FAST)
     assert "0.833 | 0.8" in compare(b, a)
@@ -618,7 +623,7 @@ def test_compare_names_what_became_slower_and_fails(write):
 
 def test_compare_gives_the_ratio_an_interval_that_holds_the_truth(write):
     a, b = write("a.json", case("ResNet50", 10.0)), write("b.json", case("ResNet50", 12.0, seed=5))
-    (found,) = compare_files(read_results(a), read_results(b)).cases
+    (found,) = compare_files(read_measured(a), read_measured(b)).cases
     ratio, low, high = found.ratio
     assert ratio == pytest.approx(1.2)
     assert 1.19 < low < 1.2 < high < 1.21
@@ -639,7 +644,7 @@ def test_a_case_that_no_longer_runs_fails_the_comparison(write):
     b = write("b.json", failed("ResNet50", "out of memory"), case("ResNet34", 9.0))
     with pytest.raises(ValidationError, match=r"ResNet50.*: no longer runs"):
         compare(a, b)
-    verdicts = [c.verdict for c in compare_files(read_results(a), read_results(b)).cases]
+    verdicts = [c.verdict for c in compare_files(read_measured(a), read_measured(b)).cases]
     assert verdicts == ["no longer runs", "runs now"]
 
 

@@ -17,7 +17,7 @@ import fake_tensorrt
 import pytest
 from fake_gpu import make_fake_gpu
 
-from conftest import MINI, REPO, has, hgdeploy, run_command
+from conftest import DEADLINE, MINI, REPO, has, hgdeploy, run_command
 from hgdeploy.benchmark import load_results
 from hgdeploy.gpu.driver import nvidia_gpus
 
@@ -38,7 +38,7 @@ def run_on(environment: dict[str, str], *arguments: object) -> subprocess.Comple
     """Run a script in another environment."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
 
 
@@ -169,16 +169,16 @@ def test_everything_is_checked_timed_saved_and_gone_on_with(fake_gpu, mini: Path
         ("installed", "", "skipped"),
         ("agree", "int8", "skipped"),
     ]
-    cases = load_results(output)["cases"]
-    assert [row["case"]["batch"] for row in cases] == [1, 2]
-    for row in cases:
-        assert set(row["timings_ms"]) == {"h2d", "compute", "d2h", "enqueue", "host"}
+    rows = load_results(output).rows
+    assert [row.case.batch for row in rows] == [1, 2]
+    for row in rows:
+        assert set(row.timings_ms) == {"h2d", "compute", "d2h", "enqueue", "host"}
     report = hgdeploy("benchmark", "report", output, "--no-plots")
     assert report.returncode == 0, report.stderr
     again = run_on(*command)
     assert again.returncode == 11
     assert again.stdout.count("1 of 1 cases are measured already") == 2
-    assert load_results(output)["cases"] == cases
+    assert load_results(output).rows == rows
     redone = json.loads((tmp_path / "gpu.checks.json").read_text())["checks"]
     assert sorted(map(str, (row["job"] for row in redone))) == (
         sorted(map(str, (row["job"] for row in account)))

@@ -34,6 +34,14 @@ class JsonReader:
         """Return the object at `key`."""
         return JsonReader(self._path, self.raw(key), self._name(key))
 
+    def inner_or_none(self, key: str) -> JsonReader | None:
+        """Return the object at `key`."""
+        return None if self._values.get(key) is None else self.inner(key)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """Return the object at `key` as it stands, whatever it holds."""
+        return self.inner(key)._values
+
     def numbers_by_name(self, key: str) -> dict[str, tuple[float, ...]]:
         """Return the lists of numbers in the object at `key`; a missing key or null is empty."""
         if self._values.get(key) is None:
@@ -98,6 +106,15 @@ class JsonReader:
     def number_or_none(self, key: str) -> float | None:
         """Return the number at `key`."""
         return None if self._values.get(key) is None else self.number(key)
+
+    def indices_or_none(self, key: str) -> tuple[int, ...] | None:
+        """Return the whole numbers from 0 of the list at `key`."""
+        if self._values.get(key) is None:
+            return None
+        values = self.sequence(key)
+        if not all(type(value) is int and value >= 0 for value in values):
+            raise self.wrong(key, "a list of whole numbers from 0")
+        return tuple(values)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """Return the numbers of the list at `key`."""

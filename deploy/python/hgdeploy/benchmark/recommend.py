@@ -7,12 +7,13 @@ images and then measured, with different threads and batches, within a budget of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy.benchmark.case import Settings, Suite
-from hgdeploy.benchmark.record import OK, Record, Row
+from hgdeploy.benchmark.record import Record
+from hgdeploy.benchmark.row import Row
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES
@@ -20,9 +21,8 @@ from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
+from hgdeploy.system.progress import OnLine
 from hgdeploy.validation.validate import ValidateOptions, validate
-
-Say = Callable[[str], None]
 
 _LEAST_SECONDS = 0.3
 _WARMUP_SECONDS = 0.2
@@ -86,9 +86,9 @@ class Evidence:
         figures = ("-", "-", "-")
         if stats is not None:
             figures = (
-                f"{stats['median']:.3f}",
-                f"{stats['p99']:.3f}",
-                f"{stats['throughput']:.1f}",
+                f"{stats.median:.3f}",
+                f"{stats.p99:.3f}",
+                f"{stats.throughput:.1f}",
             )
         return (self.run.name, str(case.batch), threads, agreement, *figures, self.reason)
 
@@ -105,7 +105,7 @@ class Recommendation:
 
 
 def recommend(
-    bundle: ModelBundle, options: RecommendOptions, record: Record, say: Say
+    bundle: ModelBundle, options: RecommendOptions, record: Record, on_progress: OnLine
 ) -> Recommendation:
     """Measure what the bundle has and name the best that keeps the agreement asked for.
 
@@ -113,14 +113,14 @@ def recommend(
         bundle: the bundle.
         options: what is wanted.
         record: takes the measurements.
-        say: takes a line at a time.
+        on_progress: takes a line at a time.
 
     Raises:
         EngineError: no engine can run the bundle in fp32 here.
         ValidationError: nothing qualifies; the message names the nearest miss.
     """
     runs, left_out = _available(bundle, options)
-    agreements = _agreements(bundle, runs, options, say)
+    agreements = _agreements(bundle, runs, options, on_progress)
     kept = []
     for run in runs:
         agreement = agreements.get(run.name)
@@ -129,7 +129,7 @@ def recommend(
             left_out.append(Evidence(run, agreement, None, reason))
         else:
             kept.append(run)
-    runner = Runner(record, bundle.root.parent, say)
+    runner = Runner(record, bundle.root.parent, on_progress)
     measured = [
         Evidence(run, agreements.get(run.name), row, _miss(row, options))
         for run in kept
@@ -137,8 +137,8 @@ def recommend(
     ]
     evidence = sorted(measured, key=_rank)
     if not evidence or evidence[0].reason:
-        told = f"; the nearest was {' '.join(evidence[0].cells())}" if evidence else ""
-        raise ValidationError(f"nothing qualifies on this machine{told}")
+        nearest = f"; the nearest was {' '.join(evidence[0].cells())}" if evidence else ""
+        raise ValidationError(f"nothing qualifies on this machine{nearest}")
     return Recommendation(evidence[0], (*evidence, *left_out))
 
 
@@ -163,12 +163,12 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
 
 
 def _agreements(
-    bundle: ModelBundle, runs: Sequence[Run], options: RecommendOptions, say: Say
+    bundle: ModelBundle, runs: Sequence[Run], options: RecommendOptions, on_progress: OnLine
 ) -> dict[str, float]:
     """Return each run's top-1 agreement with the first fp32 run; empty without images."""
     if not options.images:
         return {}
-    say(f"comparing {len(runs)} runs on {len(options.images)} images")
+    on_progress(f"comparing {len(runs)} runs on {len(options.images)} images")
     ordered = tuple(sorted(runs, key=lambda run: run.precision != "fp32"))
     report = validate(bundle, ValidateOptions(ordered, options.images, random_rows=0))
     found = {
@@ -196,9 +196,9 @@ def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) 
 
 def _miss(row: Row, options: RecommendOptions) -> str:
     """Say why a measured row does not qualify; empty where it does."""
-    if row.status != OK or row.stats is None:
+    if row.stats is None:
         return row.reason or row.status
-    if options.latency_ms is not None and row.stats["p99"] > options.latency_ms:
+    if options.latency_ms is not None and row.stats.p99 > options.latency_ms:
         return f"slower than {options.latency_ms:g} ms"
     return ""
 
@@ -206,4 +206,4 @@ def _miss(row: Row, options: RecommendOptions) -> str:
 def _rank(evidence: Evidence) -> tuple[bool, float]:
     """Order by what qualifies, then by images a second."""
     stats = evidence.row.stats if evidence.row is not None else None
-    return bool(evidence.reason), -(stats["throughput"] if stats is not None else 0.0)
+    return bool(evidence.reason), -(stats.throughput if stats is not None else 0.0)

@@ -1,98 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the benchmark's result files, schema 1, into frozen records."""
+"""The results file, schema 1, read and written.
+
+    {"schema": 1, "suite": NAME, "created": ISO TIME, "command": [...], "settings": {...},
+     "environment": {...}, "cases": [ROW, ...]}
+
+A row has the fields of `Row` as keys, in their order.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from hgdeploy.benchmark.case import SCOPES, Case
 from hgdeploy.benchmark.json_reader import JsonReader
+from hgdeploy.benchmark.row import OK, STATUSES, Row, now
 from hgdeploy.benchmark.stats import Stats
+from hgdeploy.engines import ENGINES, RuntimeInfo
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError
-from hgdeploy.zoo.published import table_name
 
 SCHEMA = 1
-_STATUSES = ("ok", "failed", "timeout")
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """What a case measures besides its model."""
+class Head:
+    """What a results file says once for all its cases.
 
-    engine: str
-    precision: str
-    batch: int
-    threads: int | None
-    device: str
-    scope: str
-
-    def text(self) -> str:
-        """Return it in words, such as `onnxruntime fp32, 2 threads, batch 1, cpu`."""
-        words = [f"{self.engine} {self.precision}"]
-        if self.threads is not None:
-            words.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
-        elif self.device == "cpu":
-            words.append("all threads")
-        words += [f"batch {self.batch}", self.device]
-        return ", ".join(words if self.scope == "engine" else [*words, f"{self.scope} scope"])
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One case; `stats` is None where it was not measured, and `reason` says why.
-
-    `timings` are the parts of each sample in ms, by name, where the engine times its device.
+    Attributes:
+        suite: the suite's name.
+        command: the command that measured, in words.
+        settings: how it was measured; a resumed suite must have the same.
+        environment: the machine and its libraries, see `describe_environment`.
+        created: when the file was begun, ISO 8601.
     """
 
-    model: str
-    configuration: Configuration
-    environment: str
-    status: str
-    reason: str
-    weights: str
-    model_sha256: str | None
-    load_ms: float | None
-    first_ms: float | None
-    peak_rss_mb: float | None
-    overhead_us: float | None
-    samples: tuple[float, ...]
-    stats: Stats | None
-    warnings: tuple[str, ...]
-    timings: Mapping[str, tuple[float, ...]]
-
-    def name(self) -> str:
-        """Return model and configuration in words."""
-        return f"{self.model}, {self.configuration.text()}"
+    suite: str
+    command: tuple[str, ...]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    created: str = field(default_factory=now)
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """One result file.
+    """The content of one results file.
 
     Attributes:
-        path: where it was read.
-        suite: the suite's name.
-        created: when it was begun, ISO 8601.
-        command: the command that made it.
-        environment: short hash of the machine and its libraries.
-        hardware: CPU, system, libraries and commit on one line.
-        cases: its cases in order.
+        path: the file; None where the results are in memory only.
+        head: what holds for all its cases.
+        rows: its cases in order.
     """
 
-    path: Path
-    suite: str
-    created: str
-    command: str
-    environment: str
-    hardware: str
-    cases: tuple[CaseResult, ...]
+    path: Path | None
+    head: Head
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def environment(self) -> str:
+        """Short hash of the machine and its libraries."""
+        return str(self.head.environment["id"])
+
+    def command_line(self) -> str:
+        """Return the command as a shell takes it."""
+        return shlex.join(self.head.command)
+
+    def hardware(self) -> str:
+        """Return CPU, memory, GPUs, system, libraries and commit on one line.
+
+        Raises:
+            ConfigError: the environment lacks a fact, or has a wrong one.
+        """
+        return _hardware(JsonReader(self.path or Path(), self.head.environment, "environment"))
+
+    def to_json(self) -> str:
+        """Return JSON of one fact a line, so that a difference in git shows what has changed."""
+        head = self.head
+        facts: dict[str, Any] = {
+            "schema": SCHEMA,
+            "suite": head.suite,
+            "created": head.created,
+            "command": head.command,
+            "settings": head.settings,
+            "environment": head.environment,
+        }
+        lines = [f'"{key}": {_block(value, 2)}' for key, value in facts.items()]
+        rows = ",".join(f"\n  {_block(_facts(row), 3)}" for row in self.rows)
+        return "{\n " + ",\n ".join([*lines, f'"cases": [{rows}\n ]']) + "\n}\n"
 
 
-def read_results(path: Path) -> ResultFile:
-    """Read one result file.
+def _facts(row: Row) -> dict[str, Any]:
+    """Return a row as JSON has it; `asdict` would copy every sample."""
+    facts = {one.name: getattr(row, one.name) for one in dataclasses.fields(row)}
+    for name in ("case", "runtime", "stats"):
+        if facts[name] is not None:
+            facts[name] = dataclasses.asdict(facts[name])
+    return {**facts, "timings_ms": row.timings_ms or None}
+
+
+def _block(value: Any, indent: int) -> str:
+    if not isinstance(value, Mapping):
+        return _line(value)
+    lines = (f'"{key}": {_line(item)}' for key, item in value.items())
+    return "{" + f",\n{' ' * indent}".join(lines) + "}"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def load_results(path: Path) -> ResultFile:
+    """Read one results file.
 
     Args:
         path: a JSON file that `hgdeploy benchmark` wrote.
@@ -113,26 +136,21 @@ def read_results(path: Path) -> ResultFile:
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; measure again "
             "or use the version of HGDeploy that wrote it"
         )
-    if not reader.sequence("cases"):
-        raise ConfigError(f"{path} holds no case yet; let hgdeploy benchmark finish one")
-    environment = reader.inner("environment").text("id")
-    return ResultFile(
-        path=path,
+    head = Head(
         suite=reader.text("suite"),
+        command=tuple(str(word) for word in reader.sequence("command")),
+        settings=reader.mapping("settings"),
+        environment=reader.mapping("environment"),
         created=reader.text("created"),
-        command=shlex.join(str(word) for word in reader.sequence("command")),
-        environment=environment,
-        hardware=_hardware(reader.inner("environment")),
-        cases=tuple(_case(case, environment) for case in reader.each("cases")),
     )
+    found = ResultFile(path, head, tuple(_row(row) for row in reader.each("cases")))
+    found.hardware()  # refuses an environment that lacks a fact before anything is shown
+    return found
 
 
 def _hardware(environment: JsonReader) -> str:
-    """Return the environment on one line: CPU, memory, GPUs, system, libraries, commit."""
     cpus = environment.count("cpus")
-    libraries = environment.raw("libraries")
-    if not isinstance(libraries, Mapping):
-        raise environment.wrong("libraries", "an object")
+    libraries = environment.mapping("libraries")
     gpus = [str(gpu) for gpu in environment.sequence("gpu")]
     commit, memory = environment.text_or_none("commit"), environment.number_or_none("memory_mb")
     words = [
@@ -150,38 +168,62 @@ def _hardware(environment: JsonReader) -> str:
     return "; ".join(word for word in words if word)
 
 
-def _case(reader: JsonReader, environment: str) -> CaseResult:
-    case = reader.inner("case")
-    status = reader.one_of("status", _STATUSES)
-    measured = status == "ok"
-    reason = reader.text_or_none("reason") or ""
-    result = CaseResult(
-        model=case.text("model"),
-        configuration=Configuration(
-            engine=case.text("engine"),
-            precision=case.text("precision"),
-            batch=case.count("batch"),
-            threads=case.count_or_none("threads"),
-            device=case.text("device"),
-            scope=case.text("scope"),
-        ),
-        environment=environment,
+def _row(reader: JsonReader) -> Row:
+    status = reader.one_of("status", STATUSES)
+    measured = status == OK
+    row = Row(
+        case=_case(reader.inner("case")),
         status=status,
-        reason=" ".join(reason.split()) or ("" if measured else "no reason was recorded"),
-        weights=reader.text_or_none("weights") or "unknown",
+        reason=_reason(reader, measured),
+        weights=reader.text_or_none("weights"),
+        artifact=reader.text_or_none("artifact"),
         model_sha256=reader.text_or_none("model_sha256"),
+        runtime=_runtime(reader.inner_or_none("runtime")),
         load_ms=reader.number_or_none("load_ms"),
         first_ms=reader.number_or_none("first_ms"),
         peak_rss_mb=reader.number_or_none("peak_rss_mb"),
         overhead_us=reader.number_or_none("overhead_us"),
-        samples=reader.numbers("samples_ms") if measured else (),
+        samples_ms=reader.numbers("samples_ms") if measured else (),
+        rounds=reader.indices_or_none("rounds"),
+        timings_ms=reader.numbers_by_name("timings_ms"),
         stats=_stats(reader.inner("stats")) if measured else None,
         warnings=tuple(" ".join(str(text).split()) for text in reader.sequence("warnings")),
-        timings=reader.numbers_by_name("timings_ms"),
+        started=reader.text("started"),
     )
-    if measured and not result.samples:
+    if measured and not row.samples_ms:
         raise reader.wrong("samples_ms", "at least one number where the status is ok")
-    return result
+    return row
+
+
+def _reason(reader: JsonReader, measured: bool) -> str | None:
+    reason = " ".join((reader.text_or_none("reason") or "").split())
+    return reason or (None if measured else "no reason was recorded")
+
+
+def _case(reader: JsonReader) -> Case:
+    return Case(
+        model=reader.text("model"),
+        engine=reader.one_of("engine", ENGINES),
+        precision=reader.one_of("precision", PRECISIONS),
+        batch=reader.count("batch"),
+        threads=reader.count_or_none("threads"),
+        device=reader.text("device"),
+        scope=reader.one_of("scope", SCOPES),
+    )
+
+
+def _runtime(reader: JsonReader | None) -> RuntimeInfo | None:
+    if reader is None:
+        return None
+    return RuntimeInfo(
+        engine=reader.text("engine"),
+        library=reader.text("library"),
+        version=reader.text("version"),
+        device=reader.text("device"),
+        providers=tuple(str(name) for name in reader.sequence("providers")),
+        precision=reader.text("precision"),
+        threads=reader.count_or_none("threads"),
+    )
 
 
 def _stats(reader: JsonReader) -> Stats:
@@ -193,48 +235,3 @@ def _stats(reader: JsonReader) -> Stats:
     if values["median"] <= 0:
         raise reader.wrong("median", "more than 0")
     return Stats(n=reader.count("n"), median_ci=(interval[0], interval[1]), **values)
-
-
-@dataclass(frozen=True)
-class Results:
-    """Result files that are shown together; `mixed` where their environments differ."""
-
-    files: tuple[ResultFile, ...]
-    mixed: bool
-
-    def cases(self) -> tuple[CaseResult, ...]:
-        """Return the cases of all files, in order."""
-        return tuple(case for file in self.files for case in file.cases)
-
-
-def read_all(paths: Sequence[Path], mix_environments: bool = False) -> Results:
-    """Read result files that are to be shown together.
-
-    Args:
-        paths: the files, at least one.
-        mix_environments: whether files from different environments are allowed.
-
-    Raises:
-        ConfigError: a file is wrong, environments differ, or two files hold the same case.
-    """
-    files = tuple(read_results(path) for path in paths)
-    first = files[0]
-    for file in files:
-        if file.environment != first.environment and not mix_environments:
-            raise ConfigError(
-                f"{first.path} and {file.path} come from different environments "
-                f"({first.environment}, {file.environment}) and do not compare; "
-                "--mix-environments shows them together, marked as not comparable"
-            )
-    seen: dict[tuple[str, Configuration, str], Path] = {}
-    for file in files:
-        for case in file.cases:
-            key = (table_name(case.model), case.configuration, case.environment)
-            if key in seen:
-                places = " and ".join(dict.fromkeys((str(seen[key]), str(file.path))))
-                raise ConfigError(
-                    f"{case.name()} is twice in {places}; leave one out, or use hgdeploy "
-                    "benchmark compare"
-                )
-            seen[key] = file.path
-    return Results(files, len({file.environment for file in files}) > 1)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hgdeploy.benchmark.case import Case, Settings, Suite
-from hgdeploy.benchmark.record import OK, Record, Row
+from hgdeploy.benchmark.record import Record
+from hgdeploy.benchmark.row import FAILED, Row
 from hgdeploy.benchmark.stats import Circumstances, advise, summarize
 from hgdeploy.benchmark.worker.prepare import (
     ModelFacts,
@@ -21,9 +22,9 @@ from hgdeploy.benchmark.worker.prepare import (
     photograph,
 )
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
+from hgdeploy.engines import RuntimeInfo
 from hgdeploy.errors import HGDeployError
-
-Say = Callable[[str], None]
+from hgdeploy.system.progress import OnLine
 
 # An export and a conversion with their checks; the largest model takes minutes.
 _MAKE_LIMIT_S = 1800.0
@@ -46,13 +47,13 @@ class Runner:
     Attributes:
         record: takes the rows.
         bundles: the folder of the zoo's bundles; missing ones are made there.
-        say: takes a line at a time about what is going on.
+        on_progress: takes a line about what is going on.
         start: starts a worker that may take so many seconds.
     """
 
     record: Record
     bundles: Path
-    say: Say
+    on_progress: OnLine
     start: Callable[[float], Worker] = CaseProcess
 
 
@@ -77,7 +78,9 @@ def run_suite(suite: Suite, runner: Runner) -> list[Row]:
     image = photograph(suite.image) if any(c.scope == "pipeline" for c in wanted) else None
     cases = [case for case in wanted if not runner.record.done(case)]
     if len(cases) < len(wanted):
-        runner.say(f"{len(wanted) - len(cases)} of {len(wanted)} cases are measured already")
+        runner.on_progress(
+            f"{len(wanted) - len(cases)} of {len(wanted)} cases are measured already"
+        )
     run = _Run(suite.settings, runner, image, len(cases))
     ready = [run.prepared(case, folders[case]) for case in cases]
     with contextlib.ExitStack() as stack:
@@ -93,7 +96,10 @@ class _Job:
     folder: Path
     row: Row
     worker: Worker | None = None
+    samples_ms: list[float] = field(default_factory=list)
+    timings_ms: dict[str, list[float]] = field(default_factory=dict)
     rounds: list[int] = field(default_factory=list)
+    peak_rss_mb: float | None = None
     mhz: list[float] = field(default_factory=list)
     settled: bool = True
 
@@ -124,7 +130,7 @@ class _Run:
                 self._facts[key] = str(error)
         facts = self._facts[key]
         if isinstance(facts, str):
-            self._finish(Row(case, "failed", facts))
+            self._finish(Row(case, FAILED, facts))
             return None
         row = Row(case, weights=facts.weights, artifact=facts.artifact, model_sha256=facts.sha256)
         return _Job(case, folder, row)
@@ -141,19 +147,21 @@ class _Run:
         alive = [job for job in jobs if self._load(job, stack)]
         for number in range(settings.rounds):
             alive = [job for job in alive if self._sample(job, number)]
-            self._runner.say(f"round {number + 1} of {settings.rounds} is measured")
+            self._runner.on_progress(f"round {number + 1} of {settings.rounds} is measured")
         for job in alive:
             self._complete(job)
 
     def _make(self, case: Case, folder: Path) -> None:
         if not is_missing(case, folder):
             return
-        self._runner.say(f"{folder} lacks what {case.engine} {case.precision} needs: making it")
+        self._runner.on_progress(
+            f"{folder} lacks what {case.engine} {case.precision} needs: making it"
+        )
         worker = self._runner.start(_MAKE_LIMIT_S)
         try:
             request = {"do": "make", "case": dataclasses.asdict(case), "bundle": str(folder)}
             for line in worker.ask(request)["made"]:
-                self._runner.say(line)
+                self._runner.on_progress(line)
         finally:
             worker.close()
 
@@ -172,9 +180,14 @@ class _Run:
         )
         if answer is None:
             return False
-        row = job.row
-        row.runtime, row.load_ms = answer["runtime"], answer["load_ms"]
-        row.first_ms, row.overhead_us = answer["first_ms"], answer["overhead_us"]
+        runtime = answer["runtime"]
+        job.row = dataclasses.replace(
+            job.row,
+            runtime=RuntimeInfo(**{**runtime, "providers": tuple(runtime["providers"])}),
+            load_ms=answer["load_ms"],
+            first_ms=answer["first_ms"],
+            overhead_us=answer["overhead_us"],
+        )
         return True
 
     def _sample(self, job: _Job, number: int | None) -> bool:
@@ -185,7 +198,7 @@ class _Run:
             job,
             {
                 "do": "measure",
-                # Each round begins anew: what ran before it has emptied the caches.
+                # Each round warms up: what ran before it has emptied the caches.
                 "warmup": (settings.warmup_seconds / parts, settings.warmup_iterations),
                 "measure": (settings.min_seconds / parts, -(-settings.min_iterations // parts)),
                 "settle": number is not None,
@@ -194,11 +207,10 @@ class _Run:
         if answer is None:
             return False
         samples = answer["samples_ms"]
-        job.row.samples_ms += samples
-        job.row.peak_rss_mb = answer["peak_rss_mb"]
+        job.samples_ms += samples
+        job.peak_rss_mb = answer["peak_rss_mb"]
         for name, values in (answer["timings_ms"] or {}).items():
-            job.row.timings_ms = job.row.timings_ms or {}
-            job.row.timings_ms.setdefault(name, []).extend(values)
+            job.timings_ms.setdefault(name, []).extend(values)
         if number is not None:
             job.rounds += [number] * len(samples)
         job.mhz += answer["mhz"] or []
@@ -213,43 +225,45 @@ class _Run:
             return job.worker.ask(request)
         except CaseError as error:
             job.worker.close()
-            failed = Row(job.case, error.status, error.reason)
-            kept = ("weights", "artifact", "model_sha256", "runtime", "load_ms", "first_ms")
-            for name in (*kept, "overhead_us", "started"):
-                setattr(failed, name, getattr(job.row, name))
-            self._finish(failed)
+            self._finish(dataclasses.replace(job.row, status=error.status, reason=error.reason))
             return None
 
     def _complete(self, job: _Job) -> None:
         """Turn the job's samples into its row."""
-        row = job.row
-        row.rounds = job.rounds or None
-        row.stats = dataclasses.asdict(summarize(row.samples_ms, job.case.batch))
-        row.warnings = advise(
-            row.samples_ms,
-            Circumstances(
-                first_ms=row.first_ms or 0.0,
-                overhead_us=row.overhead_us or 0.0,
-                mhz=(job.mhz[0], job.mhz[-1]) if job.mhz else None,
-                settled=job.settled,
-            ),
+        known = Circumstances(
+            first_ms=job.row.first_ms or 0.0,
+            overhead_us=job.row.overhead_us or 0.0,
+            mhz=(job.mhz[0], job.mhz[-1]) if job.mhz else None,
+            settled=job.settled,
+        )
+        row = dataclasses.replace(
+            job.row,
+            peak_rss_mb=job.peak_rss_mb,
+            samples_ms=tuple(job.samples_ms),
+            rounds=tuple(job.rounds) or None,
+            timings_ms={name: tuple(values) for name, values in job.timings_ms.items()},
+            stats=summarize(job.samples_ms, job.case.batch),
+            warnings=tuple(advise(job.samples_ms, known)),
         )
         self._finish(row)
 
     def _finish(self, row: Row) -> None:
         self._runner.record.add(row)
         self.rows.append(row)
-        self._runner.say(f"[{len(self.rows)}/{self._count}] {row.case.label()}: {outcome(row)}")
+        self._runner.on_progress(
+            f"[{len(self.rows)}/{self._count}] {row.case.label()}: {outcome(row)}"
+        )
         for warning in row.warnings:
-            self._runner.say(f"  warning: {warning}")
+            self._runner.on_progress(f"  warning: {warning}")
 
 
 def outcome(row: Row) -> str:
     """Return what came of a case in a few words."""
-    if row.status != OK or row.stats is None:
-        return f"{row.status}: {row.reason}"
-    low, high = row.stats["median_ci"]
+    stats = row.stats
+    if stats is None:
+        return row.failure()
+    low, high = stats.median_ci
     return (
-        f"median {row.stats['median']:.3f} ms ({low:.3f} to {high:.3f}), "
-        f"p99 {row.stats['p99']:.3f} ms, {row.stats['throughput']:.1f} images/s"
+        f"median {stats.median:.3f} ms ({low:.3f} to {high:.3f}), "
+        f"p99 {stats.p99:.3f} ms, {stats.throughput:.1f} images/s"
     )

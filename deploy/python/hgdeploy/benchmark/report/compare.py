@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.report.tables import NOTHING, milliseconds
-from hgdeploy.benchmark.result_file import CaseResult, Configuration, ResultFile
+from hgdeploy.benchmark.result_file import ResultFile
+from hgdeploy.benchmark.row import Row
 from hgdeploy.benchmark.stats import CANT_TELL, FASTER, SLOWER, compare_samples
 from hgdeploy.errors import ConfigError, ValidationError
 
 BROKEN = "no longer runs"
-_Key = tuple[str, Configuration]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Compared:
         note: what else to know.
     """
 
-    a: CaseResult
-    b: CaseResult
+    a: Row
+    b: Row
     ratio: tuple[float, float, float] | None
     verdict: str
     note: str
@@ -42,8 +43,8 @@ class Comparison:
     b: ResultFile
     threshold: float
     cases: tuple[Compared, ...]
-    only_a: tuple[CaseResult, ...]
-    only_b: tuple[CaseResult, ...]
+    only_a: tuple[Row, ...]
+    only_b: tuple[Row, ...]
 
 
 def compare_files(
@@ -69,7 +70,7 @@ def compare_files(
             f"{a.path} and {b.path} come from different environments ({a.environment}, "
             f"{b.environment}) and do not compare; --mix-environments compares them anyway"
         )
-    cases_a, cases_b = _by_key(a), _by_key(b)
+    cases_a, cases_b = _by_case(a), _by_case(b)
     common = [key for key in cases_a if key in cases_b]
     if not common:
         raise ConfigError(f"{a.path} and {b.path} have no case in common")
@@ -115,21 +116,21 @@ def as_markdown(comparison: Comparison) -> str:
     for name, cases in (("A", comparison.only_a), ("B", comparison.only_b)):
         lines += [f"- only in {name}: {case.name()}" for case in cases]
     for name, file in (("A", comparison.a), ("B", comparison.b)):
-        lines += [f"- {name}: {file.path}, {file.created}; {file.hardware}; `{file.command}`"]
+        where = f"{file.path}, {file.head.created}; {file.hardware()}"
+        lines.append(f"- {name}: {where}; `{file.command_line()}`")
     return "\n".join([*lines, ""])
 
 
-def _by_key(file: ResultFile) -> dict[_Key, CaseResult]:
-    found: dict[_Key, CaseResult] = {}
-    for case in file.cases:
-        key = (case.model, case.configuration)
-        if key in found:
-            raise ConfigError(f"{file.path}: {case.name()} is there twice")
-        found[key] = case
+def _by_case(file: ResultFile) -> dict[Case, Row]:
+    found: dict[Case, Row] = {}
+    for row in file.rows:
+        if row.case in found:
+            raise ConfigError(f"{file.path}: {row.name()} is there twice")
+        found[row.case] = row
     return found
 
 
-def _compared(a: CaseResult, b: CaseResult, threshold: float) -> Compared:
+def _compared(a: Row, b: Row, threshold: float) -> Compared:
     if a.stats is None or b.stats is None:
         reasons = [f"{n}: {c.reason}" for n, c in (("A", a), ("B", b)) if c.stats is None]
         verdict = "failed in both"
@@ -139,7 +140,7 @@ def _compared(a: CaseResult, b: CaseResult, threshold: float) -> Compared:
             verdict = "runs now"
         return Compared(a, b, None, verdict, "; ".join(reasons))
     # One round each: rounds of two separate runs did not alternate, so they make no pairs.
-    found = compare_samples([b.samples], [a.samples])
+    found = compare_samples([b.samples_ms], [a.samples_ms])
     verdict = CANT_TELL
     if found.low > 1 + threshold:
         verdict = SLOWER

@@ -9,8 +9,9 @@ import io
 from collections.abc import Sequence
 
 from hgdeploy.benchmark.report.lookup import Line, Lookup
-from hgdeploy.benchmark.report.tables import NOT_MEASURED, Table, preface, tables, title
-from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.benchmark.report.results import CaseResult, Results
+from hgdeploy.benchmark.report.tables import NOT_MEASURED, UNKNOWN, Table, preface, tables, title
+from hgdeploy.benchmark.row import Configuration
 from hgdeploy.zoo.published import over_reference
 
 # A page that the browser itself keeps from fetching anything.
@@ -94,15 +95,16 @@ def _csv_row(lookup: Lookup, line: Line, configuration: Configuration) -> dict[s
         "published_revised_v100_ms": entry.v100_ms_revised if entry else None,
         "published_v100_over_resnet50": over and round(over, 4),
         "published_revised_v100_over_resnet50": over_revised and round(over_revised, 4),
-        "status": NOT_MEASURED if case is None else case.status,
+        "status": NOT_MEASURED if case is None else case.row.status,
     }
     return row if case is None else row | _csv_measured(lookup, case)
 
 
 def _csv_measured(lookup: Lookup, case: CaseResult) -> dict[str, object]:
-    row: dict[str, object] = {"reason": case.reason}
-    if case.stats is not None:
-        stats, over = case.stats, lookup.over_reference(case)
+    found, file = case.row, case.file
+    row: dict[str, object] = {"reason": found.reason}
+    if found.stats is not None:
+        stats, over = found.stats, lookup.over_reference(case)
         row |= {"measured_n": stats.n}
         for name in ("min", "mean", "median", "p90", "p95", "p99", "max"):
             row[f"measured_{name}_ms"] = getattr(stats, name)
@@ -112,19 +114,18 @@ def _csv_measured(lookup: Lookup, case: CaseResult) -> dict[str, object]:
             "measured_throughput_per_s": stats.throughput,
             "measured_over_resnet50": over and round(over, 4),
         }
-    (file,) = [file for file in lookup.results.files if case in file.cases]
     return row | {
-        "load_ms": case.load_ms,
-        "first_ms": case.first_ms,
-        "peak_rss_mb": case.peak_rss_mb,
-        "overhead_us": case.overhead_us,
-        "measured_as": case.model,
-        "weights": case.weights,
-        "model_sha256": case.model_sha256,
-        "warnings": " / ".join(case.warnings),
-        "hardware": file.hardware,
-        "command": file.command,
-        "created": file.created,
+        "load_ms": found.load_ms,
+        "first_ms": found.first_ms,
+        "peak_rss_mb": found.peak_rss_mb,
+        "overhead_us": found.overhead_us,
+        "measured_as": found.model,
+        "weights": found.weights or UNKNOWN,
+        "model_sha256": found.model_sha256,
+        "warnings": " / ".join(found.warnings),
+        "hardware": file.hardware(),
+        "command": file.command_line(),
+        "created": file.head.created,
     }
 
 

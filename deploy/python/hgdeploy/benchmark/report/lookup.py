@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.benchmark.report.results import CaseResult, Results
+from hgdeploy.benchmark.row import Configuration
 from hgdeploy.zoo.published import PUBLISHED, REFERENCE, Published, published, table_name
 from hgdeploy.zoo.registry import network_of
 
@@ -37,13 +38,13 @@ class Lookup:
     def __init__(self, results: Results) -> None:
         self.results = results
         self._cases = {
-            (table_name(case.model), case.environment, case.configuration): case
+            (table_name(case.row.model), case.environment, case.configuration): case
             for case in results.cases()
         }
         self.configurations = tuple(dict.fromkeys(case.configuration for case in results.cases()))
         self.environments = tuple(dict.fromkeys(file.environment for file in results.files))
         known = [entry.model for entry in PUBLISHED]
-        measured = [table_name(case.model) for case in results.cases()]
+        measured = [table_name(case.row.model) for case in results.cases()]
         self.models = tuple(dict.fromkeys([*known, *measured]))
 
     def find(self, line: Line, configuration: Configuration) -> CaseResult | None:
@@ -59,7 +60,7 @@ class Lookup:
         twins = [model for model in self.models if network_of(model) == network]
         found = [self._own(model, line, configuration) for model in twins]
         cases = [case for case in found if case is not None]
-        return next((case for case in cases if case.stats is not None), next(iter(cases), None))
+        return next((case for case in cases if case.row.stats), next(iter(cases), None))
 
     def _own(self, model: str, line: Line, configuration: Configuration) -> CaseResult | None:
         return self._cases.get((model, line.environment, configuration))
@@ -67,9 +68,9 @@ class Lookup:
     def over_reference(self, case: CaseResult) -> float | None:
         """Return the median over ResNet50's, measured in the same configuration; None: it isn't."""
         base = self.find(Line(REFERENCE, case.environment), case.configuration)
-        if base is None or base.stats is None or case.stats is None:
+        if base is None or base.row.stats is None or case.row.stats is None:
             return None
-        return case.stats.median / base.stats.median
+        return case.row.stats.median / base.row.stats.median
 
     def lines(self, configuration: Configuration | None = None) -> tuple[Line, ...]:
         """Return the lines of a table, in the environments that measured `configuration`."""
@@ -86,13 +87,15 @@ class Lookup:
     def sources(self, configuration: Configuration | None = None) -> tuple[Source, ...]:
         """Return the sources of the cases in `configuration`, or of all."""
         return tuple(
-            Source(f"{file.hardware}; suite {file.suite}, {file.created}", file.command)
+            Source(
+                f"{file.hardware()}; suite {file.head.suite}, {file.head.created}",
+                file.command_line(),
+            )
             for file in self.results.files
-            if configuration is None
-            or any(case.configuration == configuration for case in file.cases)
+            if configuration is None or any(row.configuration == configuration for row in file.rows)
         )
 
 
 def borrowed(line: Line, case: CaseResult) -> bool:
     """Tell whether a line shows a case of another model of the same network."""
-    return table_name(case.model) != line.model
+    return table_name(case.row.model) != line.model

@@ -24,8 +24,8 @@ from hgdeploy.benchmark.report.points import (
     measured,
     panels_of,
 )
+from hgdeploy.benchmark.report.results import CaseResult, Results
 from hgdeploy.benchmark.report.tables import milliseconds
-from hgdeploy.benchmark.result_file import CaseResult, Results
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.published import table_name
 
@@ -122,7 +122,7 @@ def _grid(lookup: Lookup, size: tuple[float, float]) -> tuple[Any, list[Any], li
     panels = panels_of(lookup)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    hardware = [textwrap.fill(file.hardware, 118 * columns) for file in lookup.results.files]
+    hardware = [textwrap.fill(file.hardware(), 118 * columns) for file in lookup.results.files]
     height = size[1] * rows + 0.25 * len(hardware)
     figure_class = import_library("matplotlib.figure", _EXTRA).Figure
     figure = figure_class((size[0] * columns, height), layout="constrained")
@@ -222,7 +222,9 @@ def _lines(ax: Any, scale: float) -> list[Box]:
 def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None:
     """Draw one row a case: a histogram, a tick at its p99, and what it stands for beside it."""
     relative = [
-        (np.asarray(case.samples) / case.stats.median, case.stats) for case in cases if case.stats
+        (np.asarray(row.samples_ms) / row.stats.median, row.stats)
+        for row in (case.row for case in cases)
+        if row.stats
     ]
     low = min(float(values.min()) for values, _ in relative) - 0.01
     widest = max(1.1 * stats.p99 / stats.median for _, stats in relative)
@@ -232,7 +234,7 @@ def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None
         base = len(cases) - 1 - row
         counts, _ = np.histogram(values, edges)
         heights = 0.8 * counts / max(1, counts.max())
-        ax.stairs(base + heights, edges, baseline=base, fill=True, color=_color(case.model))
+        ax.stairs(base + heights, edges, baseline=base, fill=True, color=_color(case.row.model))
         p99 = stats.p99 / stats.median
         if p99 <= high:
             ax.plot([p99, p99], [base, base + 0.5], color="black", linewidth=1)
@@ -243,7 +245,7 @@ def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None
     ax.set_xlim(low, high)
     ax.set_ylim(-0.1, len(cases))
     ax.set_yticks([len(cases) - 0.7 - row for row in range(len(cases))])
-    ax.set_yticklabels([table_name(case.model) for case in cases], fontsize=8)
+    ax.set_yticklabels([table_name(case.row.model) for case in cases], fontsize=8)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.set_title(title, loc="left", fontsize=10)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.report.lookup import Line, Lookup, borrowed
-from hgdeploy.benchmark.result_file import CaseResult, Configuration
+from hgdeploy.benchmark.report.results import CaseResult
+from hgdeploy.benchmark.row import Configuration
 from hgdeploy.errors import ConfigError
 from hgdeploy.zoo.published import PUBLISHED
 
@@ -43,11 +44,11 @@ def accuracy_points(lookup: Lookup, panel: Panel) -> tuple[list[Point], list[str
     for entry in PUBLISHED:
         line = Line(entry.model, panel.environment)
         case = lookup.find(line, panel.configuration)
-        if case is not None and case.stats is not None:
+        if case is not None and case.row.stats is not None:
             hollow = borrowed(line, case)
-            points.append(Point(entry.model, case.stats.median, entry.top1, hollow))
+            points.append(Point(entry.model, case.row.stats.median, entry.top1, hollow))
         else:
-            absent.append(f"{entry.model} ({'not measured' if case is None else case.status})")
+            absent.append(f"{entry.model} ({'not measured' if case is None else case.row.status})")
     return points, absent
 
 
@@ -68,7 +69,7 @@ def measured(lookup: Lookup, panel: Panel) -> list[CaseResult]:
     return [
         case
         for case in lookup.results.cases()
-        if (case.configuration, case.environment) == at and case.stats is not None
+        if (case.configuration, case.environment) == at and case.row.stats is not None
     ]
 
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.report.lookup import Line, Lookup, Source, borrowed
-from hgdeploy.benchmark.result_file import CaseResult, Configuration, Results
+from hgdeploy.benchmark.report.results import CaseResult, Results
+from hgdeploy.benchmark.row import Configuration
 from hgdeploy.zoo.published import REFERENCE, over_reference
 
 NOTHING = "-"
 NOT_MEASURED = "not measured"
+UNKNOWN = "unknown"
 BORROWED = " *"
 _PUBLISHED_HEAD = (
     "top-1 % (published)",
@@ -51,13 +53,13 @@ def tables(results: Results) -> tuple[Table, ...]:
     found = [_detail(lookup, configuration) for configuration in lookup.configurations]
     if len(found) != 1:
         found.insert(0, _overview(lookup))
-    timed = [case for case in results.cases() if case.timings]
+    timed = [case for case in results.cases() if case.row.timings_ms]
     return (*found, *([_device_times(lookup, timed)] if timed else []), _runs(lookup))
 
 
 def title(results: Results) -> str:
     """Return what the report is called."""
-    suites = ", ".join(dict.fromkeys(file.suite for file in results.files))
+    suites = ", ".join(dict.fromkeys(file.head.suite for file in results.files))
     return f"Latency: {suites}" + (" (not comparable: environments differ)" * results.mixed)
 
 
@@ -103,9 +105,9 @@ def _outcome(lookup: Lookup, line: Line, configuration: Configuration) -> tuple[
     if case is None:
         return NOT_MEASURED, False
     mark = BORROWED * borrowed(line, case)
-    if case.stats is None:
-        return f"{case.status}: {case.reason}{mark}", True
-    return f"{milliseconds(case.stats.median)}{mark}", False
+    if case.row.stats is None:
+        return f"{case.row.failure()}{mark}", True
+    return f"{milliseconds(case.row.stats.median)}{mark}", False
 
 
 def _key_head(lookup: Lookup) -> tuple[str, ...]:
@@ -153,8 +155,8 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
         case = lookup.find(line, configuration)
         outcome, failed = _outcome(lookup, line, configuration)
         figures = [NOTHING] * 4
-        if case is not None and case.stats is not None:
-            stats = case.stats
+        if case is not None and case.row.stats is not None:
+            stats = case.row.stats
             figures = [
                 " to ".join(milliseconds(end) for end in stats.median_ci),
                 milliseconds(stats.p90),
@@ -184,7 +186,7 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
 def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tuple[str, ...]:
     """Return the note that says what was measured in place of what."""
     pairs = [
-        f"{line.model} as {case.model}"
+        f"{line.model} as {case.row.model}"
         for configuration in configurations
         for line in lookup.lines(configuration)
         if (case := lookup.find(line, configuration)) is not None and borrowed(line, case)
@@ -197,16 +199,16 @@ def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tupl
 
 def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
     notes = [
-        f"{case.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
+        f"{case.row.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
         for case in lookup.results.cases()
         if case.configuration == configuration
-        for warning in case.warnings
+        for warning in case.row.warnings
     ]
     measured = [
         environment
         for environment in lookup.environments
         if (case := lookup.find(Line(REFERENCE, environment), configuration)) is not None
-        and case.stats is not None
+        and case.row.stats is not None
     ]
     if not measured:
         notes.append(f"{REFERENCE} was not measured here, so nothing is given as its multiple.")
@@ -215,15 +217,15 @@ def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
 
 def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
     """Return the medians of the parts that engines time on their device, such as h2d and d2h."""
-    parts = list(dict.fromkeys(part for case in cases for part in case.timings))
+    parts = list(dict.fromkeys(part for case in cases for part in case.row.timings_ms))
     rows = [
         Row(
             (
-                *_key_cells(lookup, Line(case.model, case.environment)),
+                *_key_cells(lookup, Line(case.row.model, case.environment)),
                 case.configuration.text(),
                 *(
-                    f"{statistics.median(case.timings[part]):.3f}"
-                    if case.timings.get(part)
+                    f"{statistics.median(case.row.timings_ms[part]):.3f}"
+                    if case.row.timings_ms.get(part)
                     else NOTHING
                     for part in parts
                 ),
@@ -250,17 +252,17 @@ def _runs(lookup: Lookup) -> Table:
     rows = [
         Row(
             (
-                *_key_cells(lookup, Line(case.model, case.environment)),
+                *_key_cells(lookup, Line(case.row.model, case.environment)),
                 case.configuration.text(),
-                str(case.stats.n) if case.stats else f"{case.status}: {case.reason}",
-                number(case.load_ms, ".1f"),
-                number(case.first_ms, ".2f"),
-                number(case.peak_rss_mb, ".0f"),
-                number(case.overhead_us, ".2f"),
-                number(case.stats.throughput if case.stats else None, ".1f"),
-                case.weights,
+                str(case.row.stats.n) if case.row.stats else case.row.failure(),
+                number(case.row.load_ms, ".1f"),
+                number(case.row.first_ms, ".2f"),
+                number(case.row.peak_rss_mb, ".0f"),
+                number(case.row.overhead_us, ".2f"),
+                number(case.row.stats.throughput if case.row.stats else None, ".1f"),
+                case.row.weights or UNKNOWN,
             ),
-            case.stats is None,
+            case.row.stats is None,
         )
         for case in lookup.results.cases()
     ]
@@ -273,7 +275,7 @@ def _runs(lookup: Lookup) -> Table:
         (*_key_head(lookup), *head),
         tuple(rows),
         ("Random weights do the same work as trained ones.",)
-        if any(case.weights == "random" for case in lookup.results.cases())
+        if any(case.row.weights == "random" for case in lookup.results.cases())
         else (),
         lookup.sources(),
     )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.benchmark.record import FAILED, TIMEOUT
+from hgdeploy.benchmark.row import FAILED, TIMEOUT
 from hgdeploy.errors import HGDeployError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError

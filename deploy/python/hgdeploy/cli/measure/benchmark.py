@@ -6,13 +6,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from hgdeploy.benchmark.case import Suite, load_suite, threads_of
 from hgdeploy.benchmark.machine import describe_environment
-from hgdeploy.benchmark.record import OK, Record, now
+from hgdeploy.benchmark.record import Record
+from hgdeploy.benchmark.result_file import Head
+from hgdeploy.benchmark.row import OK, Row
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
 from hgdeploy.cli.measure.benchmark_report import (
@@ -100,23 +102,21 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     cases = suite.cases()
     for case in cases:
         bundle_folder(case, arguments.bundles)
-    head = {
-        "suite": suite.name,
-        "created": now(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "settings": _settings(suite),
-        "environment": describe_environment(),
-    }
+    head = Head(
+        suite=suite.name,
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        settings=_settings(suite),
+        environment=describe_environment(),
+    )
     record = Record(arguments.output, head, cases, resume=arguments.resume)
     try:
         run_suite(suite, Runner(record, arguments.bundles, say))
     except KeyboardInterrupt:
         say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
         return EXIT_INTERRUPTED
-    facts = [dataclasses.asdict(case) for case in cases]
-    rows = [row for row in record.document["cases"] if row["case"] in facts]
+    rows = [row for row in record.rows if row.case in cases]
     out.write(table(rows))
-    failed = sum(row["status"] != OK for row in rows)
+    failed = sum(row.status != OK for row in rows)
     if failed:
         say(f"{failed} of {len(rows)} cases failed")
     # As with images: the run finished, its failures are named, and a script can tell.
@@ -171,16 +171,16 @@ def _interrupted(done: int, count: int, output: Path | None, suite: Suite) -> st
     )
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Return results as lines of aligned columns; times in milliseconds."""
     lines = [(*_COLUMNS, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
     for row in rows:
-        case, stats = row["case"], row["stats"]
-        cells = ["all" if case[key] is None else str(case[key]) for key in _COLUMNS]
-        if stats is None:
-            cells += ["-"] * (len(_FIGURES) + 1) + [f"{row['status']}: {row['reason']}"]
+        facts = [getattr(row.case, name) for name in _COLUMNS]
+        cells = ["all" if fact is None else str(fact) for fact in facts]
+        if row.stats is None:
+            cells += ["-"] * (len(_FIGURES) + 1) + [row.failure()]
         else:
-            cells += [f"{stats[name]:.3f}" for name in _FIGURES]
-            cells += [f"{stats['throughput']:.1f}", ""]
+            cells += [f"{getattr(row.stats, name):.3f}" for name in _FIGURES]
+            cells += [f"{row.stats.throughput:.1f}", ""]
         lines.append(tuple(cells))
     return aligned(lines)

@@ -12,7 +12,7 @@ from typing import TextIO
 from hgdeploy.benchmark.report.compare import as_markdown as comparison_as_markdown
 from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
 from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
-from hgdeploy.benchmark.result_file import Results, read_all, read_results
+from hgdeploy.benchmark.report.results import Results, read_all, read_measured
 from hgdeploy.errors import EXIT_OK, ConfigError, OutputError, nearest
 
 FORMATS = ("md", "csv", "html", "png")
@@ -84,7 +84,7 @@ def _format(asked: str | None, output: Path | None) -> str:
 def _svg_figures(results: Results) -> list[tuple[str, str]]:
     from hgdeploy.benchmark.report import plot
 
-    if not any(case.stats for case in results.cases()):
+    if not any(case.row.stats for case in results.cases()):
         return []
     return [
         ("Accuracy against latency", plot.as_svg(plot.accuracy_figure(results))),
@@ -140,7 +140,10 @@ def run_compare(arguments: argparse.Namespace, out: TextIO) -> int:
     if not math.isfinite(threshold) or threshold < 0:
         raise ConfigError(f"--threshold {threshold}, expected a number from 0, such as 0.05")
     comparison = compare_files(
-        read_results(arguments.a), read_results(arguments.b), threshold, arguments.mix_environments
+        read_measured(arguments.a),
+        read_measured(arguments.b),
+        threshold,
+        arguments.mix_environments,
     )
     out.write(comparison_as_markdown(comparison))
     raise_where_slower(comparison)

@@ -30,7 +30,8 @@ def add_recommend(verbs: Verbs) -> None:
 def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.machine import describe_environment
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
-    from hgdeploy.benchmark.record import Record, now
+    from hgdeploy.benchmark.record import Record
+    from hgdeploy.benchmark.result_file import Head
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.cli.terminal import aligned
     from hgdeploy.images.find import find_images
@@ -42,13 +43,12 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
         batches=(1,) if arguments.latency_ms is not None else (1, 8),
         budget_seconds=arguments.budget_seconds,
     )
-    head = {
-        "suite": "recommend",
-        "created": now(),
-        "command": ["hgdeploy", "recommend", str(arguments.bundle)],
-        "settings": {"budget_seconds": options.budget_seconds},
-        "environment": describe_environment(),
-    }
+    head = Head(
+        suite="recommend",
+        command=("hgdeploy", "recommend", str(arguments.bundle)),
+        settings={"budget_seconds": options.budget_seconds},
+        environment=describe_environment(),
+    )
     bundle = open_bundle(arguments.bundle)
     found = recommend(bundle, options, Record(arguments.output, head), say)
     out.write(aligned([HEAD, *(evidence.cells() for evidence in found.evidence)]))

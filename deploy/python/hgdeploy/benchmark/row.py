@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of one case of a benchmark: the row that is measured, written, read and shown."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hgdeploy.benchmark.case import Case
+from hgdeploy.benchmark.stats import Stats
+from hgdeploy.engines import RuntimeInfo
+
+OK, FAILED, TIMEOUT = "ok", "failed", "timeout"
+STATUSES = (OK, FAILED, TIMEOUT)
+
+
+def now() -> str:
+    """Return the time in ISO 8601, to the second, with its zone."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a case measures besides its model."""
+
+    engine: str
+    precision: str
+    batch: int
+    threads: int | None
+    device: str
+    scope: str
+
+    def text(self) -> str:
+        """Return it in words, such as `onnxruntime fp32, 2 threads, batch 1, cpu`."""
+        words = [f"{self.engine} {self.precision}"]
+        if self.threads is not None:
+            words.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
+        elif self.device == "cpu":
+            words.append("all threads")
+        words += [f"batch {self.batch}", self.device]
+        return ", ".join(words if self.scope == "engine" else [*words, f"{self.scope} scope"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one case. The results file has these names as keys, in this order.
+
+    Attributes:
+        case: the case.
+        status: `ok`, `failed` or `timeout`.
+        reason: why it is not ok, in one line.
+        weights: where the model's weights are from (`random`, `file`); None where nothing tells.
+        artifact: the file that the engine loaded.
+        model_sha256: hash of the artifact and of the weights beside it.
+        runtime: what really ran.
+        load_ms: from nothing to a loaded model, import of the library included.
+        first_ms: the first inference.
+        peak_rss_mb: the most memory that the case's process had in use.
+        overhead_us: what the harness itself adds to each sample.
+        samples_ms: every sample after the warm-up.
+        rounds: the round of each sample of an interleaved suite, from 0.
+        timings_ms: parts of each sample by name, where the engine times its device.
+        stats: the samples summed up; None where the case is not ok.
+        warnings: what looks wrong with the samples, and advice.
+        started: when, in ISO 8601.
+    """
+
+    case: Case
+    status: str = OK
+    reason: str | None = None
+    weights: str | None = None
+    artifact: str | None = None
+    model_sha256: str | None = None
+    runtime: RuntimeInfo | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    peak_rss_mb: float | None = None
+    overhead_us: float | None = None
+    samples_ms: tuple[float, ...] = ()
+    rounds: tuple[int, ...] | None = None
+    timings_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stats: Stats | None = None
+    warnings: tuple[str, ...] = ()
+    started: str = field(default_factory=now)
+
+    @property
+    def model(self) -> str:
+        """The case's model."""
+        return self.case.model
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the case measures besides its model."""
+        case = self.case
+        return Configuration(
+            case.engine, case.precision, case.batch, case.threads, case.device, case.scope
+        )
+
+    def name(self) -> str:
+        """Return model and configuration in words."""
+        return f"{self.model}, {self.configuration.text()}"
+
+    def failure(self) -> str:
+        """Return what came of a case that has no figures, such as `failed: REASON`."""
+        return f"{self.status}: {self.reason}"

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import abc
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,19 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model; a second call does nothing."""
+
+
+@runtime_checkable
+class TimedEngine(Protocol):
+    """An engine on a device that times its own parts by the device's events."""
+
+    def last_timings(self) -> Mapping[str, float]:
+        """Return the last infer()'s parts in ms, such as h2d, compute, d2h and enqueue."""
+
+
+def timings_of(engine: Engine) -> Callable[[], Mapping[str, float]] | None:
+    """Return what gives the parts of an engine's last run in ms; None where it times none."""
+    return engine.last_timings if isinstance(engine, TimedEngine) else None
 
 
 class CheckedEngine(abc.ABC):

@@ -18,7 +18,6 @@ import numpy as np
 from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.worker.measure import (
     Step,
-    Timed,
     measure,
     overhead_us,
     prepare_to_measure,
@@ -26,6 +25,7 @@ from hgdeploy.benchmark.worker.measure import (
 )
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.engines import Engine
+from hgdeploy.engines.base import timings_of
 from hgdeploy.engines.fit import check_batch
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import open_run
@@ -94,8 +94,7 @@ class CaseServer:
         measure(step, seconds, iterations)
         before = cpu_mhz()
         seconds, iterations = request.values["measure"]
-        timed = engine if isinstance(engine, Timed) else None
-        found = measure(step, seconds, iterations, timed)
+        found = measure(step, seconds, iterations, timings_of(engine))
         after = cpu_mhz()
         return Message(
             {

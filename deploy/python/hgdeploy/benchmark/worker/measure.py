@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 Clock = Callable[[], int]
 _OVERHEAD_RUNS = 10_000
@@ -23,14 +23,6 @@ class Step(Protocol):
 
     def __call__(self) -> object:
         """Run it once, and return when it is done."""
-
-
-@runtime_checkable
-class Timed(Protocol):
-    """An engine on a device that times its own parts by the device's events."""
-
-    def last_timings(self) -> Mapping[str, float]:
-        """Return the last infer()'s parts in ms, such as h2d, compute, d2h and enqueue."""
 
 
 @dataclass
@@ -55,7 +47,7 @@ def measure(
     step: Step,
     seconds: float,
     iterations: int,
-    timed: Timed | None = None,
+    parts: Callable[[], Mapping[str, float]] | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Measurement:
     """Run `step` for at least `seconds` and at least `iterations` times, timing each run.
@@ -64,7 +56,7 @@ def measure(
         step: what is measured.
         seconds: how long; the run that passes this is the last.
         iterations: how often; zero and no seconds run nothing.
-        timed: asked after each run, outside the sample, for the run's parts.
+        parts: asked after each run, outside the sample, for the run's parts in ms, by name.
         clock: nanoseconds, monotonic.
     """
     found = Measurement()
@@ -77,8 +69,8 @@ def measure(
         stop = clock()
         samples.append(stop - start)
         count += 1
-        if timed is not None:
-            for name, value in timed.last_timings().items():
+        if parts is not None:
+            for name, value in parts().items():
                 found.timings_ms.setdefault(name, []).append(round(value, 5))
     return found
 

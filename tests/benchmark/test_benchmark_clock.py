@@ -70,17 +70,27 @@ def server_of(engine: CheckedEngine) -> CaseServer:
 def test_a_known_duration_is_measured_within_2_percent(milliseconds):
     """The only figure of time that a test asserts: it proves the clock, not a speed.
 
-    A busy machine may stretch a run; what it really took is known all the same.
+    A busy machine stretches the runs, which know what they took, and now and then what lies
+    around them; a clock that is wrong is so each time.
     """
+    right = pytest.approx(1, rel=0.02)
+    for _ in range(5):
+        ratio = measured_by_known(milliseconds)
+        if ratio == right:
+            break
+    assert ratio == right
+
+
+def measured_by_known(milliseconds: float) -> float:
+    """The median of what was measured for a run by what the run took."""
     engine = KnownEngine(milliseconds)
     request = {"do": "measure", "warmup": (0, 2), "measure": (0.1, 40), "settle": False}
     samples = server_of(engine).measure(Message(request)).values["samples_ms"]
     taken = engine.taken_ms[2:]
     assert len(samples) == len(taken) >= 40
     assert min(samples) >= milliseconds
-    ratios = [sample / known for sample, known in zip(samples, taken, strict=True)]
-    assert statistics.median(ratios) == pytest.approx(1, rel=0.02)
     assert summarize(samples, 1).median == pytest.approx(statistics.median(samples), abs=1e-5)
+    return statistics.median(m / known for m, known in zip(samples, taken, strict=True))
 
 
 def test_the_parts_that_an_engine_times_itself_are_kept_beside_the_samples():

@@ -68,11 +68,7 @@ def made_environment() -> Path:
 def tree(tmp_path_factory) -> Path:
     """A copy of the repository as git sees it, with the demo's model and PPHGNet_small made."""
     copy = tmp_path_factory.mktemp("tree") / "HGDeploy"
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPO, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, files.split("\0")):
+    for name in files_of_the_project():
         if (REPO / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, copy / name)  # make compares times
@@ -91,6 +87,25 @@ def tree(tmp_path_factory) -> Path:
         made = hgdeploy(*arguments)
         assert made.returncode == 0, made.stderr
     return copy
+
+
+def files_of_the_project() -> list[str]:
+    """What git tracks, and what is new in a folder with tracked files.
+
+    What is new at the top is what a user made by following the documents, such as `results.json`
+    and `my_model/`, and would be in the way of the same commands. A developer who adds a file
+    there tells git of it first.
+    """
+    tracked, new = git_files("--cached"), git_files("--others", "--exclude-standard")
+    folders = {name.split("/")[0] for name in tracked if "/" in name}
+    return tracked + [name for name in new if "/" in name and name.split("/")[0] in folders]
+
+
+def git_files(*options: str) -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", *options, "-z"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split("\0")[:-1]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +152,24 @@ def hgdeploy(*arguments: object, cwd: Path | None = None) -> subprocess.Complete
 def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `predict_cls.py ARGUMENTS`."""
     return run_command(REPO / "deploy" / "python" / "predict_cls.py", *arguments, cwd=cwd)
+
+
+@pytest.fixture
+def run_here(
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the function of a command line in this process, whose libraries are loaded already."""
+
+    def run(
+        command: Callable[[list[str]], int], *arguments: object
+    ) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        capfd.readouterr()
+        code = command(words)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    return run
 
 
 def children(module: str, parent: int | None = None) -> list[int]:

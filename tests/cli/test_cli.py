@@ -16,6 +16,7 @@ import yaml
 
 from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
+from hgdeploy.cli.main import predict_cls as predict_cls_here
 from hgdeploy.transforms.prediction import text_line
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
@@ -162,8 +163,9 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
         (("-o", "Global.engine=tensorflow"), 6, "unknown engine 'tensorflow'"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, told):
-    assert_one_error_line(predict_cls(*given(mini, photos), *arguments), code, told)
+def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, told, run_here):
+    result = run_here(predict_cls_here, *given(mini, photos), *arguments)
+    assert_one_error_line(result, code, told)
 
 
 def test_an_empty_folder_is_an_error(mini, tmp_path):

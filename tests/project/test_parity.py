@@ -15,6 +15,7 @@ from photos import photographs
 from conftest import IMAGES, hgdeploy, require_engine
 from hgdeploy import zoo
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.cli.main import main
 from hgdeploy.convert.variants import ConvertRequest, converted
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
@@ -151,7 +152,7 @@ def test_every_precision_passes_its_verdict_on_a_hundred_photographs(lite0, tmp_
     assert report.passed
 
 
-def test_the_commands_lead_from_a_paddle_model_to_every_variant(mini, tmp_path):
+def test_the_commands_lead_from_a_paddle_model_to_every_variant(mini, tmp_path, run_here):
     """pphgnet_mini through the command line: convert, quantize, validate, predict."""
     (mini / "inference.onnx").unlink()
     crops = tmp_path / "crops"
@@ -170,7 +171,7 @@ def test_the_commands_lead_from_a_paddle_model_to_every_variant(mini, tmp_path):
         ("quantize", mini, "--calibration", crops, "--min-agreement", "0.5"),
         ("validate", mini, "--engines", "paddle,onnxruntime,openvino", "--images", IMAGES),
     ):
-        result = hgdeploy(*arguments)
+        result = run_here(main, *arguments)
         assert result.returncode == 0, result.stderr
     for name in ("inference", "inference.fp16", "inference.bf16", "inference.int8"):
         assert (mini / f"{name}.onnx").is_file()
@@ -195,10 +196,10 @@ def test_the_commands_lead_from_a_paddle_model_to_every_variant(mini, tmp_path):
         (("quantize", "{mini}", "--calibration", "{images}", "--method", "kl"), 2, "method"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_a_code(mini, arguments, code, told):
+def test_a_wrong_command_line_is_one_line_and_a_code(mini, arguments, code, told, run_here):
     (mini / "inference.onnx").unlink()
     filled = [str(a).format(mini=mini, images=IMAGES) for a in arguments]
-    result = hgdeploy(*filled)
+    result = run_here(main, *filled)
     assert result.returncode == code, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("hgdeploy: error: ")]
     assert len(errors) == 1, result.stderr

@@ -162,6 +162,7 @@ def interrupt_soon() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the signal ends the process there")
+@pytest.mark.usefixtures("interruptible")
 def test_an_answer_that_was_not_waited_for_is_never_that_to_the_next_request(child):
     echo(child, 1)
     interrupt_soon()

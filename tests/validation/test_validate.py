@@ -11,8 +11,9 @@ import onnx
 import pytest
 from broken_models import BREAKS
 
-from conftest import IMAGES, MINI, hgdeploy, require_engine
+from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.cli.main import main
 from hgdeploy.cli.measure.explain import parse_side
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
@@ -207,10 +208,10 @@ class Tables(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_command_reports_in_every_format_and_ends_with_the_verdict(mini, tmp_path):
+def test_the_command_reports_in_every_format_and_ends_with_the_verdict(mini, tmp_path, run_here):
     for suffix in ("json", "md", "html"):
-        result = hgdeploy(
-            "validate", mini, "--images", IMAGES, "--engines", "paddle,onnxruntime,openvino",
+        result = run_here(
+            main, "validate", mini, "--images", IMAGES, "--engines", "paddle,onnxruntime,openvino",
             "--report", tmp_path / f"r.{suffix}",
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
@@ -225,10 +226,10 @@ def test_the_command_reports_in_every_format_and_ends_with_the_verdict(mini, tmp
     assert "passed" in page.text
 
 
-def test_the_command_fails_in_one_line_where_engines_differ(mini, tmp_path):
+def test_the_command_fails_in_one_line_where_engines_differ(mini, tmp_path, run_here):
     break_onnx(mini, BREAKS[1])
     report = tmp_path / "r.html"
-    result = hgdeploy("validate", mini, "--images", IMAGES, "--report", report)
+    result = run_here(main, "validate", mini, "--images", IMAGES, "--report", report)
     assert result.returncode == 11
     assert "hgdeploy: error: 2 of 2 comparisons are out of tolerance; paddle / onnxruntime" in (
         result.stderr
@@ -246,8 +247,10 @@ def test_the_command_fails_in_one_line_where_engines_differ(mini, tmp_path):
         (("--images", "nowhere"), 4, "nowhere"),
     ],
 )
-def test_a_wrong_command_line_is_refused_before_any_model_loads(mini, arguments, code, told):
-    result = hgdeploy("validate", mini, *arguments)
+def test_a_wrong_command_line_is_refused_before_any_model_loads(
+    mini, arguments, code, told, run_here
+):
+    result = run_here(main, "validate", mini, *arguments)
     assert result.returncode == code
     assert told in result.stderr
     assert "Traceback" not in result.stderr
@@ -256,9 +259,9 @@ def test_a_wrong_command_line_is_refused_before_any_model_loads(mini, arguments,
 @pytest.mark.parametrize(
     ("change", "layer"), list(zip(BREAKS, ("softmax.0", "softmax.0", "conv2d.0"), strict=True))
 )
-def test_bisect_names_the_first_layer_that_parts(mini, change, layer):
+def test_bisect_names_the_first_layer_that_parts(mini, change, layer, run_here):
     break_onnx(mini, change)
-    result = hgdeploy("validate", mini, "--images", IMAGES, "--bisect")
+    result = run_here(main, "validate", mini, "--images", IMAGES, "--bisect")
     assert result.returncode == 11
     lines = [line for line in result.stdout.splitlines() if "first parts at layer" in line]
     assert len(lines) == 2, "for the images and for the random inputs"
@@ -330,21 +333,21 @@ def test_explain_of_equal_runs_finds_nothing(mini):
 
 
 @pytest.mark.skipif(not cpu_flags() & {"avx512_bf16", "amx_bf16"}, reason="no bf16 on this CPU")
-def test_explain_names_the_precision_on_the_command_line(mini):
-    result = hgdeploy("explain", IMAGES / "chelsea.jpg", mini, f"{mini}@paddle:bf16")
+def test_explain_names_the_precision_on_the_command_line(mini, run_here):
+    result = run_here(main, "explain", IMAGES / "chelsea.jpg", mini, f"{mini}@paddle:bf16")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "cause: precision"
 
 
 @pytest.mark.parametrize("engine", ["paddle", "onnxruntime"])
-def test_explain_runs_on_the_device_of_a_config(mini, tmp_path, engine):
+def test_explain_runs_on_the_device_of_a_config(mini, tmp_path, engine, run_here):
     """A GPU that is not there is an error, and never the CPU's answer."""
     config = tmp_path / "gpu.yaml"
     config.write_text(
         f"Global: {{inference_model_dir: {mini}, engine: {engine}, use_gpu: True, gpu_id: 99}}\n"
     )
     for sides in ((config, mini), (mini, f"{mini}@{engine}@gpu:99")):
-        result = hgdeploy("explain", IMAGES / "chelsea.jpg", *sides)
+        result = run_here(main, "explain", IMAGES / "chelsea.jpg", *sides)
         assert (result.returncode, result.stdout) == (6, "")
         assert "gpu:99" in result.stderr
 

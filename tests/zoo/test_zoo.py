@@ -448,8 +448,8 @@ def test_logits_are_paddleclas_s(name: str) -> None:
 @pytest.mark.parametrize("name", marked(ARCHITECTURES))
 def test_logits_are_those_of_an_independent_forward(name: str) -> None:
     layer = filled(name)
-    # The residual networks take any size, and a small one is as telling.
-    small = name in (*RESNETS, RES2NET, RESNEXT)
+    # These networks take any size, and a small one is as telling.
+    small = name in (*PPHGNETS, *RESNETS, RES2NET, RESNEXT)
     x = images(64 if small else zoo.info(name).input_size)
     assert_logits_agree(run(layer, x), run(reference_of(layer, name), x))
 

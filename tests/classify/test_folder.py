@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import DEADLINE, HGDEPLOY, IMAGES, hgdeploy, require_engine, wait_for_a_row
+from conftest import DEADLINE, HGDEPLOY, IMAGES, require_engine, wait_for_a_row
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.classify.folder import classify_files, folder_options
 from hgdeploy.classify.summary import Summary
+from hgdeploy.cli.main import main
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import OutputError
 from hgdeploy.images.find import find_images
@@ -251,7 +252,7 @@ def run(*arguments: object) -> subprocess.Popen[str]:
     ],
 )
 def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
-    mini, photos_of, tmp_path, suffix, number
+    mini, photos_of, tmp_path, suffix, number, run_here
 ):
     for i in range(40, 800):
         (photos_of / f"{i:04}.jpg").symlink_to(PHOTOS[i % 5])
@@ -271,12 +272,12 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
         assert f"interrupted: {len(before)} of 800 images are done" in told
         assert "--resume" in told
 
-    resumed = hgdeploy(*command, "--output", broken, "--resume")
+    resumed = run_here(main, *command, "--output", broken, "--resume")
     assert resumed.returncode == 3, resumed.stderr
     assert f"found 800 = classified 799 + failed 1 ({len(before)} of them earlier)" in (
         resumed.stderr
     )
-    assert hgdeploy(*command, "--output", whole).returncode == 3
+    assert run_here(main, *command, "--output", whole).returncode == 3
     if suffix == "parquet":
         import pyarrow.parquet
 
@@ -296,34 +297,32 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
         (("--failures", "x.csv"), "--failures x.csv: unknown suffix"),
     ],
 )
-def test_options_without_effect_are_refused(mini, photos_of, tmp_path, arguments, told):
-    result = hgdeploy(
-        "predict", mini, photos_of, "--engine", "onnxruntime", *arguments, cwd=tmp_path
-    )
+def test_options_without_effect_are_refused(mini, photos_of, tmp_path, arguments, told, run_here):
+    result = run_here(main, "predict", mini, photos_of, "--engine", "onnxruntime", *arguments)
     assert result.returncode == 2
     assert told in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_another_precision_or_model_is_not_mixed_into_old_rows(mini, photos_of, tmp_path):
+def test_another_precision_or_model_is_not_mixed_into_old_rows(mini, photos_of, tmp_path, run_here):
     output = tmp_path / "rows.jsonl"
     command = ("predict", mini, photos_of, "--output", output)
-    assert hgdeploy(*command, "--engine", "onnxruntime").returncode == 0
+    assert run_here(main, *command, "--engine", "onnxruntime").returncode == 0
     old = output.read_bytes()
-    refused = hgdeploy(*command, "--engine", "openvino", "--resume")
+    refused = run_here(main, *command, "--engine", "openvino", "--resume")
     assert refused.returncode == 2
     assert "engine was onnxruntime" in refused.stderr
     assert "--redo-changed" in refused.stderr
     assert output.read_bytes() == old
-    redone = hgdeploy(*command, "--engine", "openvino", "--resume", "--redo-changed")
+    redone = run_here(main, *command, "--engine", "openvino", "--resume", "--redo-changed")
     assert redone.returncode == 0, redone.stderr
     assert len(output.read_text().splitlines()) == 40
 
 
-def test_failures_and_a_report_are_written_beside_the_rows(mini, many, tmp_path):
+def test_failures_and_a_report_are_written_beside_the_rows(mini, many, tmp_path, run_here):
     failures, report = tmp_path / "failures.txt", tmp_path / "run.html"
-    result = hgdeploy(
-        "predict", mini, many, "--engine", "onnxruntime", "--output", tmp_path / "rows.jsonl",
+    result = run_here(
+        main, "predict", mini, many, "--engine", "onnxruntime", "--output", tmp_path / "rows.jsonl",
         "--failures", failures, "--report", report,
     )  # fmt: skip
     assert result.returncode == 3
@@ -331,13 +330,13 @@ def test_failures_and_a_report_are_written_beside_the_rows(mini, many, tmp_path)
     assert listed == [str(many / f"{i:03}.jpg") for i in range(0, 60, 7)]
     assert "9 failed images are in" in result.stderr
     assert "pphgnet_mini" in report.read_text()
-    again = hgdeploy("predict", mini, failures, "--engine", "onnxruntime")
+    again = run_here(main, "predict", mini, failures, "--engine", "onnxruntime")
     assert "found 9 = classified 0 + failed 9" in again.stderr
 
 
-def test_a_report_alone_says_what_was_run(mini, many, tmp_path):
+def test_a_report_alone_says_what_was_run(mini, many, tmp_path, run_here):
     report = tmp_path / "run.html"
-    result = hgdeploy("predict", mini, many, "--engine", "onnxruntime", "--report", report)
+    result = run_here(main, "predict", mini, many, "--engine", "onnxruntime", "--report", report)
     assert result.returncode == 3, result.stderr
     assert "pphgnet_mini" in report.read_text()
     assert "onnxruntime (onnxruntime" in report.read_text()

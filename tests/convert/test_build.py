@@ -28,7 +28,9 @@ from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph, onnx_from_paddle, variants
+from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, onnx_from_paddle, variants
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import set_dims
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions
 from hgdeploy.convert.tensorrt import from_onnx as tensorrt
@@ -198,8 +200,8 @@ def test_one_engine_serves_several_gpus(mini):
 def edited(source: Path, target: Path, dims: list[int | str]) -> Path:
     """The model of `source` with other dimensions of its input."""
     found = onnx.load(source)
-    graph.set_dims(found.graph.input[0], dims)
-    graph.set_dims(found.graph.output[0], [dims[0], 10])
+    set_dims(found.graph.input[0], dims)
+    set_dims(found.graph.output[0], [dims[0], 10])
     del found.graph.value_info[:]
     onnx.save(found, target)
     return target
@@ -515,7 +517,7 @@ def test_a_file_that_computes_in_fp32_is_no_engine_of_less(mini, precision):
 def test_uint8_activations_are_refused_with_the_way_out(mini):
     pytest.importorskip("onnxslim", reason="onnxslim is not installed")
     source, target = mini / "folded.onnx", mini / "inference.int8.onnx"
-    onnx.save(graph.fold(onnx.load(mini / "inference.onnx"))[0], source)
+    onnx.save(OnnxGraph.read(mini / "inference.onnx").folded()[0].model, source)
     options = QuantizeOptions(images=10, method="minmax", min_agreement=0, activations="uint8")
     preprocess = Preprocessor(open_bundle(mini).preprocess)
     int8_from_onnx(source, target, find_images(IMAGES) * 2, preprocess, options, lambda _: None)

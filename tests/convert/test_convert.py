@@ -21,8 +21,10 @@ from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command
-from hgdeploy.convert import OnnxOptions, fp16_from_onnx, graph, onnx_from_paddle, onnx_notes
+from hgdeploy.convert import OnnxOptions, fp16_from_onnx, onnx_from_paddle, onnx_notes
 from hgdeploy.convert.artifact import write_artifact
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of
 from hgdeploy.convert.onnx import large, paddle2onnx_process
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
@@ -96,7 +98,7 @@ def load_onnx(path: Path) -> Any:
 
 
 def shape_of(value: Any) -> list[int | str]:
-    return graph.dims_of(value)
+    return dims_of(value)
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -122,7 +124,7 @@ def test_names_and_one_batch_dimension(bundle):
     (x,), (output,) = model.graph.input, model.graph.output
     assert (x.name, shape_of(x)) == ("x", ["batch", 3, 64, 64])
     assert (output.name, shape_of(output)) == ("probabilities", ["batch", 10])
-    assert graph.opset(model) == 17
+    assert OnnxGraph(model, "the model").opset == 17
 
 
 def test_batch_normalisation_and_constants_are_folded(bundle):
@@ -190,7 +192,7 @@ def test_the_same_model_gives_the_same_bytes(bundle, tmp_path):
 @pytest.mark.parametrize("opset", [7, 11, 13, 21])
 def test_every_opset_gives_the_golden_answers(mini_pir, golden, opset):
     path = onnx_from_paddle(open_bundle(mini_pir), OnnxOptions(opset=opset), verify=None)
-    assert graph.opset(load_onnx(path)) == opset == read_sidecar(path)["opset"]
+    assert OnnxGraph.read(path).opset == opset == read_sidecar(path)["opset"]
     np.testing.assert_allclose(
         run_onnx(path, golden["x"]), golden["probabilities"], rtol=0, atol=1e-6
     )
@@ -262,7 +264,7 @@ def test_an_opset_too_low_for_the_model_is_raised_and_told_or_refused(tmp_path):
     spec = [paddle.static.InputSpec([-1, 3, 8, 8], "float32", name="x")]
     paddle.jit.save(net, str(tmp_path / "inference"), input_spec=spec)
     path = onnx_from_paddle(open_bundle(tmp_path), OnnxOptions(opset=7), verify=verify)
-    assert graph.opset(load_onnx(path)) == 9
+    assert OnnxGraph.read(path).opset == 9
     assert onnx_notes(path) == [f"{path} has opset 9: the model needs more than the 7 asked for"]
     exact = OnnxOptions(opset=7, exact_opset=True)
     with pytest.raises(BundleError, match="ask for a higher opset than 7"):
@@ -424,12 +426,13 @@ def test_a_concat_of_scalars_is_mended():
     model = h.make_model(
         h.make_graph(nodes, "g", [x], [y]), opset_imports=[h.make_opsetid("", 17)], ir_version=8
     )
+    graph = OnnxGraph(model, "the model")
     with pytest.raises(BundleError, match="axis"):
-        graph.check_model(model, "the model")
-    mended = graph.repair(model)
-    graph.check_model(mended, "the model")
+        graph.check()
+    graph.repair()
+    graph.check()
     ort = pytest.importorskip("onnxruntime")
-    session = ort.InferenceSession(mended.SerializeToString())
+    session = ort.InferenceSession(graph.to_bytes())
     (found,) = session.run(None, {"x": np.zeros((5, 2, 3), np.float32)})
     assert found.shape == (5, 6)
 
@@ -519,7 +522,7 @@ def test_paddle2onnx_flags_convert_a_model_of_other_names(tmp_path, golden):
     assert warnings == [
         "--deploy_backend has no effect: the ONNX file is the same for every backend"
     ]
-    assert graph.opset(load_onnx(target)) == 13
+    assert OnnxGraph.read(target).opset == 13
     np.testing.assert_allclose(
         run_onnx(target, golden["x"]), golden["probabilities"], rtol=0, atol=1e-6
     )

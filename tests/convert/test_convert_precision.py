@@ -12,8 +12,9 @@ import pytest
 
 from conftest import DATA, require_engine
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, graph
+from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx
 from hgdeploy.convert.float16.mixed import bits_of, fp32_twin, to_16_bits
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError
@@ -135,9 +136,9 @@ def test_layers_whose_values_overflow_stay_in_fp32(tmp_path):
 
 def test_the_twin_shows_the_overflow_that_the_scan_prevents(tmp_path):
     source = tiny(tmp_path / "inference.onnx", gain=1e5)
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(source)))
+    graph = OnnxGraph.read(source).with_inferred_shapes()
     twin = tmp_path / "twin.onnx"
-    onnx.save(fp32_twin(to_16_bits(model, "fp16", ()), "fp16"), twin)
+    twin.write_bytes(fp32_twin(to_16_bits(graph, "fp16", ()), "fp16").to_bytes())
     assert not np.isfinite(run(twin, images()[0], optimize=False)).all()
 
 
@@ -212,7 +213,7 @@ def test_bf16_files_have_the_first_opset_that_allows_them(tmp_path):
     target = bf16_from_onnx(
         tiny(tmp_path / "inference.onnx"), tmp_path / "inference.bf16.onnx", None, verify=None
     )
-    assert graph.opset(onnx.load(str(target))) == 22
+    assert OnnxGraph.read(target).opset == 22
     onnx.checker.check_model(onnx.load(str(target)), full_check=True)
 
 

@@ -215,14 +215,14 @@ def test_the_end_of_the_model_stays_in_fp32(folded, crops, tmp_path):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_layers_left_in_fp32_read_and_compute_in_fp32(folded, symmetric):
     """No pair stands before them: ONNX Runtime would quantize their weights on its own."""
-    model = qdq.load_folded(folded)
-    kept = qdq.layer_names(model)[3:6]
-    nodes = [name for name in qdq.node_names(model) if name not in kept]
-    ranges = dict.fromkeys(qdq.activations(model), (-4.0, 4.0))
-    result = qdq.quantized(model, ranges, nodes, symmetric=symmetric, weight_bits=8)
-    onnx.checker.check_model(result, full_check=True)
-    makers = {name: node for node in result.graph.node for name in node.output}
-    for node in result.graph.node:
+    graph = qdq.load_folded(folded)
+    kept = qdq.layer_names(graph)[3:6]
+    nodes = [name for name in qdq.node_names(graph) if name not in kept]
+    ranges = dict.fromkeys(qdq.activations(graph), (-4.0, 4.0))
+    result = qdq.quantized(graph, ranges, nodes, symmetric=symmetric, weight_bits=8)
+    onnx.checker.check_model(result.model, full_check=True)
+    makers = {name: node for node in result.nodes for name in node.output}
+    for node in result.nodes:
         if node.name in kept:
             before = [makers[name].op_type for name in node.input if name in makers]
             assert "DequantizeLinear" not in before

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert import graph as graphs
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
-from hgdeploy.convert.onnx.from_paddle import Verify, describe
+from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of
+from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library
 
@@ -75,21 +76,18 @@ def _convert(
     images: Iterable[Batch] | None,
     verify: Verify | None,
 ) -> Path:
-    model = _load(source)
-    batches = list(_batches(model, images))
-    overflows = _overflowing(model, batches) if precision == "fp16" else []
-    variant = to_16_bits(model, precision, overflows)
-    names = [node.name or node.output[0] for node in model.graph.node]
-    kept = sorted(fp32_nodes(model, overflows) - fp32_nodes(model, ()))
-    properties = {item.key: item.value for item in variant.metadata_props}
+    graph = _load(source)
+    batches = list(_batches(graph, images))
+    overflows = _overflowing(graph, batches) if precision == "fp16" else []
+    variant = to_16_bits(graph, precision, overflows)
+    names = [node.name or node.output[0] for node in graph.nodes]
+    kept = sorted(fp32_nodes(graph, overflows) - fp32_nodes(graph, ()))
     facts: dict[str, Any] = {
         "source": source_digests((source,)),
         "converter": converter_versions(*_LIBRARIES),
         "precision": precision,
-        "opset": graphs.opset(variant),
-        "inputs": [describe(variant.graph.input[0])],
-        "outputs": [describe(variant.graph.output[0])],
-        "output_is_probabilities": graphs.output_kind(model) == "probabilities",
+        **variant.facts(),
+        "output_is_probabilities": graph.output_kind() == PROBABILITIES,
         "fp32_layers": [names[i] for i in kept],
         "scanned_images": {
             "count": sum(len(batch) for batch in batches),
@@ -97,15 +95,16 @@ def _convert(
         },
         "verdict": None,
     }
-    properties["hgdeploy.precision"] = precision
-    properties["hgdeploy.versions"] = json.dumps(facts["converter"], sort_keys=True)
-    import_library("onnx", "convert").helper.set_model_props(variant, properties)
-    graphs.check_model(variant, source)
+    content = variant.metadata()
+    content["hgdeploy.precision"] = precision
+    content["hgdeploy.versions"] = json.dumps(facts["converter"], sort_keys=True)
+    variant.set_metadata(content)
+    variant.check()
 
     def write(aside: Path) -> None:
-        aside.write_bytes(variant.SerializeToString(deterministic=True))
+        aside.write_bytes(variant.to_bytes())
         twin = fp32_twin(variant, precision)
-        _check_finite(twin, batches, precision, source)
+        _check_finite(twin, batches, precision)
         if verify is None:
             return
         if precision == "fp16":
@@ -113,37 +112,36 @@ def _convert(
             return
         with tempfile.TemporaryDirectory(dir=aside.parent) as folder:
             file = Path(folder) / "twin.onnx"
-            file.write_bytes(twin.SerializeToString(deterministic=True))
-            told = "an fp32 twin that rounds every weight and result to bf16"
-            facts["verdict"] = {**verify(source, file), "compared": told}
+            file.write_bytes(twin.to_bytes())
+            compared = "an fp32 twin that rounds every weight and result to bf16"
+            facts["verdict"] = {**verify(source, file), "compared": compared}
 
     return write_artifact(target, write, facts)
 
 
-def _load(source: Path) -> Any:
+def _load(source: Path) -> OnnxGraph:
     """Read an fp32 classifier with the types of its inner tensors.
 
     Raises:
         BundleError: it is missing, unreadable, no classifier, or not fp32.
     """
     onnx = import_library("onnx", "convert")
-    model = graphs.read_classifier(source)
+    graph = OnnxGraph.read(source)
     sidecar = read_sidecar(source) or {}
-    quantized = any("QuantizeLinear" in node.op_type for node in model.graph.node)
-    if sidecar.get("precision", "fp32") != "fp32" or quantized:
+    if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:
         raise BundleError(f"{source} is no fp32 model; start from inference.onnx")
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.model.graph.initializer):
         raise BundleError(
             f"{source} keeps its weights in another file, for it is above 2 GB; only fp32 is "
             "available for such a model"
         )
-    graphs.check_weights(model, source)
-    return graphs.infer_shapes(model, source)
+    graph.check_weights()
+    return graph.with_inferred_shapes()
 
 
-def _batches(model: Any, images: Iterable[Batch] | None) -> Iterator[Batch]:
+def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch]:
     """Cut images, or random ones, into batches that the model takes: of 1 unless it is fixed."""
-    batch, channels, *size = graphs.dims_of(model.graph.input[0])
+    batch, channels, *size = dims_of(graph.input)
     if images is None:
         shape = [s if isinstance(s, int) else _RANDOM_SIZE for s in size]
         rng = np.random.default_rng(_SEED)
@@ -157,24 +155,23 @@ def _batches(model: Any, images: Iterable[Batch] | None) -> Iterator[Batch]:
             yield np.concatenate([part, *[part[-1:]] * missing]) if missing else part
 
 
-def _overflowing(model: Any, batches: Sequence[Batch]) -> list[str]:
+def _overflowing(graph: OnnxGraph, batches: Sequence[Batch]) -> list[str]:
     """Return the float tensors, weights included, that come near the end of fp16's range."""
     onnx = import_library("onnx", "convert")
-    probe = type(model)()
-    probe.CopyFrom(model)
-    known = {value.name for value in model.graph.output}
+    probe = graph.copy()
+    known = {graph.output.name}
     inner = [
         value
-        for value in model.graph.value_info
+        for value in graph.model.graph.value_info
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in known
     ]
-    probe.graph.output.extend(inner)
-    names = [value.name for value in probe.graph.output]
+    probe.model.graph.output.extend(inner)
+    names = [value.name for value in probe.model.graph.output]
     largest = dict.fromkeys(names, 0.0)
     for arrays in _run(probe, batches, names):
         for name, array in zip(names, arrays, strict=True):
             largest[name] = max(largest[name], _largest(array))
-    for tensor in model.graph.initializer:
+    for tensor in graph.model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             largest[tensor.name] = _largest(onnx.numpy_helper.to_array(tensor))
     return [name for name, value in largest.items() if value > FP16_LIMIT]
@@ -186,26 +183,26 @@ def _largest(array: NDArray[Any]) -> float:
     return value if np.isfinite(value) else float("inf")
 
 
-def _run(model: Any, batches: Sequence[Batch], names: Sequence[str]) -> Iterator[list[Any]]:
-    """Run a model as it stands, without any optimisation, on each batch."""
+def _run(graph: OnnxGraph, batches: Sequence[Batch], names: Sequence[str]) -> Iterator[list[Any]]:
+    """Run a graph as it stands, without any optimisation, on each batch."""
     ort = import_library("onnxruntime", "convert")
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 4
     try:
         session = ort.InferenceSession(
-            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+            graph.to_bytes(), settings, providers=["CPUExecutionProvider"]
         )
         for batch in batches:
-            yield session.run(names, {model.graph.input[0].name: batch})
+            yield session.run(names, {graph.input.name: batch})
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise EngineError(f"ONNX Runtime cannot run the model: {one_line(error)}") from None
 
 
-def _check_finite(twin: Any, batches: Sequence[Batch], precision: str, source: Path) -> None:
-    for (array,) in _run(twin, batches, [twin.graph.output[0].name]):
+def _check_finite(twin: OnnxGraph, batches: Sequence[Batch], precision: str) -> None:
+    for (array,) in _run(twin, batches, [twin.output.name]):
         if not np.isfinite(array).all():
             raise BundleError(
-                f"{source} in {precision} gives NaN or infinity on {len(batches)} batches of "
+                f"{twin.source} in {precision} gives NaN or infinity on {len(batches)} batches of "
                 "images; use bf16 or fp32"
             )

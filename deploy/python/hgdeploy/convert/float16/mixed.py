@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.graph import LOGITS, OnnxGraph
+from hgdeploy.convert.graph_parts import rename_in, replace_items, subgraphs_of, tensors_used
 from hgdeploy.system.libraries import import_library
 
 _TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
@@ -26,48 +27,50 @@ _TYPED_OPS = ("Cast", "Constant", "ConstantOfShape", "Range", "Resize", "Upsampl
 _BF16_OPSET = 22
 
 
-def to_16_bits(model: Any, precision: str, fp32_tensors: Collection[str]) -> Any:
-    """Return a copy of an fp32 model whose operators compute in 16 bits.
+def to_16_bits(graph: OnnxGraph, precision: str, fp32_tensors: Collection[str]) -> OnnxGraph:
+    """Return a copy of an fp32 graph whose operators compute in 16 bits.
 
     The input, the output, every softmax, and what makes probabilities or scores of the last values
     stay fp32. A bf16 model has opset 22, the first that allows it.
 
     Args:
-        model: the fp32 model, with the types of its inner tensors.
+        graph: the fp32 graph, with the types of its inner tensors.
         precision: `fp16` or `bf16`.
         fp32_tensors: tensors that the type cannot hold; what makes or takes one stays fp32.
     """
     onnx = import_library("onnx", "convert")
-    if precision == "bf16" and graphs.opset(model) < _BF16_OPSET:
+    if precision == "bf16" and graph.opset < _BF16_OPSET:
         from onnx import version_converter
 
-        properties = {item.key: item.value for item in model.metadata_props}
-        model = version_converter.convert_version(model, _BF16_OPSET)
-        onnx.helper.set_model_props(model, properties)
-    rewriter = _Rewriter(model, getattr(onnx.TensorProto, _TYPES[precision]))
-    fp32 = fp32_nodes(model, fp32_tensors)
-    for i, node in enumerate(model.graph.node):
+        raised = version_converter.convert_version(graph.model, _BF16_OPSET)
+        content, graph = graph.metadata(), OnnxGraph(raised, graph.source)
+        graph.set_metadata(content)
+    rewriter = _Rewriter(graph, getattr(onnx.TensorProto, _TYPES[precision]))
+    fp32 = fp32_nodes(graph, fp32_tensors)
+    for i, node in enumerate(graph.nodes):
         rewriter.add(node, fp32=i in fp32)
-    return graphs.infer_shapes(rewriter.result(), f"the {precision} model")
+    # Shapes that contradict each other now are the rewriting's fault, not the source's.
+    rewritten = OnnxGraph(rewriter.result(), f"the {precision} model").with_inferred_shapes()
+    return OnnxGraph(rewritten.model, graph.source)
 
 
-def fp32_nodes(model: Any, fp32_tensors: Collection[str]) -> set[int]:
+def fp32_nodes(graph: OnnxGraph, fp32_tensors: Collection[str]) -> set[int]:
     """Return the indices of the operators that are left in fp32; see `to_16_bits`."""
-    last = graphs.output_chain(model) if graphs.output_kind(model) != "logits" else []
+    last = graph.output_chain() if graph.output_kind() != LOGITS else []
     kept = {name for node in last for name in node.output}
     unfit = set(fp32_tensors)
     return {
         i
-        for i, node in enumerate(model.graph.node)
+        for i, node in enumerate(graph.nodes)
         if node.op_type in _FP32_OPS + _TYPED_OPS
-        or graphs.subgraphs_of(node)
+        or subgraphs_of(node)
         or not kept.isdisjoint(node.output)
         or not unfit.isdisjoint((*node.input, *node.output))
     }
 
 
-def fp32_twin(model: Any, precision: str) -> Any:
-    """Return a model that computes what a 16-bit one does, in fp32 with every tensor rounded.
+def fp32_twin(graph: OnnxGraph, precision: str) -> OnnxGraph:
+    """Return a graph that computes what a 16-bit one does, in fp32 with every tensor rounded.
 
     Each operator gets its 16-bit inputs and weights as fp32, and its result is rounded to 16 bits:
     what hardware with fp32 accumulators does. It shows overflow, and runs where there are no
@@ -75,11 +78,10 @@ def fp32_twin(model: Any, precision: str) -> Any:
     """
     onnx = import_library("onnx", "convert")
     low, fp32 = getattr(onnx.TensorProto, _TYPES[precision]), onnx.TensorProto.FLOAT
-    narrow = tensors_of_type(model, low)
-    result = type(model)()
-    result.CopyFrom(model)
+    narrow = tensors_of_type(graph, low)
+    result = graph.copy()
     nodes: list[Any] = []
-    for node in result.graph.node:
+    for node in result.nodes:
         if node.op_type == "Cast":
             nodes.append(node)
             continue
@@ -92,17 +94,17 @@ def fp32_twin(model: Any, precision: str) -> Any:
             if name in narrow:
                 node.output[i] = f"{name}.wide"
                 nodes.append(onnx.helper.make_node("Cast", [node.output[i]], [name], to=low))
-    _replace(result.graph.node, nodes)
-    del result.graph.value_info[:]
+    replace_items(result.nodes, nodes)
+    del result.model.graph.value_info[:]
     return result
 
 
-def tensors_of_type(model: Any, kind: int) -> set[str]:
+def tensors_of_type(graph: OnnxGraph, kind: int) -> set[str]:
     """Return the names of all tensors of one element type outside subgraphs."""
-    graph = model.graph
-    values = (*graph.input, *graph.output, *graph.value_info)
+    proto = graph.model.graph
+    values = (*proto.input, *proto.output, *proto.value_info)
     names = {value.name for value in values if value.type.tensor_type.elem_type == kind}
-    return names | {tensor.name for tensor in graph.initializer if tensor.data_type == kind}
+    return names | {tensor.name for tensor in proto.initializer if tensor.data_type == kind}
 
 
 def bits_of(array: NDArray[np.float32], precision: str) -> bytes:
@@ -116,14 +118,14 @@ def bits_of(array: NDArray[np.float32], precision: str) -> bytes:
 
 
 class _Rewriter:
-    """Takes a model's operators one by one, and casts where types meet."""
+    """Takes a graph's operators one by one, and casts where types meet."""
 
-    def __init__(self, model: Any, low: int) -> None:
+    def __init__(self, graph: OnnxGraph, low: int) -> None:
         self._onnx = import_library("onnx", "convert")
-        self._model = model
+        self._graph = graph
         self._low = low
-        self._floats = tensors_of_type(model, self._onnx.TensorProto.FLOAT)
-        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._floats = tensors_of_type(graph, self._onnx.TensorProto.FLOAT)
+        self._weights = {tensor.name: tensor for tensor in graph.model.graph.initializer}
         self._new_weights: list[Any] = []
         self._narrow: set[str] = set()
         self._nodes: list[Any] = []
@@ -133,24 +135,23 @@ class _Rewriter:
         """Add a copy of `node`, in fp32 or in 16 bits."""
         copy = type(node).FromString(node.SerializeToString())
         copy.input[:] = [self._typed(name, fp32) for name in node.input]
-        for inner in graphs.subgraphs_of(copy):
-            for name in sorted(self._narrow & graphs.tensors_used(inner.node)):
-                graphs.rename_in(inner, name, self._typed(name, fp32))
+        for inner in subgraphs_of(copy):
+            for name in sorted(self._narrow & tensors_used(inner.node)):
+                rename_in(inner, name, self._typed(name, fp32))
         if not fp32:
             self._narrow |= self._floats.intersection(node.output)
         self._nodes.append(copy)
 
     def result(self) -> Any:
         """Return the rewritten model, its outputs in fp32 again."""
-        model = type(self._model)()
-        model.CopyFrom(self._model)
-        for value in self._model.graph.output:
+        model = self._graph.copy().model
+        for value in self._graph.model.graph.output:
             if value.name in self._narrow:
                 self._widen_output(value.name)
-        used = graphs.tensors_used(self._nodes)
+        used = tensors_used(self._nodes)
         weights = [tensor for tensor in model.graph.initializer if tensor.name in used]
-        _replace(model.graph.initializer, [*weights, *self._new_weights])
-        _replace(model.graph.node, self._nodes)
+        replace_items(model.graph.initializer, [*weights, *self._new_weights])
+        replace_items(model.graph.node, self._nodes)
         return model
 
     def _typed(self, name: str, fp32: bool) -> str:
@@ -180,10 +181,3 @@ class _Rewriter:
             for names in (node.input, node.output):
                 names[:] = [inner if item == name else item for item in names]
         self._nodes.append(self._cast(inner, name, fp32=True))
-
-
-def _replace(field: Any, items: list[Any]) -> None:
-    """Replace the content of a repeated protobuf field, whose items `items` may hold."""
-    copies = [type(item).FromString(item.SerializeToString()) for item in items]
-    del field[:]
-    field.extend(copies)

@@ -16,23 +16,21 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert import graph as graphs
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.options import (
     ACTIVATIONS,
     MIN_IMAGES,
-    Progress,
     QuantizeOptions,
     QuantizeReport,
     Try,
 )
 from hgdeploy.convert.int8.trial import RECIPES, Images, Trial
-from hgdeploy.convert.onnx.from_paddle import describe
 from hgdeploy.errors import BundleError, ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
-from hgdeploy.system.libraries import import_library
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 
 _MAX_FP32_SHARE = 0.25  # with more layers in fp32 there is little left to gain
@@ -45,7 +43,7 @@ def int8_from_onnx(
     images: Sequence[ImageFile],
     preprocess: Preprocessor,
     options: QuantizeOptions,
-    progress: Progress,
+    on_progress: OnLine,
 ) -> QuantizeReport:
     """Write the int8 variant of an fp32 ONNX model, by the first recipe that agrees enough.
 
@@ -55,10 +53,10 @@ def int8_from_onnx(
     Args:
         source: the fp32 model, its batch normalisation folded.
         target: where the variant goes, such as `inference.int8.onnx`.
-        images: real images like those to be classified; unreadable ones are told and skipped.
+        images: real images like those to be classified; unreadable ones are reported and skipped.
         preprocess: the model's own preprocessing.
         options: how to quantize.
-        progress: takes one line at a time.
+        on_progress: takes one line at a time.
 
     Returns:
         The report; the sidecar holds the same.
@@ -70,29 +68,29 @@ def int8_from_onnx(
         EngineError: onnx or onnxruntime is missing.
         OutputError: the file cannot be written.
     """
-    model = qdq.load_folded(source)
-    chosen = _choose(images, preprocess, options, progress)
-    trial = Trial(source, model, chosen, preprocess, options, progress)
+    graph = qdq.load_folded(source)
+    chosen = _choose(images, preprocess, options, on_progress)
+    trial = Trial(graph, chosen, preprocess, options, on_progress)
     tries = list(_tries(trial))
     best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
-    told = f"on {len(chosen.held_out)} held-out images"
+    where = f"on {len(chosen.held_out)} held-out images"
     if not best.result.top1_agreement >= options.min_agreement:
         raise BundleError(
-            f"{source}: no recipe agrees with fp32 {told} as asked ({options.min_agreement}); the "
+            f"{source}: no recipe agrees with fp32 {where} as asked ({options.min_agreement}); the "
             f"best was {best}; give more images like those to be classified, or accept less with "
             "min_agreement"
         )
     quantized = trial.quantized(best.recipe, best.fp32_layers)
     facts = _facts(source, quantized, trial, best, tries)
     _set_metadata(quantized, facts)
-    graphs.check_model(quantized, source)
-    data = quantized.SerializeToString(deterministic=True)
+    quantized.check()
+    data = quantized.to_bytes()
 
     def write(aside: Path) -> None:
         aside.write_bytes(data)
 
     write_artifact(target, write, facts)
-    progress(f"{target}: {best}, {told}; {ACTIVATIONS[options.activations]}")
+    on_progress(f"{target}: {best}, {where}; {ACTIVATIONS[options.activations]}")
     sizes = len(chosen.calibration), len(chosen.held_out)
     return QuantizeReport(target, best, tuple(tries), *sizes, chosen.skipped)
 
@@ -101,7 +99,7 @@ def _choose(
     images: Sequence[ImageFile],
     preprocess: Preprocessor,
     options: QuantizeOptions,
-    progress: Progress,
+    on_progress: OnLine,
 ) -> Images:
     """Draw images, pass over those that cannot be used, and split the others."""
     good: list[int] = []
@@ -114,7 +112,7 @@ def _choose(
             good.append(index)
         except ImageError as error:
             skipped.append(f"{images[index].name}: {error}")
-            progress(f"skipped {skipped[-1]}")
+            on_progress(f"skipped {skipped[-1]}")
     if len(good) < MIN_IMAGES:
         first = f"; the first that cannot: {skipped[0]}" if skipped else ""
         raise InputError(
@@ -127,8 +125,8 @@ def _choose(
     digest = hashlib.sha256()
     for image in calibration:
         digest.update(hashlib.sha256(image.path.read_bytes()).digest())
-    told = f", {len(skipped)} skipped" if skipped else ""
-    progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{told}")
+    but = f", {len(skipped)} skipped" if skipped else ""
+    on_progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{but}")
     return Images(calibration, held_out, tuple(skipped), digest.hexdigest())
 
 
@@ -156,7 +154,7 @@ def _tries(trial: Trial) -> Iterator[Try]:
 
 
 def _facts(
-    source: Path, model: Any, trial: Trial, best: Try, tries: Sequence[Try]
+    source: Path, graph: OnnxGraph, trial: Trial, best: Try, tries: Sequence[Try]
 ) -> dict[str, Any]:
     """The sidecar's content."""
     images, options = trial.images, trial.options
@@ -167,11 +165,9 @@ def _facts(
         "precision": "int8",
         "weight_bits": options.weight_bits,
         "activations": options.activations,
-        "opset": graphs.opset(model),
-        "inputs": [describe(model.graph.input[0])],
-        "outputs": [describe(model.graph.output[0])],
+        **graph.facts(),
         "output_is_probabilities": known.get(
-            "output_is_probabilities", graphs.output_kind(model) == "probabilities"
+            "output_is_probabilities", graph.output_kind() == PROBABILITIES
         ),
         "fp32_layers": list(best.fp32_layers),
         "quantization": {
@@ -196,10 +192,10 @@ def _facts(
     }
 
 
-def _set_metadata(model: Any, facts: Mapping[str, Any]) -> None:
+def _set_metadata(graph: OnnxGraph, facts: Mapping[str, Any]) -> None:
     """Keep what the source's file says of itself, but for what is new."""
-    content = {item.key: item.value for item in model.metadata_props}
+    content = graph.metadata()
     content["hgdeploy.precision"] = "int8"
     content["hgdeploy.source_sha256"] = json.dumps(facts["source"], sort_keys=True)
     content["hgdeploy.versions"] = json.dumps(facts["converter"], sort_keys=True)
-    import_library("onnx", "convert").helper.set_model_props(model, content)
+    graph.set_metadata(content)

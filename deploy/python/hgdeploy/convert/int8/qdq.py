@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
 
@@ -25,78 +25,76 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
-def load_folded(source: Path) -> Any:
+def load_folded(source: Path) -> OnnxGraph:
     """Read a folded fp32 classifier, every node with a name.
 
     Raises:
         BundleError: it is something else.
     """
     onnx = import_library("onnx", "convert")
-    model = graphs.read_classifier(source, external_data=True)
-    graphs.check_weights(model, source)
-    kinds = [node.op_type for node in model.graph.node]
-    if any("QuantizeLinear" in kind for kind in kinds):
+    graph = OnnxGraph.read(source, external_data=True)
+    graph.check_weights()
+    kinds = [node.op_type for node in graph.nodes]
+    if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
-    if model.graph.input[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+    if graph.input.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         raise BundleError(f"{source} does not take fp32; start from inference.onnx")
     if kinds.count("BatchNormalization"):
         raise BundleError(
             f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "
             "folded into their convolutions; convert the bundle anew with hgdeploy convert"
         )
-    if graphs.opset(model) < 13:
+    if graph.opset < 13:
         raise BundleError(
-            f"{source} has opset {graphs.opset(model)}, and int8 weights per channel need 13; "
+            f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "
             "convert the bundle anew with opset 17"
         )
     if not any(kind in _WEIGHTED for kind in kinds):
         raise BundleError(f"{source} has no layer to quantize ({', '.join(_WEIGHTED)})")
-    for index, node in enumerate(model.graph.node):
+    for index, node in enumerate(graph.nodes):
         node.name = node.name or f"{node.op_type}_{index}"
-    return graphs.infer_shapes(model, source)
+    return graph.with_inferred_shapes()
 
 
-def node_names(model: Any) -> list[str]:
+def node_names(graph: OnnxGraph) -> list[str]:
     """Return the names of all quantizable nodes, in order."""
-    return [node.name for node in _quantizable(model)]
+    return [node.name for node in _quantizable(graph)]
 
 
-def layer_names(model: Any) -> list[str]:
+def layer_names(graph: OnnxGraph) -> list[str]:
     """Return the names of the quantizable nodes that have weights, in order."""
-    return [node.name for node in _quantizable(model) if node.op_type in _WEIGHTED]
+    return [node.name for node in _quantizable(graph) if node.op_type in _WEIGHTED]
 
 
-def activations(model: Any) -> list[str]:
+def activations(graph: OnnxGraph) -> list[str]:
     """Return the names of the tensors that may get a pair: those that depend on the image."""
-    constant = {tensor.name for tensor in model.graph.initializer}
-    constant.update(n.output[0] for n in model.graph.node if n.op_type == "Constant")
-    nodes = _quantizable(model)
+    constant = {tensor.name for tensor in graph.model.graph.initializer}
+    constant.update(n.output[0] for n in graph.nodes if n.op_type == "Constant")
+    nodes = _quantizable(graph)
     read = {name for node in nodes for name in node.input if name}
     products = {node.output[0] for node in nodes if node.op_type == "MatMul"}
     return sorted((read | products) - constant)
 
 
 def quantized(
-    model: Any, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool, weight_bits: int
-) -> Any:
-    """Return a copy of a model in which some nodes read QDQ pairs.
+    graph: OnnxGraph, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool, weight_bits: int
+) -> OnnxGraph:
+    """Return a copy of a graph in which some nodes read QDQ pairs.
 
     Args:
-        model: an fp32 model from `load_folded`.
-        ranges: least and greatest value of each tensor in `activations(model)`.
-        nodes: names of the nodes, among `node_names(model)`.
+        graph: an fp32 graph from `load_folded`.
+        ranges: least and greatest value of each tensor in `activations(graph)`.
+        nodes: names of the nodes, among `node_names(graph)`.
         symmetric: int8 activations with zero point 0 and fp32 biases, which is all that TensorRT
             reads; else uint8 activations and int32 biases, for which CPUs have kernels.
         weight_bits: 8, or 7 for values from -64 to 64.
     """
     library = import_library("onnxruntime.quantization", "cpu")
     wanted = set(nodes)
-    copy = type(model)()
-    copy.CopyFrom(model)
     limits = {name: tuple(np.float32(v) for v in pair) for name, pair in ranges.items()}
     int8, uint8 = library.QuantType.QInt8, library.QuantType.QUInt8
     quantizer = library.QDQQuantizer(
-        copy,
+        graph.copy().model,
         True,  # weights per channel
         weight_bits == 7,
         int8,
@@ -117,15 +115,15 @@ def quantized(
         },
     )
     quantizer.quantize_model()
-    _detach(quantizer.model.model, wanted)
+    _detach(OnnxGraph(quantizer.model.model, graph.source), wanted)
     quantizer.model.topological_sort()
-    return quantizer.model.model
+    return OnnxGraph(quantizer.model.model, graph.source)
 
 
-def _detach(model: Any, quantized_nodes: Collection[str]) -> None:
+def _detach(graph: OnnxGraph, quantized_nodes: Collection[str]) -> None:
     """Let the layers that stay in fp32 read the tensor before a pair that another node needs."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    for node in model.graph.node:
+    makers = {name: node for node in graph.nodes for name in node.output}
+    for node in graph.nodes:
         if node.op_type not in _WEIGHTED or node.name in quantized_nodes:
             continue
         for index, name in enumerate(node.input):
@@ -134,44 +132,67 @@ def _detach(model: Any, quantized_nodes: Collection[str]) -> None:
                 node.input[index] = makers[maker.input[0]].input[0]
 
 
-def session_of(model: Any, source: Path, outputs: Sequence[str] = ()) -> Any:
-    """Load a model in ONNX Runtime; `outputs` are inner tensors to give instead of its own."""
-    onnxruntime = import_library("onnxruntime", "cpu")
-    if outputs:
-        onnx = import_library("onnx", "convert")
-        copy = type(model)()
-        copy.CopyFrom(model)
-        del copy.graph.output[:]
-        for name in outputs:
-            value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-            copy.graph.output.append(value)
-        model = copy
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its notes about nodes it cannot fuse are no user's concern
-    try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    # ONNX Runtime has a class for every status code.
-    except Exception as error:
-        raise BundleError(f"{source} does not load in ONNX Runtime: {one_line(error)}") from error
+class Session:
+    """A graph loaded in ONNX Runtime, on the CPU.
+
+    Args:
+        graph: what to load.
+        outputs: inner tensors to give instead of its own output.
+
+    Raises:
+        BundleError: it does not load.
+    """
+
+    def __init__(self, graph: OnnxGraph, outputs: Sequence[str] = ()) -> None:
+        onnxruntime = import_library("onnxruntime", "cpu")
+        self._source = graph.source
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # its notes about nodes it cannot fuse are no user's concern
+        try:
+            self._session = onnxruntime.InferenceSession(
+                _with_outputs(graph, outputs).to_bytes(),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        # ONNX Runtime has a class for every status code.
+        except Exception as error:
+            raise BundleError(
+                f"{self._source} does not load in ONNX Runtime: {one_line(error)}"
+            ) from error
+
+    def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run one preprocessed image (1, C, H, W); returns all outputs.
+
+        Raises:
+            BundleError: the model does not take it.
+        """
+        name = self._session.get_inputs()[0].name
+        try:
+            values: list[NDArray[Any]] = self._session.run(None, {name: x})
+        except Exception as error:
+            raise BundleError(
+                f"{self._source} does not take one preprocessed image of {x.dtype} {x.shape}: "
+                f"{one_line(error)}"
+            ) from error
+        return values
 
 
-def run(session: Any, x: NDArray[Any], source: Path) -> list[NDArray[Any]]:
-    """Run a session on one preprocessed image (1, C, H, W); returns all its outputs."""
-    name = session.get_inputs()[0].name
-    try:
-        values: list[NDArray[Any]] = session.run(None, {name: x})
-    except Exception as error:
-        raise BundleError(
-            f"{source} does not take one preprocessed image of {x.dtype} {x.shape}: "
-            f"{one_line(error)}"
-        ) from error
-    return values
+def _with_outputs(graph: OnnxGraph, outputs: Sequence[str]) -> OnnxGraph:
+    """Return the graph with inner tensors as its outputs; as it is where none are named."""
+    if not outputs:
+        return graph
+    onnx = import_library("onnx", "convert")
+    probe = graph.copy()
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs
+    ]
+    del probe.model.graph.output[:]
+    probe.model.graph.output.extend(values)
+    return probe
 
 
-def _quantizable(model: Any) -> list[Any]:
+def _quantizable(graph: OnnxGraph) -> list[Any]:
     """Nodes that int8 may run: all kinds that gain from it, up to the last layer with weights."""
-    nodes = list(model.graph.node)
+    nodes = list(graph.nodes)
     last = max(index for index, node in enumerate(nodes) if node.op_type in _WEIGHTED)
     return [node for node in nodes[: last + 1] if node.op_type in _QUANTIZED]

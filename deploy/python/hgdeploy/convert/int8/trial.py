@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.histogram import Histogram
-from hgdeploy.convert.int8.options import Progress, QuantizeOptions, Try
+from hgdeploy.convert.int8.options import QuantizeOptions, Try
 from hgdeploy.errors import BundleError, ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.compare import compare, top_classes
 
@@ -45,51 +46,50 @@ class Images:
 class Trial:
     """A model, its images, and what is known of its tensors: everything a recipe needs."""
 
-    source: Path
-    model: Any
+    graph: OnnxGraph
     images: Images
     preprocess: Preprocessor
     options: QuantizeOptions
-    progress: Progress
+    on_progress: OnLine
     histograms: dict[str, Histogram] = field(default_factory=dict)
     reference: NDArray[Any] | None = None
 
-    def quantized(self, recipe: str, fp32_layers: Collection[str]) -> Any:
-        """Return the model quantized by a recipe, but for some layers."""
-        nodes = [name for name in qdq.node_names(self.model) if name not in fp32_layers]
+    def quantized(self, recipe: str, fp32_layers: Collection[str]) -> OnnxGraph:
+        """Return the graph quantized by a recipe, but for some layers."""
+        nodes = [name for name in qdq.node_names(self.graph) if name not in fp32_layers]
         return self.with_pairs(self.ranges(recipe), nodes)
 
     def ranges(self, recipe: str) -> qdq.Ranges:
         return {name: RECIPES[recipe](one) for name, one in self.histograms.items()}
 
-    def with_pairs(self, ranges: qdq.Ranges, nodes: Iterable[str]) -> Any:
+    def with_pairs(self, ranges: qdq.Ranges, nodes: Iterable[str]) -> OnnxGraph:
         symmetric = self.options.activations == "int8"
         bits = self.options.weight_bits
-        return qdq.quantized(self.model, ranges, nodes, symmetric=symmetric, weight_bits=bits)
+        return qdq.quantized(self.graph, ranges, nodes, symmetric=symmetric, weight_bits=bits)
 
     def calibrate(self) -> None:
         """Collect the histogram of every tensor that may be quantized."""
-        names = qdq.activations(self.model)
-        session = qdq.session_of(self.model, self.source, names)
+        names = qdq.activations(self.graph)
+        session = qdq.Session(self.graph, names)
         self.histograms = {name: Histogram() for name in names}
         total = len(self.images.calibration)
         for count, image in enumerate(self.images.calibration, 1):
-            values = qdq.run(session, self.prepared(image), self.source)
+            values = session.run(self.prepared(image))
             for name, value in zip(names, values, strict=True):
                 if not np.isfinite(value).all():
-                    raise BundleError(f"{self.source}: {name} is not finite for {image.name}")
+                    raise BundleError(f"{self.graph.source}: {name} is not finite for {image.name}")
                 self.histograms[name].add(value)
             if count % _PER_LINE == 0 or count == total:
-                self.progress(f"calibrated on {count} of {total} images")
+                self.on_progress(f"calibrated on {count} of {total} images")
 
     def measured(self, recipe: str, fp32_layers: tuple[str, ...]) -> Try:
         """Compare one recipe with fp32 on the held-out images."""
         if self.reference is None:
-            self.reference = self.outputs(self.model, self.images.held_out)
+            self.reference = self.outputs(self.graph, self.images.held_out)
         found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
         result = compare(self.reference, found)
         one = Try(recipe, fp32_layers, result, _flip_margin(self.reference, found))
-        self.progress(str(one))
+        self.on_progress(str(one))
         return one
 
     def by_sensitivity(self, recipe: str) -> list[str]:
@@ -98,22 +98,20 @@ class Trial:
         Measured on calibration images, so that the held-out ones stay a fair judge. What layers do
         alone nearly adds up to what they do together.
         """
-        layers = qdq.layer_names(self.model)
-        self.progress(f"looking for the most sensitive of {len(layers)} layers")
+        layers = qdq.layer_names(self.graph)
+        self.on_progress(f"looking for the most sensitive of {len(layers)} layers")
         probes = self.images.calibration[:_PROBES]
-        reference, ranges = self.outputs(self.model, probes), self.ranges(recipe)
+        reference, ranges = self.outputs(self.graph, probes), self.ranges(recipe)
         changes = {}
         for layer in layers:
             found = self.outputs(self.with_pairs(ranges, [layer]), probes)
             changes[layer] = compare(reference, found).mean_abs
         return sorted(layers, key=lambda layer: changes[layer], reverse=True)
 
-    def outputs(self, model: Any, images: Iterable[ImageFile]) -> NDArray[Any]:
-        """Run a model on images; returns float32 (N, C)."""
-        session = qdq.session_of(model, self.source)
-        return np.concatenate(
-            [qdq.run(session, self.prepared(image), self.source)[0] for image in images]
-        )
+    def outputs(self, graph: OnnxGraph, images: Iterable[ImageFile]) -> NDArray[Any]:
+        """Run a graph on images; returns float32 (N, C)."""
+        session = qdq.Session(graph)
+        return np.concatenate([session.run(self.prepared(image))[0] for image in images])
 
     def prepared(self, image: ImageFile) -> NDArray[Any]:
         """Return one image as the model takes it: (1, C, H, W)."""

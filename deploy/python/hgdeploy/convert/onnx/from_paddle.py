@@ -14,8 +14,9 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert import graph
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph_parts import Dims, dims_of, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.errors import BundleError, ConfigError, OutputError
@@ -96,33 +97,31 @@ def onnx_from_paddle(
         import_library(library, "convert")
     target = output or bundle.root / ONNX_FILE
     large = LargeWeights(params, tensors, f"{target.name}.data") if is_large(tensors) else None
-    model = _converted(source, params, options, large)
-    _set_shapes(model, options, source)
-    model, folded, folding = (model, False, UNFOLDED) if large else graph.fold(model)
-    kind = graph.output_kind(model)
-    for value, name in ((model.graph.input[0], graph.INPUT_NAME), (model.graph.output[0], kind)):
-        graph.rename_tensor(model.graph, value.name, name)
-    model = graph.infer_shapes(model, source)
+    graph = _converted(source, params, options, large)
+    _set_shapes(graph, options)
+    graph, folded, folding = (graph, False, UNFOLDED) if large else graph.folded()
+    kind = graph.output_kind()
+    graph.rename(graph.input.name, INPUT_NAME)
+    graph.rename(graph.output.name, kind)
+    graph = graph.with_inferred_shapes()
     facts: dict[str, Any] = {
         "source": source_digests((source, params)),
         "converter": converter_versions(*_LIBRARIES),
         "precision": "fp32",
-        "opset": graph.opset(model),
+        **graph.facts(),
         "opset_requested": options.opset,
         "folded": folded,
         "folding": folding,
-        "inputs": [describe(model.graph.input[0])],
-        "outputs": [describe(model.graph.output[0])],
-        "output_is_probabilities": kind == "probabilities",
+        "output_is_probabilities": kind == PROBABILITIES,
         "verdict": None,
     }
-    _write_metadata(model, bundle, facts)
+    graph.set_metadata(_metadata(bundle, facts))
 
     def write(aside: Path) -> None:
-        aside.write_bytes(model.SerializeToString(deterministic=True))
+        aside.write_bytes(graph.to_bytes())
         if large is not None:
             large.write(aside.parent)
-        graph.check_model(model if large is None else str(aside), source)
+        graph.check(file=None if large is None else aside)
         if verify is not None:
             facts["verdict"] = verdict = dict(verify(source, aside))
             _check_kind(kind, verdict, source)
@@ -147,15 +146,9 @@ def onnx_notes(artifact: Path) -> list[str]:
     return notes
 
 
-def describe(value: Any) -> dict[str, Any]:
-    """Return the sidecar's description of an ONNX input or output; -1 stands for dynamic."""
-    onnx = import_library("onnx", "convert")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    shape = [size if isinstance(size, int) else -1 for size in graph.dims_of(value)]
-    return {"name": value.name, "dtype": str(dtype), "shape": shape}
-
-
-def _converted(source: Path, params: Path, options: OnnxOptions, large: LargeWeights | None) -> Any:
+def _converted(
+    source: Path, params: Path, options: OnnxOptions, large: LargeWeights | None
+) -> OnnxGraph:
     """What paddle2onnx makes of the model, loaded, and one graph by the standard's rules."""
     onnx = import_library("onnx", "convert")
     try:
@@ -167,82 +160,79 @@ def _converted(source: Path, params: Path, options: OnnxOptions, large: LargeWei
                 Path(name),
                 exact_opset=options.exact_opset,
             )
-            model = onnx.load(str(file))
+            graph = OnnxGraph(onnx.load(str(file)), source)
     except OSError as error:
         raise OutputError(
             f"cannot write temporary files in {tempfile.gettempdir()}: {error.strerror or error}"
         ) from error
     if large is not None:
-        large.attach(model)
-    model = graph.repair(model)
+        large.attach(graph)
+    graph.repair()
     if large is None:
-        _check_converted(model, source, params)
-    graph.check_weights(model, source)
-    actual = graph.opset(model)
-    if options.exact_opset and actual != options.opset:
+        _check_converted(graph, params)
+    graph.check_weights()
+    if options.exact_opset and graph.opset != options.opset:
         raise BundleError(
-            f"{source} needs opset {actual}, and exactly {options.opset} was asked for; "
-            f"ask for {actual}"
+            f"{source} needs opset {graph.opset}, and exactly {options.opset} was asked for; "
+            f"ask for {graph.opset}"
         )
-    return model
+    return graph
 
 
-def _check_converted(model: Any, source: Path, params: Path) -> None:
+def _check_converted(graph: OnnxGraph, params: Path) -> None:
     # paddle2onnx's own graphs may break a rule of shapes that the folded ones keep.
     try:
-        graph.check_model(model, source, full=False)
+        graph.check(full=False)
     except BundleError as error:
         raise BundleError(
             f"{error}; check that it and {params.name} come from one export and are complete"
         ) from None
 
 
-def _set_shapes(model: Any, options: OnnxOptions, source: Path) -> None:
+def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
     """Give input and output the shapes that were asked for, with one name for the batch."""
-    graph.require_classifier(model, source)
-    x, output = model.graph.input[0], model.graph.output[0]
-    dims = graph.dims_of(x)
+    graph.require_classifier()
+    dims = dims_of(graph.input)
     if len(dims) != 4:
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {dims}")
+        raise BundleError(
+            f"{graph.source} is no image classifier: expected one NCHW input, got {dims}"
+        )
     batch, channels, *size = dims
     if options.batch is not None and isinstance(batch, int) and batch != options.batch:
         raise BundleError(
-            f"{source} has a fixed batch of {batch}, and {options.batch} was asked for; "
+            f"{graph.source} has a fixed batch of {batch}, and {options.batch} was asked for; "
             "export the Paddle model with a dynamic batch"
         )
-    batch = options.batch or (batch if isinstance(batch, int) else graph.BATCH)
-    named: graph.Dims = ["height", "width"]
-    fixed: graph.Dims = [n if isinstance(s, str) else s for n, s in zip(named, size, strict=True)]
-    graph.set_dims(x, [batch, channels, *(named if options.dynamic_size else fixed)])
-    graph.set_dims(output, [batch, *graph.dims_of(output)[1:]])
+    batch = options.batch or (batch if isinstance(batch, int) else BATCH)
+    named: Dims = ["height", "width"]
+    fixed: Dims = [n if isinstance(s, str) else s for n, s in zip(named, size, strict=True)]
+    set_dims(graph.input, [batch, channels, *(named if options.dynamic_size else fixed)])
+    set_dims(graph.output, [batch, *dims_of(graph.output)[1:]])
     if options.dynamic_size:
-        _check_other_size(model, fixed, source)
+        _check_other_size(graph, fixed)
 
 
-def _check_other_size(model: Any, size: graph.Dims, source: Path) -> None:
+def _check_other_size(graph: OnnxGraph, size: Dims) -> None:
     """Refuse dynamic sizes where the graph only fits the size it was exported for.
 
     Shapes are inferred for an image 64 pixels larger each way; a dense layer that counts on the
     size of its feature map then contradicts its weights.
     """
-    other = type(model)()
-    other.CopyFrom(model)
-    larger: graph.Dims = [s + 64 if isinstance(s, int) else 320 for s in size]
-    x, output = other.graph.input[0], other.graph.output[0]
-    batch, channels, *_ = graph.dims_of(x)
+    other = graph.copy()
+    larger: Dims = [s + 64 if isinstance(s, int) else 320 for s in size]
+    batch, channels, *_ = dims_of(other.input)
     # Inference computes reshapes only where every size is a number.
     batch = batch if isinstance(batch, int) else 2
-    graph.set_dims(x, [batch, channels, *larger])
-    graph.set_dims(output, [batch, *graph.dims_of(output)[1:]])
+    set_dims(other.input, [batch, channels, *larger])
+    set_dims(other.output, [batch, *dims_of(other.output)[1:]])
     try:
-        graph.infer_shapes(other, source)
+        other.with_inferred_shapes()
     except BundleError as error:
         raise BundleError(f"dynamic height and width are not possible: {error}") from None
 
 
-def _write_metadata(model: Any, bundle: ModelBundle, facts: Mapping[str, Any]) -> None:
-    """Put into the ONNX file what is needed to feed it and to know where it comes from."""
-    onnx = import_library("onnx", "convert")
+def _metadata(bundle: ModelBundle, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the ONNX file says of itself: how to feed it, and where it comes from."""
     content = {
         "precision": facts["precision"],
         "source_sha256": json.dumps(facts["source"], sort_keys=True),
@@ -255,14 +245,14 @@ def _write_metadata(model: Any, bundle: ModelBundle, facts: Mapping[str, Any]) -
     labels = bundle.postprocess.output.labels if bundle.postprocess is not None else None
     if labels is not None:
         content["labels"] = json.dumps([labels[i] for i in sorted(labels)], ensure_ascii=False)
-    onnx.helper.set_model_props(model, {f"hgdeploy.{key}": content[key] for key in sorted(content)})
+    return {f"hgdeploy.{key}": content[key] for key in sorted(content)}
 
 
 def _check_kind(kind: str, verdict: Mapping[str, Any], source: Path) -> None:
     """Refuse probabilities that were measured not to sum to 1."""
     error = verdict.get("max_sum_error")
     # Written so that NaN fails too.
-    if kind == "probabilities" and error is not None and not error <= _SUM_TOLERANCE:
+    if kind == PROBABILITIES and error is not None and not error <= _SUM_TOLERANCE:
         raise BundleError(
             f"{source} ends in a softmax, but a row of its output misses a sum of 1 by {error:.1e}"
         )

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from hgdeploy.bundle.paddle_params import StoredTensor
-from hgdeploy.convert.graph import tensors_used
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import tensors_used
 from hgdeploy.errors import BundleError
 from hgdeploy.system.libraries import import_library
 
@@ -47,16 +48,16 @@ class LargeWeights:
     tensors: Sequence[StoredTensor]
     file: str
 
-    def attach(self, model: Any) -> None:
+    def attach(self, graph: OnnxGraph) -> None:
         """Make the parameters that a converted program names its weights, in `file`.
 
         Raises:
             BundleError: the program names another number of parameters, or one is not fp32.
         """
         onnx = import_library("onnx", "convert")
-        known = {value.name for value in model.graph.input}
-        known = known.union(*(node.output for node in model.graph.node))
-        names = sorted(name for name in tensors_used(model.graph.node) - known if name)
+        known = {value.name for value in graph.model.graph.input}
+        known = known.union(*(node.output for node in graph.nodes))
+        names = sorted(name for name in tensors_used(graph.nodes) - known if name)
         if len(names) != len(self.tensors):
             raise BundleError(
                 f"{self.params} holds {len(self.tensors)} parameters, and the program uses "
@@ -65,14 +66,14 @@ class LargeWeights:
         for name, tensor, place in zip(names, self.tensors, self._places(), strict=True):
             if tensor.dtype != _FLOAT32:
                 raise BundleError(f"{self.params}: {name} is not float32; export it in fp32")
-            weight = model.graph.initializer.add(
+            weight = graph.model.graph.initializer.add(
                 name=name,
                 data_type=onnx.TensorProto.FLOAT,
                 dims=tensor.shape,
                 data_location=onnx.TensorProto.EXTERNAL,
             )
-            told = {"location": self.file, "offset": place, "length": tensor.length}
-            for key, value in told.items():
+            place_of = {"location": self.file, "offset": place, "length": tensor.length}
+            for key, value in place_of.items():
                 weight.external_data.add(key=key, value=str(value))
 
     def write(self, folder: Path) -> None:

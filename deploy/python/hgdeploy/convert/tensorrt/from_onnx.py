@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,18 @@ from typing import Any
 
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.convert import graph as graphs
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.folder_lock import folder_lock
+from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of
 from hgdeploy.convert.tensorrt.network import Job, build_engine, compute_capabilities
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, gpu_at_hand
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.progress import OnLine
 
-Tell = Callable[[str], None]
 _LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
 
 
@@ -87,7 +88,7 @@ def open_builder(options: BuildOptions) -> Builder:
 
 
 def engine_from_onnx(
-    onnx: Path, target: Path, shapes: Shapes, options: BuildOptions, tell: Tell
+    onnx: Path, target: Path, shapes: Shapes, options: BuildOptions, on_progress: OnLine
 ) -> EngineBuild:
     """Build an engine file, unless the one that is there has the same key.
 
@@ -100,7 +101,7 @@ def engine_from_onnx(
         target: the engine file.
         shapes: the shapes to serve.
         options: how to build.
-        tell: takes a line at a time: why it builds or does not, how far it is, what it made.
+        on_progress: takes a line at a time: why it builds or does not, how far it is, what it made.
 
     Returns:
         The engine.
@@ -113,30 +114,31 @@ def engine_from_onnx(
         OutputError: the engine cannot be written.
     """
     builder = open_builder(options)
-    model = graphs.read_classifier(onnx)
-    if options.accept_wider and isinstance(graphs.dims_of(model.graph.input[0])[0], int):
+    graph = OnnxGraph.read(onnx)
+    dims = dims_of(graph.input)
+    if options.accept_wider and isinstance(dims[0], int):
         shapes = dataclasses.replace(shapes, batch=None)
-    profile = profile_to_serve(graphs.dims_of(model.graph.input[0]), shapes, onnx)
-    sources = (onnx, *_external_data(model, onnx))
-    with folder_lock(target.parent, tell):
+    profile = profile_to_serve(dims, shapes, onnx)
+    sources = (onnx, *graph.external_files())
+    with folder_lock(target.parent, on_progress):
         digests = source_digests(sources)
         key = _key(digests, profile, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)
         if reason is None:
-            tell(f"{target} fits: there is nothing to build")
+            on_progress(f"{target} fits: there is nothing to build")
             return EngineBuild(target, False)
-        tell(f"building {target}: {reason}")
+        on_progress(f"building {target}: {reason}")
         facts: dict[str, Any] = {
             "source": digests,
             "converter": converter_versions(*_LIBRARIES),
             "precision": options.precision,
-            "output_is_probabilities": graphs.output_kind(model) == "probabilities",
+            "output_is_probabilities": graph.output_kind() == PROBABILITIES,
             "verdict": None,
             "key": key.to_json(),
         }
         job = _job(onnx, target, profile, builder, options)
-        _publish(builder.trt, job, target, facts, tell)
-    tell(f"{target}: {_summary(facts['network'])}")
+        _publish(builder.trt, job, target, facts, on_progress)
+    on_progress(f"{target}: {_summary(facts['network'])}")
     return EngineBuild(target, True)
 
 
@@ -157,18 +159,18 @@ def _job(
     )
 
 
-def _publish(trt: Any, job: Job, target: Path, facts: dict[str, Any], tell: Tell) -> None:
+def _publish(trt: Any, job: Job, target: Path, facts: dict[str, Any], on_progress: OnLine) -> None:
     stop = threading.Event()
 
     def write(aside: Path) -> None:
-        work = functools.partial(build_engine, trt, job, aside, stop, tell)
+        work = functools.partial(build_engine, trt, job, aside, stop, on_progress)
         facts["network"] = _interruptible(work, stop)
 
     write_artifact(target, write, facts)
 
 
 def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
-    """Run `work` in a thread, so that this one can be interrupted: it is then told to stop.
+    """Run `work` in a thread, so that this one can be interrupted: it is then asked to stop.
 
     Python's signal handlers run between the main thread's own steps, and an exception that one
     raises inside the library's callbacks would be swallowed there.
@@ -180,35 +182,6 @@ def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
         except KeyboardInterrupt:
             stop.set()  # leaving the block waits until the work has noticed
             raise
-
-
-def _external_data(model: Any, onnx: Path) -> list[Path]:
-    """Return the files beside an ONNX file that hold weights of it.
-
-    Raises:
-        BundleError: one is missing.
-    """
-    external = 1  # TensorProto.EXTERNAL
-    names = {
-        entry.value
-        for tensor in _tensors(model.graph)
-        if tensor.data_location == external
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    paths = [onnx.parent / name for name in sorted(names)]
-    for path in paths:
-        if not path.is_file():
-            raise BundleError(f"{onnx} keeps weights in {path}, which does not exist")
-    return paths
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from (attribute.t for attribute in node.attribute)
-        for inner in graphs.subgraphs_of(node):
-            yield from _tensors(inner)
 
 
 def _key(
@@ -241,8 +214,8 @@ def _why_build(target: Path, wanted: EngineKey, options: BuildOptions) -> str | 
     sidecar = sidecar_path(target)
     facts = read_sidecar(target)
     if facts is None:
-        told = "cannot be read" if sidecar.is_file() else "does not exist"
-        return f"its sidecar {sidecar.name} {told}, so what it is for is unknown"
+        state = "cannot be read" if sidecar.is_file() else "does not exist"
+        return f"its sidecar {sidecar.name} {state}, so what it is for is unknown"
     if facts.get("sha256") != file_sha256(target):
         return f"it is not the file that its sidecar {sidecar.name} describes"
     try:

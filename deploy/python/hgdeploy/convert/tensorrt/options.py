@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
-from hgdeploy.convert import graph as graphs
+from hgdeploy.convert.graph_parts import Dims
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError, nearest
 
@@ -87,7 +87,7 @@ class EngineBuild:
     built: bool
 
 
-def profile_to_serve(dims: graphs.Dims, shapes: Shapes, onnx: Path) -> Profile:
+def profile_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> Profile:
     """Decide the shapes to serve from those asked for and those the file allows."""
     if len(dims) != 4 or not isinstance(dims[1], int):
         raise BundleError(

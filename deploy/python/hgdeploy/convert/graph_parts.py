@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of an ONNX graph: operators, the graphs inside them, inputs, outputs and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hgdeploy.system.libraries import import_library
+
+Dims = list[int | str]
+"""Dimensions of an input or output: sizes, or names where they are dynamic."""
+
+
+def dims_of(value: Any) -> Dims:
+    """Return an input's or output's dimensions."""
+    return [
+        int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param)
+        for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def set_dims(value: Any, dims: Dims) -> None:
+    """Set an input's or output's dimensions."""
+    shape = value.type.tensor_type.shape
+    del shape.dim[:]
+    for size in dims:
+        dim = shape.dim.add()
+        if isinstance(size, int):
+            dim.dim_value = size
+        else:
+            dim.dim_param = size
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Return the sidecar's description of an input or output; -1 stands for dynamic."""
+    onnx = import_library("onnx", "convert")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    shape = [size if isinstance(size, int) else -1 for size in dims_of(value)]
+    return {"name": value.name, "dtype": str(dtype), "shape": shape}
+
+
+def is_neutral(node: Any, makers: Mapping[str, Any]) -> bool:
+    """Tell whether a node multiplies by a constant 1 or adds a constant 0.
+
+    Paddle 2 puts such a scale behind the last operator of every exported model.
+
+    Args:
+        node: the node.
+        makers: the node that makes each tensor, by the tensor's name.
+    """
+    neutral = {"Mul": 1.0, "Add": 0.0}.get(node.op_type)
+    if neutral is None:
+        return False
+    other = makers.get(node.input[1])
+    while other is not None and other.op_type == "Identity":
+        other = makers.get(other.input[0])
+    if other is None or other.op_type != "Constant":
+        return False
+    onnx = import_library("onnx", "convert")
+    value = onnx.numpy_helper.to_array(other.attribute[0].t)
+    return bool(value.size and (value == neutral).all())
+
+
+def subgraphs_of(node: Any) -> list[Any]:
+    """Return the graphs inside an operator, such as the two branches of an If."""
+    # In ONNX's AttributeProto, type 5 is one graph and type 10 several.
+    found = [attribute.g for attribute in node.attribute if attribute.type == 5]
+    return found + [
+        g for attribute in node.attribute if attribute.type == 10 for g in attribute.graphs
+    ]
+
+
+def tensors_used(nodes: Iterable[Any]) -> set[str]:
+    """Return the names of all tensors that operators read, those inside them included."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for inner in subgraphs_of(node):
+            names |= tensors_used(inner.node) | {value.name for value in inner.output}
+    return names
+
+
+def tensor_names(graph: Any) -> set[str]:
+    """Return the names of all tensors of a graph and of the graphs inside its operators."""
+    names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        names.update(node.output)
+        names = names.union(*(tensor_names(inner) for inner in subgraphs_of(node)))
+    return names
+
+
+def constants_in(graph: Any) -> Iterator[Any]:
+    """Give the weights and constants of a graph and of the graphs inside its operators."""
+    yield from graph.initializer
+    for node in graph.node:
+        yield from (attribute.t for attribute in node.attribute)
+        for inner in subgraphs_of(node):
+            yield from constants_in(inner)
+
+
+def rename_in(graph: Any, old: str, new: str) -> None:
+    """Rename a tensor wherever it stands in a graph and inside its operators."""
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        if value.name == old:
+            value.name = new
+    for node in graph.node:
+        for names in (node.input, node.output):
+            if old in names:
+                names[:] = [new if name == old else name for name in names]
+        for inner in subgraphs_of(node):
+            rename_in(inner, old, new)
+
+
+def replace_items(field: Any, items: Iterable[Any]) -> None:
+    """Replace the content of a repeated protobuf field, whose own items `items` may hold."""
+    copies = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(copies)

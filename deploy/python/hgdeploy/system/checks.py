@@ -121,18 +121,20 @@ def check(
     return kind(Given(where, value, hint, error))
 
 
-def check_fields(record: Any, **kinds: Kind[Any]) -> None:
+def check_fields(record: object, where: str = "", /, **kinds: Kind[Any]) -> None:
     """Check a dataclass's fields, for its `__post_init__`; each becomes what its kind reads.
 
     Args:
         record: the instance, frozen or not.
+        where: names it in errors; nothing where the fields' names say enough.
         **kinds: what each named field may be.
 
     Raises:
         ConfigError: a field is of another kind.
     """
     for name, kind in kinds.items():
-        object.__setattr__(record, name, check(name, getattr(record, name), kind))
+        value = check(joined(where, name), getattr(record, name), kind)
+        object.__setattr__(record, name, value)
 
 
 def mapping(given: Given) -> Mapping[Any, Any]:

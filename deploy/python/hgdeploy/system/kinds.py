@@ -151,10 +151,10 @@ def mapping_of(kind: Kind[T]) -> Kind[dict[str, T]]:
     return lambda given: {key: given.read(key, kind) for key in mapping(given)}
 
 
-def keys(kinds: Mapping[str, Kind[Any]]) -> Kind[dict[str, Any]]:
+def keys(kinds: Mapping[str, Kind[T]]) -> Kind[dict[str, T]]:
     """Return the kind of mappings with some of these keys; an unknown one is refused."""
 
-    def read(given: Given) -> dict[str, Any]:
+    def read(given: Given) -> dict[str, T]:
         values = mapping(given)
         for key in values:
             if key not in kinds:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.checks import Given, check, check_fields
+from hgdeploy.system.kinds import exactly, flag, list_of, number, optional, whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -29,8 +31,7 @@ INTERPOLATIONS: dict[str, tuple[str, ...]] = {
     "pil": ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"),
 }
 
-
-_ORDERS = ("", "hwc", "chw")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,11 @@ class DecodeImage:
     channel_first: bool = False
 
     def __post_init__(self) -> None:
-        _check_bool("DecodeImage.to_rgb", self.to_rgb)
-        _check_bool("DecodeImage.channel_first", self.channel_first)
+        check_fields(self, "DecodeImage", to_rgb=flag, channel_first=flag)
         if self.channel_first:
             raise ConfigError(
-                "DecodeImage.channel_first: must be false, because resize and crop need HWC; "
-                "put ToCHWImage at the end instead"
+                "DecodeImage.channel_first is true, expected false, because resize and crop need "
+                "HWC; put ToCHWImage at the end instead"
             )
 
 
@@ -75,21 +75,17 @@ class ResizeImage:
     def __post_init__(self) -> None:
         if (self.size is None) == (self.resize_short is None):
             raise ConfigError(
-                "ResizeImage: needs one of `size` and `resize_short`, such as resize_short: 256"
+                "ResizeImage needs one of `size` and `resize_short`, such as resize_short: 256"
             )
-        if self.size is not None:
-            _check_size("ResizeImage.size", self.size)
-        if self.resize_short is not None and not _is_positive_int(self.resize_short):
-            raise ConfigError(
-                "ResizeImage.resize_short: expected a positive whole number of pixels, "
-                f"got {self.resize_short!r}"
-            )
+        check_fields(
+            self,
+            "ResizeImage",
+            size=optional(_size),
+            resize_short=optional(whole(1)),
+            backend=exactly(*INTERPOLATIONS),
+        )
         if math.prod(self.size or (self.resize_short or 0,) * 2) > MAX_RESIZED_PIXELS:
-            raise ConfigError(f"ResizeImage: gives more than {MAX_RESIZED_PIXELS} pixels")
-        if not isinstance(self.backend, str) or self.backend not in INTERPOLATIONS:
-            raise ConfigError(
-                f"ResizeImage.backend: expected one of cv2, pil, got {self.backend!r}"
-            )
+            raise ConfigError(f"ResizeImage gives more than {MAX_RESIZED_PIXELS} pixels")
         _check_interpolation(self.interpolation, self.backend)
 
     @property
@@ -109,7 +105,7 @@ class CropImage:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _check_size("CropImage.size", self.size)
+        check_fields(self, "CropImage", size=_size)
 
 
 @dataclass(frozen=True)
@@ -133,20 +129,20 @@ class NormalizeImage:
     output_fp16: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std)):
-            _check_numbers(f"NormalizeImage.{name}", value, 1 if name == "scale" else 3)
+        three = list_of(_float32, 3, 3, words="a list of 3 numbers")
+        check_fields(
+            self,
+            "NormalizeImage",
+            scale=_float32,
+            mean=three,
+            std=three,
+            order=exactly("", "hwc", "chw"),
+            channel_num=exactly(3, 4),
+            output_fp16=flag,
+        )
         for name, numbers in (("scale", (self.scale,)), ("std", self.std)):
             if any(np.float32(number) == 0 for number in numbers):
-                raise ConfigError(f"NormalizeImage.{name}: must not be 0 in float32")
-        if not isinstance(self.order, str) or self.order not in _ORDERS:
-            raise ConfigError(
-                f"NormalizeImage.order: expected one of '', 'hwc', 'chw', got {self.order!r}"
-            )
-        if type(self.channel_num) is not int or self.channel_num not in (3, 4):
-            raise ConfigError(
-                f"NormalizeImage.channel_num: expected 3 or 4, got {self.channel_num!r}"
-            )
-        _check_bool("NormalizeImage.output_fp16", self.output_fp16)
+                raise ConfigError(f"NormalizeImage.{name} is 0 in float32, expected another number")
         self._check_range()
 
     def _check_range(self) -> None:
@@ -155,7 +151,7 @@ class NormalizeImage:
             finite = np.isfinite(table(self)).all()
         if not finite:
             raise ConfigError(
-                f"NormalizeImage: scale, mean and std give values outside of {np.dtype(dtype)}"
+                f"NormalizeImage's scale, mean and std give values outside of {np.dtype(dtype)}"
             )
 
 
@@ -167,54 +163,35 @@ class ToCHWImage:
 Op: TypeAlias = DecodeImage | ResizeImage | CropImage | NormalizeImage | ToCHWImage
 
 
-def _is_positive_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _size(given: Given) -> tuple[int, ...]:
+    """Is the kind of (width, height)."""
+    try:
+        return list_of(whole(1), 2, 2)(given)
+    except ConfigError:  # named as a whole, since one number stands for both
+        raise given.refused("a whole number from 1, or [width, height]") from None
 
 
-def _check_bool(where: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{where}: expected true or false, got {value!r}")
-
-
-def _check_size(where: str, value: object) -> None:
-    if (
-        not isinstance(value, tuple)
-        or len(value) != 2
-        or not all(_is_positive_int(side) for side in value)
-    ):
-        got = list(value) if isinstance(value, tuple) else value
-        raise ConfigError(
-            f"{where}: expected a positive whole number or [width, height], got {got!r}"
-        )
-
-
-def _check_numbers(where: str, value: object, count: int) -> None:
-    got = list(value) if isinstance(value, tuple) else value
-    wanted = "a number" if count == 1 else f"a list of {count} numbers"
-    if not isinstance(value, tuple) or len(value) != count:
-        raise ConfigError(f"{where}: expected {wanted}, got {got!r}")
-    for number in value:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ConfigError(f"{where}: expected {wanted}, got {number!r}")
-        if not abs(number) <= float(np.finfo(np.float32).max):  # also false for nan
-            raise ConfigError(f"{where}: must be finite in float32, got {number!r}")
+def _float32(given: Given) -> float:
+    """Is the kind of numbers that are finite in float32; a whole number is written back as one."""
+    value = number(finite=False)(given)
+    if abs(value) > _FLOAT32_MAX:
+        raise given.refused("a number that is finite in float32")
+    return given.value if isinstance(given.value, int) else value
 
 
 def _check_interpolation(name: object, backend: str) -> None:
     names = INTERPOLATIONS[backend]
+    where = "ResizeImage.interpolation"
     if name is None or (isinstance(name, str) and name in names):
         return
-    where = "ResizeImage.interpolation"
     if name == "random":
         raise ConfigError(
-            f"{where}: 'random' is a training augmentation, which a deployed model cannot use; "
+            f"{where} is 'random', a training augmentation, which a deployed model cannot use; "
             "name the one that the model is tested with, such as bilinear"
         )
     if isinstance(name, str):
-        raise ConfigError(f"{where}: unknown {name!r} on {backend}; {nearest(name, names)}")
-    raise ConfigError(
-        f"{where}: expected a name or a code of 0..{len(names) - 1} on {backend}, got {name!r}"
-    )
+        raise ConfigError(f"{where} is {name!r}, which {backend} lacks; {nearest(name, names)}")
+    check(where, name, whole(0, len(names) - 1), hint="or name it, such as bilinear")
 
 
 def float_type(op: NormalizeImage) -> DTypeLike:

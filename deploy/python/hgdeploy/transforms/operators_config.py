@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import Given, Kind, check
+from hgdeploy.system.kinds import anything, exactly, flag, keys, list_of
 from hgdeploy.transforms.operators import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -49,10 +53,10 @@ _OPS: dict[str, type[Op]] = {
 }
 
 
-# Parameters that PaddleClas has and that change nothing here, with the values that may stand there.
-_WITHOUT_EFFECT: dict[str, dict[str, tuple[object, ...]]] = {
-    "DecodeImage": {"to_np": (True, False), "backend": ("cv2",)},
-    "ResizeImage": {"return_numpy": (True, False)},
+# Parameters that PaddleClas has and that change nothing here, with what may stand there.
+_WITHOUT_EFFECT: dict[str, dict[str, Kind[Any]]] = {
+    "DecodeImage": {"to_np": flag, "backend": exactly("cv2")},
+    "ResizeImage": {"return_numpy": flag},
 }
 
 
@@ -73,65 +77,44 @@ def parse_ops(config: object, where: str) -> tuple[Op, ...]:
     Raises:
         ConfigError: an operator, parameter, value or sequence that cannot be served.
     """
-    if not isinstance(config, list | tuple):
-        raise ConfigError(f"{where}: expected a list of operators, got {_kind(config)}")
-    ops = tuple(_parse_op(entry, f"{where}.{index}") for index, entry in enumerate(config))
+    entries = check(where, config, list_of(anything, words="a list of operators"))
+    ops = tuple(_read_op(Given(f"{where}.{index}", entry)) for index, entry in enumerate(entries))
     check_sequence(ops, where)
     return ops
 
 
-def _kind(value: object) -> str:
-    return "nothing" if value is None else type(value).__name__
-
-
-def _parse_op(entry: object, where: str) -> Op:
+def _read_op(given: Given) -> Op:
+    """Is the kind of one operator with its parameters."""
+    entry = given.value
     if not isinstance(entry, Mapping) or len(entry) != 1:
-        got = list(entry) if isinstance(entry, Mapping) else entry
-        raise ConfigError(
-            f"{where}: expected one operator with its parameters, such as "
-            f"`CropImage: {{size: 224}}`, got {got!r}"
-        )
-    ((name, params),) = entry.items()
-    try:
-        return _build_op(name, params)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.{error}") from None
-
-
-def _build_op(name: Any, params: object) -> Op:
-    """One operator; errors start with its name, so that its place can be put before them."""
+        raise given.refused("one operator with its parameters, such as `CropImage: {size: 224}`")
+    (name,) = entry
     if name in _NOT_SERVED:
-        raise ConfigError(f"{name}: {_NOT_SERVED[name]}")
-    if name not in _OPS:
-        raise ConfigError(f"{name}: unknown operator; {nearest(str(name), _OPS)}")
-    if params is None:
-        params = {}
-    if not isinstance(params, Mapping):
-        raise ConfigError(f"{name}: expected a mapping of parameters, got {_kind(params)}")
-    op = _OPS[name]
-    values = _parameters(name, params, [field.name for field in fields(op)])
-    if op is CropImage and "size" not in values:
-        raise ConfigError("CropImage.size: is required, such as size: 224")
-    return op(**values)
+        raise ConfigError(f"{given.where}.{name}: {_NOT_SERVED[name]}")
+    kinds = {known: functools.partial(_build_op, _OPS[known]) for known in _OPS}
+    return keys(kinds)(given)[name]
 
 
-def _parameters(name: str, params: Mapping[Any, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Constructor arguments, converted to what the dataclass holds; it checks them itself."""
-    ignored = _WITHOUT_EFFECT.get(name, {})
-    values: dict[str, Any] = {}
-    for key, value in params.items():
-        if key in ignored:
-            if value not in ignored[key]:
-                allowed = ", ".join(str(choice).lower() for choice in ignored[key])
-                raise ConfigError(f"{name}.{key}: expected one of {allowed}, got {value!r}")
-        elif key not in known:
-            hint = nearest(str(key), [*known, *ignored]) if known or ignored else "it takes none"
-            raise ConfigError(f"{name}.{key}: unknown parameter; {hint}")
-        elif value is not None or key not in _NULLABLE:
-            values[key] = _CONVERT[key](value) if key in _CONVERT else value
-    if name == "ResizeImage":
+def _build_op(op: type[Op], given: Given) -> Op:
+    """Is the kind of an operator's parameters; the operator checks their values itself."""
+    if given.value is None:
+        given = dataclasses.replace(given, value={})
+    without_effect = _WITHOUT_EFFECT.get(op.__name__, {})
+    known = {field.name: _CONVERT.get(field.name, anything) for field in fields(op)}
+    params = keys({**known, **without_effect})(given)
+    values = {
+        key: value
+        for key, value in params.items()
+        if key not in without_effect and (value is not None or key not in _NULLABLE)
+    }
+    if op is ResizeImage:
         _settle_resize(values)
-    return values
+    if op is CropImage and "size" not in values:
+        raise given.at("size").refused("a size such as 224")
+    try:
+        return op(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{given.where.removesuffix(op.__name__)}{error}") from None
 
 
 def _settle_resize(values: dict[str, Any]) -> None:
@@ -147,23 +130,20 @@ def _settle_resize(values: dict[str, Any]) -> None:
         values["interpolation"] = names[code]
 
 
-def _as_pair(value: object) -> object:
-    return (value, value) if type(value) is int else _as_tuple(value)
+def _as_pair(given: Given) -> object:
+    return (given.value, given.value) if type(given.value) is int else given.value
 
 
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _as_lower(given: Given) -> object:
+    return given.value.lower() if isinstance(given.value, str) else given.value
 
 
-def _as_lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
+def _as_order(given: Given) -> object:
+    return "" if given.value is None else given.value
 
 
-def _as_order(value: object) -> object:
-    return "" if value is None else value
-
-
-def _as_scale(value: object) -> object:
+def _as_scale(given: Given) -> object:
+    value = given.value
     if not isinstance(value, str):
         return value
     try:
@@ -172,9 +152,8 @@ def _as_scale(value: object) -> object:
             raise ValueError("not arithmetic on numbers")
         return float(_arithmetic(ast.parse(value.strip(), mode="eval").body))
     except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
-        raise ConfigError(
-            "NormalizeImage.scale: expected a number or a product or quotient of numbers, "
-            f"such as 1.0/255.0, got {value[:40]!r}"
+        raise given.refused(
+            "a number, or a product or quotient of numbers, such as 1.0/255.0"
         ) from None
 
 
@@ -198,13 +177,12 @@ def _arithmetic(node: ast.expr) -> float:
     raise ValueError("not arithmetic on numbers")
 
 
-_CONVERT: dict[str, Callable[[object], object]] = {
+# How a config writes what an operator takes otherwise.
+_CONVERT: dict[str, Kind[Any]] = {
     "size": _as_pair,
     "interpolation": _as_lower,
     "backend": _as_lower,
     "scale": _as_scale,
-    "mean": _as_tuple,
-    "std": _as_tuple,
     "order": _as_order,
 }
 

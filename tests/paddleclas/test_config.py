@@ -216,7 +216,7 @@ def test_a_key_without_its_effect_is_a_named_warning(override: str, told: str):
         ("Global: {a: [}", "is not valid YAML"),
         ("Global: 3", "Global holds no keys"),
         ("PreProcess: {ops: []}", "PreProcess must hold exactly one key: transform_ops"),
-        ("PostProcess: {}", "PostProcess is not a mapping"),
+        ("PostProcess: {}", r"PostProcess is \{\}, expected an output, such as Topk"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, content: str, told: str):
@@ -256,17 +256,23 @@ def test_postprocessing_is_read(tmp_path: Path, section: object, output: object)
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ({"TopK": {"topk": 3}}, "unknown PostProcess.TopK, did you mean 'Topk'?"),
+        ({"TopK": {"topk": 3}}, "unknown key PostProcess.TopK, did you mean 'Topk'?"),
         ({"Topk": {"top_k": 3}}, "unknown key PostProcess.Topk.top_k, did you mean 'topk'?"),
         ({"Topk": {"topk": 0}}, "PostProcess.Topk.topk is 0, expected a whole number from 1"),
         ({"Topk": {"topk": True}}, "expected a whole number"),
         ({"PersonAttribute": {}}, "PostProcess.PersonAttribute cannot be served"),
         ({"main_indicator": "Top", "Topk": {}}, "main_indicator is 'Top', expected one of: Topk"),
         ({"Topk": {}, "ScoreOutput": {"decimal_places": 1}}, "main_indicator is None"),
-        ({"ScoreOutput": {}}, "decimal_places is not set"),
-        ({"Topk": {}, "SavePreLabel": {}}, "SavePreLabel.save_dir is not set"),
+        ({"ScoreOutput": {}}, "decimal_places is missing, expected a whole number from 0"),
+        ({"Topk": {}, "SavePreLabel": {}}, "SavePreLabel.save_dir is missing, expected a path"),
         ({"Topk": {"class_id_map_file": "nowhere.txt"}}, "label file nowhere.txt cannot be read"),
-        ({"Topk": {"label_list": "a"}}, "label_list is not a list"),
+        ({"Topk": {"label_list": "a"}}, "label_list is 'a', expected a list of names"),
+        ({"main_indicator": ["Topk"], "Topk": {}}, "main_indicator is ['Topk'], expected a text"),
+        ({"name": ["Topk"]}, "PostProcess.name is ['Topk'], expected a text"),
+        (
+            {"Topk": {"class_id_map_file": "x", "delimiter": 3}},
+            "PostProcess.Topk.delimiter is 3, expected a text",
+        ),
     ],
 )
 def test_wrong_postprocessing_is_refused(tmp_path: Path, section: object, told: str):

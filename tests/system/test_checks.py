@@ -151,6 +151,8 @@ def test_a_key_is_read_by_its_place_in_the_file():
     with pytest.raises(ConfigError, match=r"^f\.json is 3, expected a mapping of keys to values;"):
         Given("f.json:", 3, "measure again").at("a")
     assert given.read("d", optional(number())) is None
+    assert Given("", None).or_empty().read("d", optional(number())) is None
+    assert Given("", {"d": 1}).or_empty().read("d", whole()) == 1
 
 
 @pytest.mark.parametrize("kind", [anything, exactly(1), one_of(NAMES), text, literal(whole())])

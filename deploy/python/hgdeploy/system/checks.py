@@ -13,6 +13,7 @@ Those that many need are in `hgdeploy.system.kinds`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -82,6 +83,10 @@ class Given:
             HGDeployError: the value is no mapping, or what stands there is not of the kind.
         """
         return kind(self.at(key))
+
+    def or_empty(self) -> Given:
+        """Return this with an empty mapping for null: a YAML key with nothing behind it."""
+        return dataclasses.replace(self, value={}) if self.value is None else self
 
     def item(self, index: int, value: object) -> Given:
         """Return one value of this list."""

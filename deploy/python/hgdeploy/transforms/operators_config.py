@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -97,8 +96,7 @@ def _read_op(given: Given) -> Op:
 
 def _build_op(op: type[Op], given: Given) -> Op:
     """Is the kind of an operator's parameters; the operator checks their values itself."""
-    if given.value is None:
-        given = dataclasses.replace(given, value={})
+    given = given.or_empty()
     without_effect = _WITHOUT_EFFECT.get(op.__name__, {})
     known = {field.name: _CONVERT.get(field.name, anything) for field in fields(op)}
     params = keys({**known, **without_effect})(given)

@@ -3,12 +3,23 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import Given, Kind, check, mapping
+from hgdeploy.system.kinds import (
+    anything,
+    keys,
+    list_of,
+    literal,
+    number,
+    optional,
+    path,
+    text,
+    whole,
+)
 from hgdeploy.transforms.postprocess import (
     Labels,
     MultiLabelThreshOutput,
@@ -19,6 +30,7 @@ from hgdeploy.transforms.postprocess import (
     Topk,
 )
 
+T = TypeVar("T")
 # PaddleClas's other postprocessing names, so that a user's config is refused by name.
 _UNSERVED = (
     "MultiLabelTopk",
@@ -42,7 +54,7 @@ def read_labels(path: Path, delimiter: str = " ") -> dict[int, str]:
         ConfigError: the file is missing, or a line is not of that form.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"label file {path} cannot be read: {error.strerror}; give another "
@@ -51,16 +63,16 @@ def read_labels(path: Path, delimiter: str = " ") -> dict[int, str]:
     except UnicodeDecodeError:
         raise ConfigError(f"label file {path} is not UTF-8 text") from None
     labels: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for at, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         key, _, name = line.partition(delimiter)
         if not key.strip().isdecimal():
             raise ConfigError(
-                f"label file {path}, line {number}: {line[:60]!r} is not 'ID{delimiter}NAME'"
+                f"label file {path}, line {at}: {line[:60]!r} is not 'ID{delimiter}NAME'"
             )
         if int(key) in labels:
-            raise ConfigError(f"label file {path}, line {number}: class {int(key)} stands twice")
+            raise ConfigError(f"label file {path}, line {at}: class {int(key)} stands twice")
         labels[int(key)] = name
     if not labels:
         raise ConfigError(f"label file {path} is empty")
@@ -83,123 +95,98 @@ def parse_postprocess(
     Raises:
         ConfigError: a name or value is wrong, or a label file cannot be read.
     """
-    if not isinstance(section, dict) or not section:
-        raise ConfigError(f"{where} is not a mapping of keys to values")
-    functions = dict(section)
+    functions = dict(check(where, section, mapping))
+    if not functions:
+        raise Given(where, section).refused("an output, such as Topk: {topk: 5}")
     if "name" in functions:
-        name = functions.pop("name")
-        functions = {name: functions}
-    main = _none(functions.pop("main_indicator", None))
-    save_dir = None
-    if "SavePreLabel" in functions:
-        values = _parameters(functions.pop("SavePreLabel"), f"{where}.SavePreLabel", ("save_dir",))
-        if not isinstance(values.get("save_dir"), str):
-            raise ConfigError(f"{where}.SavePreLabel.save_dir is not set; name a folder")
-        save_dir = Path(values["save_dir"])
+        functions = {check(f"{where}.name", functions.pop("name"), text): functions}
+    main = check(f"{where}.main_indicator", functions.pop("main_indicator", None), _or_none(text))
     for name in functions:
         if name in _UNSERVED:
             raise ConfigError(
                 f"{where}.{name} cannot be served; HGDeploy has {', '.join(_OUTPUTS)}, SavePreLabel"
             )
-        if name not in _OUTPUTS:
-            raise ConfigError(
-                f"unknown {where}.{name}, {nearest(str(name), [*_OUTPUTS, 'SavePreLabel'])}"
-            )
+    functions = check(where, functions, keys(dict.fromkeys([*_OUTPUTS, "SavePreLabel"], anything)))
+    save_dir = None
+    if "SavePreLabel" in functions:
+        save_dir = _save_dir(Given(f"{where}.SavePreLabel", functions.pop("SavePreLabel")))
     if main is None and len(functions) == 1:
         main = next(iter(functions))
-    if main not in functions:
+    if main is None or main not in functions:
         raise ConfigError(
             f"{where}.main_indicator is {main!r}, expected one of: {', '.join(functions)}"
         )
-    output, given = _parse_output(main, functions[main], f"{where}.{main}", resolve)
-    return Postprocess(output, save_dir, given)
+    output, labels_given = _read_output(main, Given(f"{where}.{main}", functions[main]), resolve)
+    return Postprocess(output, save_dir, labels_given)
 
 
-# Each output's own parameters: name -> (kind, least value).
-_OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, tuple[type, float]]]] = {
-    "Topk": (Topk, {"topk": (int, 1)}),
+def _save_dir(given: Given) -> Path:
+    given = given.or_empty()
+    keys({"save_dir": path})(given)
+    return given.read("save_dir", path)
+
+
+def _label(given: Given) -> str:
+    """Is the kind of texts, which may be empty."""
+    if not isinstance(given.value, str):
+        raise given.refused("a text")
+    return given.value
+
+
+def _or_none(kind: Kind[T]) -> Kind[T | None]:
+    """Return the kind that also takes YAML's null and the text `None`, PaddleClas's word for it."""
+    return lambda given: None if given.value == "None" else optional(kind)(given)
+
+
+# Each output's own parameters.
+_OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
+    "Topk": (Topk, {"topk": literal(whole(1))}),
     "ThreshOutput": (
         ThreshOutput,
         {
-            "threshold": (float, 0),
-            "default_label_index": (int, 0),
-            "label_0": (str, 0),
-            "label_1": (str, 0),
+            "threshold": literal(number(0, finite=False)),
+            "default_label_index": literal(whole(0)),
+            "label_0": _label,
+            "label_1": _label,
         },
     ),
-    "MultiLabelThreshOutput": (MultiLabelThreshOutput, {"threshold": (float, 0)}),
-    "ScoreOutput": (ScoreOutput, {"decimal_places": (int, 0)}),
+    "MultiLabelThreshOutput": (
+        MultiLabelThreshOutput,
+        {"threshold": literal(number(0, finite=False))},
+    ),
+    "ScoreOutput": (ScoreOutput, {"decimal_places": literal(whole(0))}),
+}
+_LABEL_KEYS: Mapping[str, Kind[Any]] = {
+    "class_id_map_file": _or_none(text),
+    "label_list": _or_none(list_of(anything, 1, words="a list of names")),
+    "delimiter": _or_none(text),
 }
 
 
-_LABEL_KEYS = ("class_id_map_file", "label_list", "delimiter")
-
-
-def _parse_output(
-    name: str, section: object, where: str, resolve: Callable[[str, str], str]
+def _read_output(
+    name: str, given: Given, resolve: Callable[[str, str], str]
 ) -> tuple[Output, bool]:
-    """Build one output function; also tell whether its labels were spoken of."""
+    """Return an output, and whether the config spoke of its labels."""
     kind, own = _OUTPUTS[name]
-    label_keys = () if kind is ScoreOutput else _LABEL_KEYS
-    values = _parameters(section, where, (*own, *label_keys))
-    arguments: dict[str, Any] = {}
-    for key, (wanted, least) in own.items():
-        if key in values:
-            arguments[key] = _checked(values[key], wanted, least, f"{where}.{key}")
-    if kind is ScoreOutput and "decimal_places" not in arguments:
-        raise ConfigError(f"{where}.decimal_places is not set; give the decimals to round to")
-    given = "class_id_map_file" in values or "label_list" in values
-    if given:
-        arguments["labels"] = _labels(values, where, resolve)
+    given = given.or_empty()
+    values = keys({**own, **({} if kind is ScoreOutput else _LABEL_KEYS)})(given)
+    arguments = {key: values[key] for key in own if key in values}
+    if kind is ScoreOutput:  # it has no default
+        given.read("decimal_places", own["decimal_places"])
+    labels_given = "class_id_map_file" in values or "label_list" in values
+    if labels_given:
+        arguments["labels"] = _labels(values, given.where, resolve)
     output: Output = kind(**arguments)
-    return output, given
+    return output, labels_given
 
 
 def _labels(
     values: Mapping[str, Any], where: str, resolve: Callable[[str, str], str]
 ) -> Labels | None:
-    listed = _none(values.get("label_list"))
+    listed, file = values.get("label_list"), values.get("class_id_map_file")
     if listed is not None:
-        if not isinstance(listed, list) or not listed:
-            raise ConfigError(f"{where}.label_list is not a list of names")
         return {i: str(label) for i, label in enumerate(listed)}
-    file = _none(values.get("class_id_map_file"))
     if file is None:
         return None
-    key = f"{where}.class_id_map_file"
-    delimiter = _none(values.get("delimiter"))
-    path = Path(resolve(key, _checked(file, str, 0, key)))
-    return read_labels(path, delimiter if delimiter is not None else " ")
-
-
-def _parameters(section: object, where: str, allowed: tuple[str, ...]) -> dict[str, Any]:
-    if section is None:
-        return {}
-    if not isinstance(section, dict):
-        raise ConfigError(f"{where} is not a mapping of keys to values")
-    for key in section:
-        if key not in allowed:
-            raise ConfigError(f"unknown key {where}.{key}, {nearest(str(key), allowed)}")
-    return section
-
-
-def _checked(value: object, wanted: type, least: float, where: str) -> Any:
-    """Return `value` if it is of the wanted type and not below `least`."""
-    if isinstance(value, str) and wanted is not str:
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            value = None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    fits = isinstance(value, wanted) and not isinstance(value, bool)
-    if not fits or (isinstance(value, int | float) and not value >= least):
-        names = {int: "a whole number", float: "a number", str: "a text"}
-        bound = f" from {least:g}" if wanted is not str else ""
-        raise ConfigError(f"{where} is {value!r}, expected {names[wanted]}{bound}")
-    return value
-
-
-def _none(value: Any) -> Any:
-    """Return None for YAML's null and for the text `None`, which PaddleClas takes for it."""
-    return None if value == "None" else value
+    named = Path(resolve(f"{where}.class_id_map_file", file))
+    return read_labels(named, values.get("delimiter") or " ")

@@ -115,8 +115,8 @@ def test_an_override_reaches_into_lists():
     ("override", "told"),
     [
         ("Global.batchsize=8", "unknown key Global.batchsize, did you mean 'batch_size'?"),
-        ("Global.use_gpu=maybe", "Global.use_gpu is 'maybe', expected True or False"),
-        ("Global.use_gpu=1", "Global.use_gpu is '1', expected True or False"),
+        ("Global.use_gpu=maybe", "Global.use_gpu is 'maybe', expected true or false"),
+        ("Global.use_gpu=1", "Global.use_gpu is '1', expected true or false"),
         ("Global.batch_size=0", "Global.batch_size is '0', expected a whole number from 1"),
         ("Global.batch_size=2.5", "expected a whole number from 1"),
         ("Global.gpu_id=-1", "expected a whole number from 0"),
@@ -128,6 +128,7 @@ def test_an_override_reaches_into_lists():
         ("batch_size", "is not of the form Section.key=value"),
         ("Global..x=1", "is not of the form Section.key=value"),
         ("Global.batch_size.x=1", "expected a whole number from 1"),
+        ("PostProcess.Topk.topk={[]: 1}", "Topk.topk is '{[]: 1}', expected a whole number from 1"),
         ("Global.inference_model_dir=", "Global.inference_model_dir is '', expected a text"),
     ],
 )
@@ -138,9 +139,10 @@ def test_a_wrong_override_is_refused_in_one_line(override: str, told: str):
     assert "\n" not in str(caught.value)
 
 
-def test_an_index_out_of_range_names_the_range():
+@pytest.mark.parametrize("index", ["9", "-1", "²", "x", "9" * 5000], ids=lambda i: i[:5])
+def test_an_index_out_of_range_names_the_range(index: str):
     with pytest.raises(ConfigError, match="expected an index from 0 to 3"):
-        load_config(STOCK, ["PreProcess.transform_ops.9.CropImage.size=1"])
+        load_config(STOCK, [f"PreProcess.transform_ops.{index}.CropImage.size=1"])
 
 
 @pytest.mark.parametrize(
@@ -211,9 +213,13 @@ def test_a_key_without_its_effect_is_a_named_warning(override: str, told: str):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "has no sections"),
-        ("[1, 2]", "has no sections"),
+        ("", "has no keys"),
+        ("[1, 2]", "has no keys"),
         ("Global: {a: [}", "is not valid YAML"),
+        ("Global: {a: 2024-13-45}", "is not valid YAML: month must be in 1..12"),
+        (f"Global: {{a: {'1' * 5000}}}", "is not valid YAML: Exceeds the limit"),
+        ("Global: {a: !!timestamp x}", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML: it is nested too deep"),
         ("Global: 3", "Global holds no keys"),
         ("PreProcess: {ops: []}", "PreProcess must hold exactly one key: transform_ops"),
         ("PostProcess: {}", r"PostProcess is \{\}, expected an output, such as Topk"),
@@ -225,7 +231,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, told: str):
 
 
 def test_a_missing_config_never_becomes_a_default(tmp_path: Path):
-    with pytest.raises(ConfigError, match="does not exist; check -c"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_config(tmp_path / "none.yaml", NEEDED)
 
 

@@ -16,10 +16,13 @@ from typing import Any
 from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
-from hgdeploy.paddleclas.overrides import SECTIONS, override, read_yaml
+from hgdeploy.paddleclas.overrides import SECTIONS, override
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import one_of
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.system.yaml_files import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
@@ -70,12 +73,11 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConf
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    raw = read_yaml(path) if path is not None else {}
+    raw = read_yaml(path, "config file") if path is not None else {}
     for text in overrides:
         override(raw, text)
     for section in raw:
-        if section not in SECTIONS:
-            raise ConfigError(f"unknown section {section!r}, {nearest(str(section), SECTIONS)}")
+        check("section", section, one_of(SECTIONS))
     place = _Place(path, {text.partition("=")[0] for text in overrides})
     return _decide(raw, place)
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.errors import ConfigError, nearest
-from hgdeploy.paddleclas.overrides import literal
+from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import Given, Kind, check, mapping
+from hgdeploy.system.kinds import flag, keys, list_of, literal, optional, parse_literal, text, whole
 
 
 @dataclass(frozen=True)
@@ -51,78 +52,46 @@ _UNSERVED = {
 }
 
 
-def _as_bool(value: object) -> bool:
-    value = literal(value)
-    if isinstance(value, bool):
-        return value
-    raise ValueError("True or False")
+def _name(given: Given) -> str:
+    """Is the kind of texts, also from a number: a folder may be called 2024."""
+    if isinstance(given.value, int | float) and not isinstance(given.value, bool):
+        return str(given.value)
+    return text(given)
 
 
-def _as_whole(value: object, least: int) -> int:
-    value = literal(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return value
-    raise ValueError(f"a whole number from {least}")
-
-
-def _as_count(value: object) -> int:
-    return _as_whole(value, 1)
-
-
-def _as_index(value: object) -> int:
-    return _as_whole(value, 0)
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # a folder may be called 2024
-    raise ValueError("a text")
-
-
-def _as_texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, list) and value:
-        return tuple(_as_text(item) for item in value)
+def _names(given: Given) -> tuple[str, ...]:
+    """Is the kind of one path, or of a list of them."""
     try:
-        return (_as_text(value),)
-    except ValueError:
-        raise ValueError("a path, or a list of paths") from None
+        return list_of(_name, 1)(given) if isinstance(given.value, list) else (_name(given),)
+    except ConfigError:
+        raise given.refused("a path, or a list of paths") from None
 
 
-_CONVERTERS: Mapping[str, Callable[[object], object]] = {
-    "infer_imgs": _as_texts,
-    "inference_model_dir": _as_text,
-    "batch_size": _as_count,
-    "gpu_id": _as_index,
-    "gpu_mem": _as_count,
-    "cpu_num_threads": _as_count,
-    "save_log_path": _as_text,
-    "model_name": _as_text,
-    "engine": _as_text,
-    "precision": _as_text,
+_COUNT, _INDEX, _FLAG = literal(whole(1)), literal(whole(0)), literal(flag)
+_KINDS: Mapping[str, Kind[Any]] = {
+    "infer_imgs": _names,
+    "inference_model_dir": _name,
+    "batch_size": _COUNT,
+    "gpu_id": _INDEX,
+    "gpu_mem": _COUNT,
+    "cpu_num_threads": _COUNT,
+    "save_log_path": _name,
+    "model_name": _name,
+    "engine": _name,
+    "precision": _name,
 }
 
 
 def parse_global(section: object) -> GlobalSection:
     """Turn the `Global` mapping into its dataclass; every key is checked by name and type."""
-    if section is None:
-        section = {}
-    if not isinstance(section, dict):
-        raise ConfigError("Global is not a mapping of keys to values")
+    given = Given("Global", section).or_empty()
+    values = {}
+    for key, value in mapping(given).items():
+        if key not in _UNSERVED:
+            values[key] = None if value == "None" else value
+        elif parse_literal(value):
+            raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
     known = [item.name for item in dataclasses.fields(GlobalSection)]
-    values: dict[str, Any] = {}
-    for key, value in section.items():
-        if key in _UNSERVED:
-            if literal(value):
-                raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
-            continue
-        if key not in known:
-            raise ConfigError(f"unknown key Global.{key}, {nearest(str(key), known)}")
-        if value is None or value == "None":
-            continue
-        try:
-            values[key] = _CONVERTERS.get(key, _as_bool)(value)
-        except ValueError as error:
-            raise ConfigError(f"Global.{key} is {value!r}, expected {error}") from None
-    return GlobalSection(**values)
+    kinds = {name: optional(_KINDS.get(name, _FLAG)) for name in known}
+    found = check("Global", values, keys(kinds))
+    return GlobalSection(**{key: value for key, value in found.items() if value is not None})

@@ -207,7 +207,7 @@ class GpuCheck:
         """Tell whether a case can be timed, after building its engine where it has one."""
         source, kind = bundle_folder(case, self.bundles), _kind(target, case)
         if _unfit(kind, case.precision, source):
-            return False  # it was told with the checks
+            return False  # the checks have said so
         profile = (case.batch,) * 3
         folder = self._folder(target, profile, source)
         job = Job("build", kind, case.model, case.precision, str(folder), profile)

@@ -93,11 +93,11 @@ def raise_where_slower(comparison: Comparison) -> None:
     bad = [case for case in comparison.cases if case.verdict in (SLOWER, BROKEN)]
     if bad:
         first = bad[0]
-        told = f"{first.ratio[0]:.3f} times as slow" if first.ratio else first.verdict
+        how = f"{first.ratio[0]:.3f} times as slow" if first.ratio else first.verdict
         raise ValidationError(
             f"{len(bad)} of {len(comparison.cases)} cases are slower by more than "
             f"{comparison.threshold:.1%} or no longer run in {comparison.b.path}; "
-            f"{first.a.name()}: {told}"
+            f"{first.a.name()}: {how}"
         )
 
 

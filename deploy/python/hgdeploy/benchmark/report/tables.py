@@ -29,7 +29,7 @@ _PUBLISHED_HEAD = (
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """The cells of a row; `failed` where they tell of a case that failed."""
 
     cells: tuple[str, ...]
@@ -42,7 +42,7 @@ class Table:
 
     title: str
     head: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
     sources: tuple[Source, ...]
 
@@ -121,7 +121,7 @@ def _key_cells(lookup: Lookup, line: Line) -> tuple[str, ...]:
 def _overview(lookup: Lookup) -> Table:
     """Return one line a model with the medians of every configuration."""
 
-    def row(line: Line) -> Row:
+    def row(line: Line) -> TableRow:
         cells: list[str] = []
         failed = False
         for configuration in lookup.configurations:
@@ -130,7 +130,7 @@ def _overview(lookup: Lookup) -> Table:
             ratio = lookup.over_reference(case) if case is not None else None
             cells.append(text if ratio is None else f"{text} ({ratio:.2f})")
             failed = failed or this_failed
-        return Row((*_key_cells(lookup, line), *_published_cells(line), *cells), failed)
+        return TableRow((*_key_cells(lookup, line), *_published_cells(line), *cells), failed)
 
     return Table(
         "Overview",
@@ -151,7 +151,7 @@ def _overview(lookup: Lookup) -> Table:
 def _detail(lookup: Lookup, configuration: Configuration) -> Table:
     """Return one configuration with intervals and percentiles."""
 
-    def row(line: Line) -> Row:
+    def row(line: Line) -> TableRow:
         case = lookup.find(line, configuration)
         outcome, failed = _outcome(lookup, line, configuration)
         figures = [NOTHING] * 4
@@ -164,7 +164,7 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
                 _two_decimals(lookup.over_reference(case)),
             ]
         cells = (*_key_cells(lookup, line), *_published_cells(line), outcome, *figures)
-        return Row(cells, failed)
+        return TableRow(cells, failed)
 
     return Table(
         configuration.text(),
@@ -193,8 +193,8 @@ def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tupl
     ]
     if not pairs:
         return ()
-    told = ", ".join(dict.fromkeys(pairs))
-    return (f"* measured here under another model's name, of the same network: {told}",)
+    both = ", ".join(dict.fromkeys(pairs))
+    return (f"* measured here under another model's name, of the same network: {both}",)
 
 
 def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
     """Return the medians of the parts that engines time on their device, such as h2d and d2h."""
     parts = list(dict.fromkeys(part for case in cases for part in case.row.timings_ms))
     rows = [
-        Row(
+        TableRow(
             (
                 *_key_cells(lookup, Line(case.row.model, case.environment)),
                 case.configuration.text(),
@@ -250,7 +250,7 @@ def _runs(lookup: Lookup) -> Table:
         return NOTHING if value is None else format(value, form)
 
     rows = [
-        Row(
+        TableRow(
             (
                 *_key_cells(lookup, Line(case.row.model, case.environment)),
                 case.configuration.text(),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.validation.compare import Comparison
 
-Progress = Callable[[str], None]
 MIN_IMAGES = 10
 METHODS = ("auto", "minmax", "percentile", "entropy")
 ACTIVATIONS = {

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hgdeploy.engines.base import TensorSpec
+from hgdeploy.engines.fit import image_input
 from hgdeploy.system.libraries import import_library
 
 Dims = list[int | str]
@@ -18,6 +21,22 @@ def dims_of(value: Any) -> Dims:
         int(dim.dim_value) if dim.HasField("dim_value") else str(dim.dim_param)
         for dim in value.type.tensor_type.shape.dim
     ]
+
+
+def image_dims(inputs: Sequence[Any], source: Path | str) -> Dims:
+    """Return the dimensions of the one NCHW input of an image classifier.
+
+    Args:
+        inputs: the graph's inputs.
+        source: what the graph was made from, for the error.
+
+    Raises:
+        BundleError: there are other inputs.
+    """
+    described = map(describe, inputs)
+    specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
+    image_input(specs, Path(source))
+    return dims_of(inputs[0])
 
 
 def set_dims(value: Any, dims: Dims) -> None:

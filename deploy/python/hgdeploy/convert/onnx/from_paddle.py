@@ -16,7 +16,7 @@ from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import Dims, dims_of, set_dims
+from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.errors import BundleError, ConfigError, OutputError
@@ -192,11 +192,7 @@ def _check_converted(graph: OnnxGraph, params: Path) -> None:
 def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
     """Give input and output the shapes that were asked for, with one name for the batch."""
     graph.require_classifier()
-    dims = dims_of(graph.input)
-    if len(dims) != 4:
-        raise BundleError(
-            f"{graph.source} is no image classifier: expected one NCHW input, got {dims}"
-        )
+    dims = image_dims(graph.model.graph.input, graph.source)
     batch, channels, *size = dims
     if options.batch is not None and isinstance(batch, int) and batch != options.batch:
         raise BundleError(

@@ -15,15 +15,16 @@ from typing import Any
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
-from hgdeploy.convert.folder_lock import folder_lock
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import dims_of
+from hgdeploy.convert.graph_parts import image_dims
 from hgdeploy.convert.tensorrt.network import Job, build_engine, compute_capabilities
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, gpu_at_hand
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.system.digests import combined_digest, file_sha256
+from hgdeploy.system.files import writing
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.locks import wait_for
 from hgdeploy.system.progress import OnLine
 
 _LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
@@ -115,12 +116,16 @@ def engine_from_onnx(
     """
     builder = open_builder(options)
     graph = OnnxGraph.read(onnx)
-    dims = dims_of(graph.input)
+    dims = image_dims(graph.model.graph.input, onnx)
     if options.accept_wider and isinstance(dims[0], int):
         shapes = dataclasses.replace(shapes, batch=None)
     profile = profile_to_serve(dims, shapes, onnx)
     sources = (onnx, *graph.external_files())
-    with folder_lock(target.parent, on_progress):
+    folder = target.parent
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    waiting = f"another process builds in {folder}: waiting for it"
+    with wait_for(folder, waiting, on_progress):
         digests = source_digests(sources)
         key = _key(digests, profile, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)

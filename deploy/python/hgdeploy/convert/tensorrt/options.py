@@ -89,11 +89,8 @@ class EngineBuild:
 
 def profile_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> Profile:
     """Decide the shapes to serve from those asked for and those the file allows."""
-    if len(dims) != 4 or not isinstance(dims[1], int):
-        raise BundleError(
-            f"{onnx} is no image classifier: expected one NCHW input with fixed channels, got "
-            f"{dims}"
-        )
+    if not isinstance(dims[1], int):
+        raise BundleError(f"{onnx} leaves its channels open ({dims}), expected a fixed number")
     batch, _, height, width = dims
     return Profile(
         _range("batch", batch, shapes.batch or _open(batch), onnx),

@@ -239,10 +239,8 @@ def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None
         if p99 <= high:
             ax.plot([p99, p99], [base, base + 0.5], color="black", linewidth=1)
         beyond = int((values > high).sum())
-        label = f"{milliseconds(stats.median)} ms, n {stats.n}" + f", {beyond} beyond" * bool(
-            beyond
-        )
-        ax.text(1.01, base + 0.3, label, transform=ax.get_yaxis_transform(), fontsize=7)
+        text = f"{milliseconds(stats.median)} ms, n {stats.n}" + f", {beyond} beyond" * bool(beyond)
+        ax.text(1.01, base + 0.3, text, transform=ax.get_yaxis_transform(), fontsize=7)
     ax.axvline(1, color=_FAINT, linewidth=0.8, linestyle=":")
     ax.set_xlim(low, high)
     ax.set_ylim(-0.1, len(cases))

@@ -386,8 +386,8 @@ def test_a_killed_builder_holds_nobody_up(mini):
     pytest.importorskip("fcntl", reason="this system has no locks on folders")
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from hgdeploy.convert.folder_lock import folder_lock\n"
-        "with folder_lock(Path(sys.argv[1]), print): print('held', flush=True); time.sleep(300)"
+        "from hgdeploy.system.locks import wait_for\n"
+        "with wait_for(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(300)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, mini], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -415,6 +415,7 @@ def test_without_locks_it_builds_all_the_same(mini):
     )
     made = run_command("-c", code, "build", mini, *HERE)
     assert made.returncode == 0, made.stderr
+    assert f"{mini} cannot be locked (this system has no file locks)" in made.stderr
     assert (mini / "inference.rtx.engine").is_file()
 
 

@@ -17,7 +17,6 @@ from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.file import ResultsFile
 from hgdeploy.results.rows import file_facts
-from hgdeploy.system.locks import Claim
 from hgdeploy.transforms.prediction import Prediction
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -265,24 +264,12 @@ def test_two_runs_do_not_write_one_file(output, files):
     check(output, files, "A")
 
 
-def test_a_claim_whose_holder_is_gone_is_free(tmp_path):
-    path = tmp_path / "x"
-    script = (
-        "import os, sys; from pathlib import Path; from hgdeploy.system.locks import Claim\n"
-        "claim = Claim(Path(sys.argv[1])); print('claimed', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as holder:  # fmt: skip
-        assert holder.stdout.readline() == "claimed\n"
-        with pytest.raises(OutputError, match="another process is writing it"):
-            Claim(path)
-        holder.kill()
-        holder.wait()
-    with Claim(path):
-        pass
-    assert not list(tmp_path.iterdir())
+def test_what_a_killed_run_wrote_aside_is_removed(output, files):
+    begun(output, files, 3)
+    left = output.with_name(f".{rows_file(output).name}.01234567.tmp")
+    left.write_bytes(b"half")
+    run(output, files, "A", "refuse")
+    check(output, files, "A")
 
 
 def test_a_claim_alone_changes_nothing(output, files):

@@ -157,7 +157,7 @@ def run_job(job: PredictJob, out: TextIO) -> int:
     files: Sequence[ImageFile] = find_images(job.inputs)
     summary = Summary(found=len(files))
     with contextlib.ExitStack() as stack:
-        results = stack.enter_context(ResultsFile(job.output)) if job.output else None
+        results = stack.enter_context(ResultsFile(job.output, warn)) if job.output else None
         failures = FailuresWriter(job.failures) if job.failures else None
         about: dict[str, str] = {}
         report = ReportWriter(job.report, about) if job.report else None

@@ -23,19 +23,19 @@ import numpy as np
 from hgdeploy.errors import ConfigError, OutputError, one_line
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.match import Match, lines
-from hgdeploy.results.rows import (
-    FileFacts,
-    Row,
-    decoded,
-    encoded,
-    prediction_of,
-    row_of,
-)
+from hgdeploy.results.rows import FileFacts, Row, decoded, encoded, prediction_of, row_of
 from hgdeploy.results.run_record import RunRecord
 from hgdeploy.results.tables import stored_name, table_format
 from hgdeploy.results.writers import Writer
-from hgdeploy.system.files import check_replaceable, replacing, writing
-from hgdeploy.system.locks import Claim
+from hgdeploy.system.files import (
+    check_replaceable,
+    remove_leftovers,
+    replacing,
+    to_disk,
+    writing,
+)
+from hgdeploy.system.locks import claim
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.prediction import Prediction
 
 OnChange = Literal["refuse", "redo"]
@@ -66,13 +66,14 @@ class ResultsFile:
 
     Args:
         path: a `.jsonl`, `.csv` or `.parquet` file.
+        on_warning: takes a line where nothing keeps a second run from writing the same file.
 
     Raises:
         ConfigError: another suffix, or Parquet without pyarrow.
         OutputError: it cannot be written, or another process is writing it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_warning: OnLine = nothing) -> None:
         self._path = path
         self._table = table_format(path)
         self._target = Path(os.path.realpath(path))  # a link stays one, and its file is replaced
@@ -83,20 +84,17 @@ class ResultsFile:
         self._record = RunRecord(self._target)
         check_replaceable(self._target)
         check_replaceable(self._rows_path)
-        self._claim = Claim(self._target)
+        if self._rows_path.exists():
+            with writing(path), self._rows_path.open("r+b"):
+                pass
         self._file: io.FileIO | None = None
         self._files: Sequence[ImageFile] = ()
         self._plan = Plan(())
         self._order = array("q")  # for each row, in the file's order, the place of its image
         self._end = 0
         self._written = 0
-        if self._rows_path.exists():
-            try:
-                with writing(path), self._rows_path.open("r+b"):
-                    pass
-            except OutputError:
-                self._claim.release()
-                raise
+        busy = f"{path}: another process is writing it; wait for it, or name another file"
+        self._claim = claim(self._target, OutputError(busy), on_warning)
 
     def begin(
         self,
@@ -123,6 +121,7 @@ class ResultsFile:
         """
         self._files = files
         with writing(self._path):
+            remove_leftovers(self._target, self._rows_path, self._record.path)
             match = Match(files)
             if resume is not None and self._has_rows() and self._fits(fingerprint, resume):
                 match.take_all(self._old_lines())
@@ -134,7 +133,7 @@ class ResultsFile:
             if not match.order:
                 # Emptied first, on disk: no row may ever stand beside another run's fingerprint.
                 os.ftruncate(self._file.fileno(), 0)
-                os.fsync(self._file.fileno())
+                to_disk(self._file.fileno())
                 self._record.write(fingerprint)
         self._end = os.fstat(self._file.fileno()).st_size
         places = match.remaining()
@@ -203,7 +202,7 @@ class ResultsFile:
             raise ValueError(f"finished too early: {self.progress()}")
         try:
             with writing(self._path):
-                os.fsync(self._file.fileno())
+                to_disk(self._file.fileno())
                 if self._table is not None:
                     with replacing(self._target) as stream:
                         self._table.write(stream, map(decoded, self._ordered_lines()))
@@ -224,7 +223,7 @@ class ResultsFile:
             if self._file is not None:
                 file, self._file = self._file, None
                 with writing(self._path), file:
-                    os.fsync(file.fileno())
+                    to_disk(file.fileno())
         finally:
             self._claim.release()
 

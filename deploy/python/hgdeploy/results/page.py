@@ -20,7 +20,7 @@ from pathlib import Path
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
 from hgdeploy.results.rows import FileFacts
-from hgdeploy.system.files import check_replaceable, replacing
+from hgdeploy.system.files import check_replaceable, write_text
 from hgdeploy.transforms.prediction import Prediction, printable
 
 _PICTURES = 24  # in each of the two galleries
@@ -121,9 +121,7 @@ class ReportWriter:
         Raises:
             OutputError: it cannot be written; what was there is as it was.
         """
-        page = _page(self._gathered, self._about)
-        with replacing(self._path) as stream:
-            stream.write(page.encode("utf-8"))
+        write_text(self._path, _page(self._gathered, self._about))
 
     def close(self) -> None:
         """Do nothing: without `finish` there is no page."""

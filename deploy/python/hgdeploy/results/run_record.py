@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hgdeploy.system.files import replacing
+from hgdeploy.system.files import write_text
 
 _SCHEMA = 1
 _LONGEST_VALUE = 40  # a longer one, such as a hash, says nothing to a reader
@@ -18,10 +18,13 @@ class RunRecord:
 
     Args:
         target: the result file.
+
+    Attributes:
+        path: the record.
     """
 
     def __init__(self, target: Path) -> None:
-        self._path = target.with_name(f"{target.name}.run.json")
+        self.path = target.with_name(f"{target.name}.run.json")
 
     def write(self, fingerprint: Mapping[str, str]) -> None:
         """Write what the rows depend on, by name.
@@ -30,8 +33,7 @@ class RunRecord:
             OutputError: it cannot be written.
         """
         record = {"schema": _SCHEMA, "fingerprint": dict(fingerprint)}
-        with replacing(self._path) as stream:
-            stream.write(json.dumps(record, indent=1).encode("ascii") + b"\n")
+        write_text(self.path, json.dumps(record, indent=1) + "\n")
 
     def difference(self, fingerprint: Mapping[str, str]) -> str:
         """Tell in which values the rows were made otherwise; empty where they were made with these.
@@ -39,14 +41,14 @@ class RunRecord:
         A record that is missing or cannot be understood is a difference too.
         """
         try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
+            record = json.loads(self.path.read_text(encoding="utf-8"))
             old = record["fingerprint"]
             if record["schema"] != _SCHEMA or not isinstance(old, dict):
                 raise ValueError
         except FileNotFoundError:
-            return f"there is no {self._path.name} that says what its rows were made with"
+            return f"there is no {self.path.name} that says what its rows were made with"
         except (ValueError, KeyError, TypeError):
-            return f"{self._path.name} cannot be understood"
+            return f"{self.path.name} cannot be understood"
         return "; ".join(_differences(old, fingerprint))
 
 

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or as they were before, and that one process writes at a time."""
+"""Written whole: what is written is there complete and on disk, or all is as it was before.
+
+`replacing` writes one file, `updating_folder` several that belong together, and `replacing_folder`
+a folder in the place of another. All write aside, under a hidden name on the same file system, and
+remove that again when they fail; the system's errors become one OutputError that names the path.
+
+A process that is killed may leave its hidden `.NAME.*`. Several files take their names one after
+the other: killed in that instant, a process leaves some of them old and others new.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import io
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from hgdeploy.errors import OutputError
+
+_WINDOWS = os.name == "nt"
 
 
 @contextlib.contextmanager
@@ -20,32 +34,110 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file aside; it takes its name, on disk, once the block has ended well.
+    """Write a file aside; it takes its name once the block has ended well.
 
-    However the block ends, `path` is either as it was or whole. A process that is killed leaves
-    `.NAME.tmp`, which the next one overwrites: let only one write a `path` at a time.
+    A link stays one, and the file that it names is replaced. A pipe or a device cannot be replaced:
+    it takes the bytes as they come.
+
+    Args:
+        path: the file; its folder exists.
+
+    Yields:
+        The stream to write to.
 
     Raises:
-        OutputError: it cannot be written; `path` is as it was.
+        OutputError: it cannot be written; what was there is as it was.
     """
-    aside = path.with_name(f".{path.name}.tmp")
     with writing(path):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                yield stream
+            return
+        final = Path(os.path.realpath(path))
+        aside = final.with_name(_aside_name(final.name, secrets.token_hex(4)))
         try:
             # The raw file is closed first: a buffer that cannot be flushed is then dropped.
-            with aside.open("wb", buffering=0) as raw:
-                stream = io.BufferedWriter(raw)
-                yield stream
-                stream.flush()
-                os.fsync(raw.fileno())
-            aside.replace(path)
+            with aside.open("xb", buffering=0) as raw:
+                buffered = io.BufferedWriter(raw)
+                yield buffered
+                buffered.flush()
+            if final.exists():
+                with contextlib.suppress(OSError):  # some file systems know no permissions
+                    shutil.copymode(final, aside)
+            put_in_place(aside, final)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file of UTF-8 text as `replacing` does, and return its path."""
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))
+    return path
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Give a finished file, written aside on the same file system, its name.
+
+    Raises:
+        OutputError: it cannot have it; what was there is as it was.
+    """
+    with writing(path):
+        _sync(aside)
+        aside.replace(path)
+        _sync(path.absolute().parent)
+
+
+@contextlib.contextmanager
+def updating_folder(folder: Path, last: Sequence[str] = ()) -> Iterator[Path]:
+    """Fill a folder aside; its files take their names in `folder`, all or none.
+
+    A `folder` that is not there appears in one step. In one that is there, each file takes the
+    place of its predecessor, and all other files stay.
+
+    Args:
+        folder: the folder to make or to update.
+        last: names of files that come last, in this order: those that describe the others.
+
+    Yields:
+        An empty folder. What is in it when the block ends well is published.
+
+    Raises:
+        OutputError: it cannot be written; what was there is as it was.
+    """
+    with _aside(folder, folder if folder.is_dir() else folder.parent) as scratch:
+        made = scratch / "new"
+        yield made
+        if not folder.is_dir():
+            _publish([(made, folder)], scratch / "old")
+            return
+        names = sorted(path.name for path in made.iterdir())
+        names.sort(key=lambda name: last.index(name) if name in last else -1)
+        _publish([(made / name, folder / name) for name in names], scratch / "old")
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder aside; it takes the place of `folder`, with all that was in that.
+
+    Args:
+        folder: the folder to make or to replace.
+
+    Yields:
+        An empty folder.
+
+    Raises:
+        OutputError: it cannot be written; what was there is as it was.
+    """
+    with _aside(folder, folder.parent) as scratch:
+        yield scratch / "new"
+        _publish([(scratch / "new", folder)], scratch / "old")
 
 
 def check_replaceable(path: Path) -> None:
@@ -59,9 +151,93 @@ def check_replaceable(path: Path) -> None:
             raise OutputError(f"{path} cannot be written: it is not a regular file")
 
 
-def write_text(path: Path, text: str) -> Path:
+def remove_leftovers(*paths: Path) -> None:
+    """Remove what killed processes left of writing these files; only for who alone may write them.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    for path in paths:
+        with writing(path):
+            for aside in path.parent.glob(_aside_name(glob.escape(path.name), "?" * 8)):
+                aside.unlink(missing_ok=True)
+
+
+def to_disk(handle: int) -> None:
+    """Have what an open file has taken on disk, as far as its file system can do that.
+
+    Raises:
+        OSError: the disk failed to take it.
+    """
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        os.fsync(handle)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def _aside_name(name: str, random: str) -> str:
+    return f".{name}.{random}.tmp"
+
+
+@contextlib.contextmanager
+def _aside(folder: Path, where: Path) -> Iterator[Path]:
+    """Yield a hidden folder in `where`, with an empty one named `new` in it; it goes at the end."""
+    with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} cannot be written: it is a file, expected a folder")
+        where.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.absolute().name}.", dir=where, ignore_cleanup_errors=True
+        ) as scratch:
+            # The hidden folder is private to this user; the one in it follows the umask.
+            made = Path(scratch) / "new"
+            made.mkdir()
+            yield made.parent
+
+
+def _publish(moves: Sequence[tuple[Path, Path]], old: Path) -> None:
+    """Move each path to its place; where one cannot go there, all places are as they were."""
+    for new, _ in moves:
+        for path in new.rglob("*"):
+            _sync(path)
+        _sync(new)
+    old.mkdir()
+    with contextlib.ExitStack() as undo:
+        for new, final in moves:
+            if final.is_dir() and not new.is_dir():
+                raise OutputError(f"{final} cannot be written: it is a folder, expected a file")
+            kept, replaces = old / final.name, os.path.lexists(final)
+            undo.callback(_put_back, kept, final, replaces)
+            if replaces:
+                _keep(final, kept)
+            new.replace(final)
+        for folder in {final.absolute().parent for _, final in moves}:
+            _sync(folder)
+        undo.pop_all()
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Keep what is to be replaced: by a second name, so that the first one never lacks a file."""
+    try:
+        kept.hardlink_to(path)
+    except OSError:  # a folder, or a file system without hard links
+        path.rename(kept)
+
+
+def _put_back(kept: Path, path: Path, replaced: bool) -> None:
+    if not replaced:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    elif os.path.lexists(kept):
+        kept.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Have what lies at a path on disk; Windows does that for files only."""
+    if _WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if _WINDOWS else os.O_RDONLY)
+    try:
+        to_disk(handle)
+    finally:
+        os.close(handle)

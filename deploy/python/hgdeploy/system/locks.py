@@ -1,55 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process at a time: the right to write a file."""
+"""One process at a time: the right to write a file, or into a folder."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from hgdeploy.errors import OutputError
+from hgdeploy.errors import HGDeployError
 from hgdeploy.system.files import writing
+from hgdeploy.system.progress import OnLine, nothing
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    _SYSTEM_LOCKS = False
+else:
+    _SYSTEM_LOCKS = True
 
 
-class Claim:
-    """The right to write a file, held by one process; a death by any signal releases it.
+class Lock:
+    """The right to write, held by one process; take it with `claim` or `wait_for`.
 
-    It is a lock on `.NAME.lock` beside the file, since the file itself may be replaced meanwhile.
-    On Windows nothing is locked.
-
-    Args:
-        path: the file to write.
-
-    Raises:
-        OutputError: another process has claimed it, or its folder cannot be written.
+    It is the system's lock on a file of its own, since what is written may be replaced meanwhile:
+    `.NAME.lock` beside a file, `.lock` in a folder. The system releases it when its holder dies by
+    whatever signal; the empty file stays until the next holder is done.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._lock = path.with_name(f".{path.name}.lock")
-        with writing(path):
-            self._file = self._lock.open("ab")
-            try:
-                while not _locked(self._file, self._lock):
-                    self._file.close()
-                    self._file = self._lock.open("ab")
-            except BlockingIOError:
-                self._file.close()
-                raise OutputError(
-                    f"{path}: another process is writing it; wait for it, or name another file"
-                ) from None
-            except BaseException:
-                self._file.close()
-                raise
+    def __init__(self, path: Path, file: IO[bytes] | None) -> None:
+        self._path = path
+        self._file = file
 
     def release(self) -> None:
         """Let others write; a second call does nothing."""
-        if not self._file.closed:
-            self._lock.unlink(missing_ok=True)
-            self._file.close()
+        if self._file is not None:
+            file, self._file = self._file, None
+            with file:
+                self._path.unlink(missing_ok=True)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Lock:
         return self
 
     def __exit__(
@@ -61,18 +51,85 @@ class Claim:
         self.release()
 
 
-def _locked(file: IO[bytes], path: Path) -> bool:
-    """Lock a file; False if its former holder has removed it meanwhile, so that it locks nothing.
+def claim(path: Path, busy: HGDeployError, on_warning: OnLine = nothing) -> Lock:
+    """Take the right to write, or refuse at once.
+
+    Args:
+        path: the file or folder.
+        busy: what is raised where another process has the right.
+        on_warning: takes a line where the system or the file system has no locks; the right is then
+            given to everybody.
 
     Raises:
-        BlockingIOError: another process holds it.
+        HGDeployError: `busy`.
+        OutputError: the folder cannot be written.
     """
-    if sys.platform == "win32":
-        return True
-    import fcntl
+    lock_file = _lock_file(path)
+    with writing(path):
+        try:
+            return Lock(lock_file, _locked(lock_file, path, on_warning, wait=False))
+        except BlockingIOError:
+            raise busy from None
 
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def wait_for(path: Path, waiting: str, on_progress: OnLine = nothing) -> Lock:
+    """Take the right to write, after whoever has it.
+
+    Args:
+        path: the file or folder.
+        waiting: what is said, once, where another process has the right.
+        on_progress: takes that line, and the one of `claim`.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    lock_file = _lock_file(path)
+    with writing(path):
+        try:
+            return Lock(lock_file, _locked(lock_file, path, on_progress, wait=False))
+        except BlockingIOError:
+            on_progress(waiting)
+        return Lock(lock_file, _locked(lock_file, path, on_progress, wait=True))
+
+
+def _lock_file(path: Path) -> Path:
+    return path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+
+
+def _locked(lock_file: Path, path: Path, on_warning: OnLine, *, wait: bool) -> IO[bytes] | None:
+    """Open and lock a file; None where there are no locks.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is false.
+    """
+    if not _SYSTEM_LOCKS:
+        on_warning(_without(path, "this system has no file locks"))
+        return None
+    while True:
+        file = lock_file.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(file, lock_file):
+                return file
+            file.close()  # its former holder has removed it meanwhile, so that it locks nothing
+        except OSError as error:
+            file.close()
+            if isinstance(error, BlockingIOError):
+                raise
+            lock_file.unlink(missing_ok=True)
+            on_warning(_without(path, error.strerror or str(error)))
+            return None
+        except BaseException:
+            file.close()
+            raise
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _without(path: Path, reason: str) -> str:
+    return f"{path} cannot be locked ({reason}): let no other process write it meanwhile"

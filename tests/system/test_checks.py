@@ -15,6 +15,7 @@ from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import Given, Kind, check, check_fields, mapping
 from hgdeploy.system.kinds import (
     anything,
+    as_text,
     exactly,
     flag,
     keys,
@@ -44,6 +45,8 @@ NAMES = ("paddle", "onnxruntime")
         (number(above=0, finite=False), math.inf, math.inf),
         (flag, False, False),
         (text, "a", "a"),
+        (as_text, "a", "a"),
+        (as_text, 2024, "2024"),
         (path, "a/b", Path("a/b")),
         (path, Path("a"), Path("a")),
         (one_of(NAMES), "paddle", "paddle"),
@@ -85,9 +88,11 @@ def test_what_fits_is_returned_as_the_program_holds_it(kind: Kind[Any], value: A
         (number(0, 0.5), 0.6, "x is 0.6, expected a number from 0 to 0.5"),
         (number(above=0, below=1), 0, "x is 0, expected a number above 0 and below 1"),
         (number(above=0, below=1), 1, "x is 1, expected a number above 0 and below 1"),
+        (number(below=1), 1, "x is 1, expected a number below 1"),
         (flag, 1, "x is 1, expected true or false"),
         (text, "", "x is '', expected a text"),
         (text, 3, "x is 3, expected a text"),
+        (as_text, True, "x is True, expected a text"),
         (path, "", "x is '', expected a path"),
         (path, 3, "x is 3, expected a path"),
         (one_of(NAMES), "padle", "unknown x 'padle', did you mean 'paddle'?"),

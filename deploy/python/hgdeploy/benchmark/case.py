@@ -18,18 +18,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hgdeploy.engines import ENGINES
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.engines.run import Run
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import Given, Kind, check, check_fields
+from hgdeploy.system.kinds import (
+    anything,
+    as_text,
+    flag,
+    keys,
+    list_of,
+    number,
+    one_of,
+    optional,
+    path,
+    text,
+    whole,
+)
+from hgdeploy.system.yaml_files import read_yaml
 
 SCOPES = ("engine", "pipeline")
 
@@ -42,7 +54,6 @@ _LISTS = {
     "threads": "threads",
     "scopes": "scope",
 }
-_PLAIN = ("name", "device", "image", "exclude")
 
 
 @dataclass(frozen=True)
@@ -69,17 +80,16 @@ class Case:
     scope: str = "engine"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("engine", ENGINES), ("precision", PRECISIONS), ("scope", SCOPES)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ConfigError(f"unknown {name} {value!r}, {nearest(str(value), allowed)}")
-        for name in ("model", "device"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value:
-                raise ConfigError(f"{name} is {value!r}, expected a name")
-        for name, value in (("batch", self.batch), ("threads", self.threads)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} is {value!r}, expected a whole number from 1")
+        check_fields(
+            self,
+            model=text,
+            engine=one_of(ENGINES),
+            precision=one_of(PRECISIONS),
+            batch=whole(1),
+            threads=optional(whole(1)),
+            device=text,
+            scope=one_of(SCOPES),
+        )
 
     @property
     def run(self) -> Run:
@@ -119,18 +129,16 @@ class Settings:
     rounds: int = 10
 
     def __post_init__(self) -> None:
-        for name, least in (("warmup_seconds", 0), ("min_seconds", 0), ("time_limit_seconds", 1)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < least:
-                raise ConfigError(f"{name} is {value!r}, expected a number from {least}")
-            object.__setattr__(self, name, float(value))
-        for name, least in (("warmup_iterations", 0), ("min_iterations", 1), ("rounds", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ConfigError(f"{name} is {value!r}, expected a whole number from {least}")
-        if type(self.interleave) is not bool:
-            raise ConfigError(f"interleave is {self.interleave!r}, expected true or false")
+        check_fields(
+            self,
+            warmup_seconds=number(0),
+            warmup_iterations=whole(0),
+            min_seconds=number(0),
+            min_iterations=whole(1),
+            time_limit_seconds=number(1),
+            interleave=flag,
+            rounds=whole(1),
+        )
 
 
 @dataclass(frozen=True)
@@ -195,14 +203,7 @@ def load_suite(path: Path) -> Suite:
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"suite {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"suite {path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"suite {path} has no keys, expected models, engines and others")
+    raw = read_yaml(path, "suite")
     try:
         suite = parse_suite(raw, path.stem)
         suite.cases()
@@ -223,25 +224,16 @@ def parse_suite(raw: Mapping[str, Any], name: str) -> Suite:
     Raises:
         ConfigError: a key is unknown or a value is wrong.
     """
-    measuring = [f.name for f in dataclasses.fields(Settings)]
-    known = (*_LISTS, *_PLAIN, *measuring)
-    for key in raw:
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}, {nearest(str(key), known)}")
-    values: dict[str, Any] = {"name": name}
-    values |= {key: str(raw[key]) for key in ("name", "device") if key in raw}
-    values |= {key: _list(key, raw[key]) for key in _LISTS if key in raw}
-    if "image" in raw:
-        values["image"] = Path(str(raw["image"]))
-    settings = Settings(**{key: raw[key] for key in measuring if key in raw})
-    suite = Suite(**values, settings=settings)
-    return dataclasses.replace(suite, exclude=_exclusions(raw.get("exclude", []), suite))
-
-
-def _list(key: str, value: object) -> tuple[Any, ...]:
-    if not isinstance(value, list) or not value:
-        raise ConfigError(f"{key} is {value!r}, expected a list with at least one value")
-    return tuple(threads_of(item) if key == "threads" else item for item in value)
+    words = "a list with at least one value"
+    lists = {key: list_of(_item(case_key), 1, words=words) for key, case_key in _LISTS.items()}
+    measuring = dict.fromkeys((field.name for field in dataclasses.fields(Settings)), anything)
+    plain = {"name": as_text, "device": as_text, "image": optional(path), "exclude": anything}
+    values = keys({**lists, **plain, **measuring})(Given("", raw))
+    settings = Settings(**{key: values.pop(key) for key in measuring if key in values})
+    exclude = values.pop("exclude", ())
+    suite = Suite(**{"name": name, **values}, settings=settings)
+    entries = list_of(_exclusion(suite), words="a list of mappings such as {engine: paddle}")
+    return dataclasses.replace(suite, exclude=check("exclude", exclude, entries))
 
 
 def threads_of(value: object) -> Any:
@@ -251,17 +243,32 @@ def threads_of(value: object) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def _exclusions(raw: object, suite: Suite) -> tuple[dict[str, Any], ...]:
-    """Check `exclude`; a value that is in none of the suite's lists is a slip of the pen."""
-    if not isinstance(raw, list) or not all(isinstance(entry, dict) and entry for entry in raw):
-        raise ConfigError("exclude is no list of mappings such as {engine: paddle, batch: 8}")
-    lists = {case_key: getattr(suite, name) for name, case_key in _LISTS.items()}
-    entries = []
-    for entry in raw:
-        for key, value in entry.items():
-            if key not in lists:
-                raise ConfigError(f"unknown key {key!r} in exclude, {nearest(str(key), lists)}")
-            if (threads_of(value) if key == "threads" else value) not in lists[key]:
-                raise ConfigError(f"exclude has {key} {value!r}, which the suite does not have")
-        entries.append({k: threads_of(v) if k == "threads" else v for k, v in entry.items()})
-    return tuple(entries)
+def _item(key: str) -> Kind[Any]:
+    """Return the kind of one value for a case's field; the case itself checks it further."""
+    return (lambda given: threads_of(given.value)) if key == "threads" else anything
+
+
+def _exclusion(suite: Suite) -> Kind[dict[str, Any]]:
+    """Return the kind of an entry in `exclude`: fields of cases, and values that the suite has."""
+    kinds = {key: _listed(key, getattr(suite, name)) for name, key in _LISTS.items()}
+
+    def read(given: Given) -> dict[str, Any]:
+        entry = keys(kinds)(given)
+        if not entry:
+            raise given.refused("keys and values such as {engine: paddle, batch: 8}")
+        return entry
+
+    return read
+
+
+def _listed(key: str, values: Sequence[Any]) -> Kind[Any]:
+    """Return the kind of a list's values; another one in `exclude` is a slip of the pen."""
+
+    def read(given: Given) -> Any:
+        value = _item(key)(given)
+        if value not in values:
+            names = ", ".join("all" if one is None else str(one) for one in values)
+            raise given.refused(f"one that the suite has: {names}")
+        return value
+
+    return read

@@ -18,14 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.benchmark.case import SCOPES, Case
-from hgdeploy.benchmark.json_reader import JsonReader
 from hgdeploy.benchmark.row import OK, STATUSES, Row, now
 from hgdeploy.benchmark.stats import Stats
 from hgdeploy.engines import ENGINES, RuntimeInfo
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import Given, mapping
+from hgdeploy.system.kinds import (
+    anything,
+    exactly,
+    list_of,
+    mapping_of,
+    number,
+    optional,
+    text,
+    whole,
+)
 
 SCHEMA = 1
+_HINT = "is it a result of hgdeploy benchmark?"
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class ResultFile:
         Raises:
             ConfigError: the environment lacks a fact, or has a wrong one.
         """
-        return _hardware(JsonReader(self.path or Path(), self.head.environment, "environment"))
+        return _hardware(Given(f"{self.path}: environment", self.head.environment, _HINT))
 
     def to_json(self) -> str:
         """Return JSON of one fact a line, so that a difference in git shows what has changed."""
@@ -129,109 +140,116 @@ def load_results(path: Path) -> ResultFile:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
-    reader = JsonReader(path, values)
-    schema = reader.raw("schema")
+    given = Given(f"{path}:", values, _HINT)
+    schema = given.read("schema", anything)
     if schema != SCHEMA or type(schema) is not int:
         raise ConfigError(
             f"{path} has schema {schema!r}, and this version reads schema {SCHEMA}; measure again "
             "or use the version of HGDeploy that wrote it"
         )
     head = Head(
-        suite=reader.text("suite"),
-        command=tuple(str(word) for word in reader.sequence("command")),
-        settings=reader.mapping("settings"),
-        environment=reader.mapping("environment"),
-        created=reader.text("created"),
+        suite=given.read("suite", text),
+        command=given.read("command", list_of(_as_line)),
+        settings=given.read("settings", mapping),
+        environment=given.read("environment", mapping),
+        created=given.read("created", text),
     )
-    found = ResultFile(path, head, tuple(_row(row) for row in reader.each("cases")))
+    found = ResultFile(path, head, given.read("cases", list_of(_row)))
     found.hardware()  # refuses an environment that lacks a fact before anything is shown
     return found
 
 
-def _hardware(environment: JsonReader) -> str:
-    cpus = environment.count("cpus")
-    libraries = environment.mapping("libraries")
-    gpus = [str(gpu) for gpu in environment.sequence("gpu")]
-    commit, memory = environment.text_or_none("commit"), environment.number_or_none("memory_mb")
+def _hardware(environment: Given) -> str:
+    cpus = environment.read("cpus", whole(1))
+    libraries = environment.read("libraries", mapping)
+    gpus = environment.read("gpu", list_of(_as_line))
+    commit = environment.read("commit", optional(text))
+    memory = environment.read("memory_mb", optional(_NUMBER))
     words = [
-        f"{environment.text('cpu')}, {cpus} CPU{'' if cpus == 1 else 's'}",
-        f"governor {environment.text_or_none('governor') or 'unknown'}",
+        f"{environment.read('cpu', text)}, {cpus} CPU{'' if cpus == 1 else 's'}",
+        f"governor {environment.read('governor', optional(text)) or 'unknown'}",
         "memory unknown" if memory is None else f"{memory / 1024:.1f} GiB memory",
         f"GPU {', '.join(gpus)}" if gpus else "no GPU",
-        environment.text("os"),
-        f"Python {environment.text('python')}",
+        environment.read("os", text),
+        f"Python {environment.read('python', text)}",
         ", ".join(f"{name} {version}" for name, version in libraries.items() if version),
         f"commit {commit[:12] if commit else 'unknown'}"
-        + (" with uncommitted changes" if environment.raw("dirty") else ""),
-        f"environment {environment.text('id')}",
+        + (" with uncommitted changes" if environment.read("dirty", anything) else ""),
+        f"environment {environment.read('id', text)}",
     ]
     return "; ".join(word for word in words if word)
 
 
-def _row(reader: JsonReader) -> Row:
-    status = reader.one_of("status", STATUSES)
+# Far above any time or size; figures beyond have no room in a report.
+_NUMBER = number(0, 1e15)
+
+
+def _as_line(given: Given) -> str:
+    """Is the kind of everything, as a text of one line."""
+    return " ".join(str(anything(given)).split())
+
+
+def _row(given: Given) -> Row:
+    status = given.read("status", exactly(*STATUSES))
     measured = status == OK
-    row = Row(
-        case=_case(reader.inner("case")),
+    samples = list_of(_NUMBER, 1, words="a list with at least one number where the status is ok")
+    timings = given.read("timings_ms", optional(mapping_of(list_of(_NUMBER))))
+    return Row(
+        case=given.read("case", _case),
         status=status,
-        reason=_reason(reader, measured),
-        weights=reader.text_or_none("weights"),
-        artifact=reader.text_or_none("artifact"),
-        model_sha256=reader.text_or_none("model_sha256"),
-        runtime=_runtime(reader.inner_or_none("runtime")),
-        load_ms=reader.number_or_none("load_ms"),
-        first_ms=reader.number_or_none("first_ms"),
-        peak_rss_mb=reader.number_or_none("peak_rss_mb"),
-        overhead_us=reader.number_or_none("overhead_us"),
-        samples_ms=reader.numbers("samples_ms") if measured else (),
-        rounds=reader.indices_or_none("rounds"),
-        timings_ms=reader.numbers_by_name("timings_ms"),
-        stats=_stats(reader.inner("stats")) if measured else None,
-        warnings=tuple(" ".join(str(text).split()) for text in reader.sequence("warnings")),
-        started=reader.text("started"),
+        reason=_reason(given, measured),
+        weights=given.read("weights", optional(text)),
+        artifact=given.read("artifact", optional(text)),
+        model_sha256=given.read("model_sha256", optional(text)),
+        runtime=given.read("runtime", optional(_runtime)),
+        load_ms=given.read("load_ms", optional(_NUMBER)),
+        first_ms=given.read("first_ms", optional(_NUMBER)),
+        peak_rss_mb=given.read("peak_rss_mb", optional(_NUMBER)),
+        overhead_us=given.read("overhead_us", optional(_NUMBER)),
+        samples_ms=given.read("samples_ms", samples) if measured else (),
+        rounds=given.read("rounds", optional(list_of(whole(0)))),
+        timings_ms=timings or {},
+        stats=given.read("stats", _stats) if measured else None,
+        warnings=given.read("warnings", list_of(_as_line)),
+        started=given.read("started", text),
     )
-    if measured and not row.samples_ms:
-        raise reader.wrong("samples_ms", "at least one number where the status is ok")
-    return row
 
 
-def _reason(reader: JsonReader, measured: bool) -> str | None:
-    reason = " ".join((reader.text_or_none("reason") or "").split())
+def _reason(given: Given, measured: bool) -> str | None:
+    reason = " ".join((given.read("reason", optional(text)) or "").split())
     return reason or (None if measured else "no reason was recorded")
 
 
-def _case(reader: JsonReader) -> Case:
+def _case(given: Given) -> Case:
     return Case(
-        model=reader.text("model"),
-        engine=reader.one_of("engine", ENGINES),
-        precision=reader.one_of("precision", PRECISIONS),
-        batch=reader.count("batch"),
-        threads=reader.count_or_none("threads"),
-        device=reader.text("device"),
-        scope=reader.one_of("scope", SCOPES),
+        model=given.read("model", text),
+        engine=given.read("engine", exactly(*ENGINES)),
+        precision=given.read("precision", exactly(*PRECISIONS)),
+        batch=given.read("batch", whole(1)),
+        threads=given.read("threads", optional(whole(1))),
+        device=given.read("device", text),
+        scope=given.read("scope", exactly(*SCOPES)),
     )
 
 
-def _runtime(reader: JsonReader | None) -> RuntimeInfo | None:
-    if reader is None:
-        return None
+def _runtime(given: Given) -> RuntimeInfo:
     return RuntimeInfo(
-        engine=reader.text("engine"),
-        library=reader.text("library"),
-        version=reader.text("version"),
-        device=reader.text("device"),
-        providers=tuple(str(name) for name in reader.sequence("providers")),
-        precision=reader.text("precision"),
-        threads=reader.count_or_none("threads"),
+        engine=given.read("engine", text),
+        library=given.read("library", text),
+        version=given.read("version", text),
+        device=given.read("device", text),
+        providers=given.read("providers", list_of(_as_line)),
+        precision=given.read("precision", text),
+        threads=given.read("threads", optional(whole(1))),
     )
 
 
-def _stats(reader: JsonReader) -> Stats:
-    interval = reader.numbers("median_ci")
-    if len(interval) != 2:
-        raise reader.wrong("median_ci", "two numbers")
-    names = ("min", "mean", "median", "p90", "p95", "p99", "max", "throughput")
-    values = {name: reader.number(name) for name in names}
-    if values["median"] <= 0:
-        raise reader.wrong("median", "more than 0")
-    return Stats(n=reader.count("n"), median_ci=(interval[0], interval[1]), **values)
+def _stats(given: Given) -> Stats:
+    names = ("min", "mean", "p90", "p95", "p99", "max", "throughput")
+    low, high = given.read("median_ci", list_of(_NUMBER, 2, 2, words="two numbers"))
+    return Stats(
+        n=given.read("n", whole(1)),
+        median=given.read("median", number(above=0, most=1e15)),
+        median_ci=(low, high),
+        **{name: given.read(name, _NUMBER) for name in names},
+    )

@@ -10,7 +10,16 @@ from typing import Any
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, mapping
-from hgdeploy.system.kinds import flag, keys, list_of, literal, optional, parse_literal, text, whole
+from hgdeploy.system.kinds import (
+    as_text,
+    flag,
+    keys,
+    list_of,
+    literal,
+    optional,
+    parse_literal,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,10 @@ _UNSERVED = {
 }
 
 
-def _name(given: Given) -> str:
-    """Is the kind of texts, also from a number: a folder may be called 2024."""
-    if isinstance(given.value, int | float) and not isinstance(given.value, bool):
-        return str(given.value)
-    return text(given)
-
-
 def _names(given: Given) -> tuple[str, ...]:
     """Is the kind of one path, or of a list of them."""
     try:
-        return list_of(_name, 1)(given) if isinstance(given.value, list) else (_name(given),)
+        return list_of(as_text, 1)(given) if isinstance(given.value, list) else (as_text(given),)
     except ConfigError:
         raise given.refused("a path, or a list of paths") from None
 
@@ -70,15 +72,15 @@ def _names(given: Given) -> tuple[str, ...]:
 _COUNT, _INDEX, _FLAG = literal(whole(1)), literal(whole(0)), literal(flag)
 _KINDS: Mapping[str, Kind[Any]] = {
     "infer_imgs": _names,
-    "inference_model_dir": _name,
+    "inference_model_dir": as_text,
     "batch_size": _COUNT,
     "gpu_id": _INDEX,
     "gpu_mem": _COUNT,
     "cpu_num_threads": _COUNT,
-    "save_log_path": _name,
-    "model_name": _name,
-    "engine": _name,
-    "precision": _name,
+    "save_log_path": as_text,
+    "model_name": as_text,
+    "engine": as_text,
+    "precision": as_text,
 }
 
 

@@ -51,12 +51,9 @@ def number(
         below: what it must be smaller than.
         finite: infinity is none of them.
     """
-    limits = (
-        f" {word} {limit:g}"
-        for word, limit in (("above", above), ("below", below))
-        if limit is not None
-    )
-    words = f"a number{_bounds(least, most)}{' and'.join(limits)}"
+    start = _bounds(least, None) if above is None else f" above {above:g}"
+    end = _bounds(None, most) if below is None else f" below {below:g}"
+    words = f"a number{start}{' and' if start and below is not None else ''}{end}"
 
     def read(given: Given) -> float:
         value = _float(given.value)
@@ -87,6 +84,13 @@ def text(given: Given) -> str:
     if not isinstance(given.value, str) or not given.value:
         raise given.refused("a text")
     return given.value
+
+
+def as_text(given: Given) -> str:
+    """Is the kind of texts, and of numbers as texts: a folder may be called 2024."""
+    if isinstance(given.value, int | float) and not isinstance(given.value, bool):
+        return str(given.value)
+    return text(given)
 
 
 def path(given: Given) -> Path:

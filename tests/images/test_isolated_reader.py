@@ -24,7 +24,7 @@ OPS = imagenet_ops(72, 64)
 
 @pytest.fixture
 def reader():
-    reader = IsolatedReader(OPS, False, 60)
+    reader = IsolatedReader(OPS, False, DEADLINE)
     yield reader
     reader.close()
 
@@ -86,20 +86,20 @@ def test_what_takes_too_long_is_ended_and_the_next_image_is_read(slow_image, too
 def test_a_crash_costs_one_image(reader, slow_image):
     reader.read_file(IMAGES / "coffee.jpg")
     (pid,) = readers()
-    told: list[str] = []
+    reasons: list[str] = []
 
     def read() -> None:
         try:
             reader.read_file(slow_image)
         except ImageError as error:
-            told.append(str(error))
+            reasons.append(str(error))
 
     thread = threading.Thread(target=read)
     thread.start()
     time.sleep(0.05)
     os.kill(pid, signal.SIGSEGV)
     thread.join(DEADLINE)
-    assert told == ["crashed the decoder (SIGSEGV)"]
+    assert reasons == ["crashed the decoder (SIGSEGV)"]
     assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
     assert pid not in readers()
 

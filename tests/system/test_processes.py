@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import DOUBLES, IMAGES, MINI, REPO, has, require_engine
+from conftest import DEADLINE, DOUBLES, IMAGES, MINI, REPO, has, require_engine
 from hgdeploy.benchmark import Case
 from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
@@ -39,7 +39,7 @@ def child() -> Iterator[ChildProcess]:
 
 
 def echo(child: ChildProcess, number: int) -> int:
-    return child.ask(Message({"do": "echo", "values": number}), 60).values["values"]
+    return child.ask(Message({"do": "echo", "values": number}), DEADLINE).values["values"]
 
 
 def running(pids: list[int]) -> list[int]:
@@ -150,7 +150,7 @@ def test_a_child_that_hangs_in_native_code_is_ended_in_time(child):
 
 
 def test_a_child_may_print_without_end(child):
-    child.ask(Message({"do": "flood"}), 60)
+    child.ask(Message({"do": "flood"}), DEADLINE)
     with pytest.raises(ChildError, match=r"it said: I have had enough$"):
         child.ask(Message({"do": "leave"}))
     assert len(child.printed) <= 1 << 16
@@ -210,7 +210,7 @@ def test_a_child_has_a_process_group_of_its_own(child):
 @linux_only
 @pytest.mark.parametrize("how", ["close", "time limit"])
 def test_children_of_children_end_too_even_those_that_hang(child, how):
-    pids = child.ask(Message({"do": "start", "busy_with": "hang"}), 60).values["pids"]
+    pids = child.ask(Message({"do": "start", "busy_with": "hang"}), DEADLINE).values["pids"]
     assert len(running(pids)) == 4
     if how == "close":
         child.close()
@@ -222,7 +222,7 @@ def test_children_of_children_end_too_even_those_that_hang(child, how):
 
 @linux_only
 def test_what_a_dead_child_had_started_ends_too(child):
-    pids = child.ask(Message({"do": "start", "busy_with": "rest"}), 60).values["pids"]
+    pids = child.ask(Message({"do": "start", "busy_with": "rest"}), DEADLINE).values["pids"]
     del pids[2]  # in a session of its own, and its parent cannot be asked for it any more
     with pytest.raises(ChildError):
         child.ask(Message({"do": "leave"}))
@@ -263,7 +263,7 @@ def test_a_parent_that_is_killed_leaves_nobody_even_where_its_child_is_busy():
 
 
 def read_an_image(bundle: Path, folder: Path) -> None:
-    reader = IsolatedReader(imagenet_ops(72, 64), False, 60)
+    reader = IsolatedReader(imagenet_ops(72, 64), False, DEADLINE)
     try:
         assert reader.read_file(IMAGES / "coffee.jpg").tensor.shape == (3, 64, 64)
     finally:
@@ -281,7 +281,7 @@ def infer_with_paddle(bundle: Path, folder: Path) -> None:
 def measure_a_case(bundle: Path, folder: Path) -> None:
     require_engine("onnxruntime")
     case = dataclasses.asdict(Case(str(bundle), "onnxruntime", threads=1))
-    process = CaseProcess(60)
+    process = CaseProcess(DEADLINE)
     try:
         process.ask({"do": "load", "case": case, "bundle": str(bundle), "image": None})
     finally:
@@ -319,7 +319,7 @@ def test_a_relative_path_of_modules_is_that_of_the_parent(tmp_path, monkeypatch)
 
 
 def test_a_relative_path_of_an_image_is_that_of_the_parent_as_it_moves(tmp_path, monkeypatch):
-    reader = IsolatedReader(imagenet_ops(72, 64), False, 60)
+    reader = IsolatedReader(imagenet_ops(72, 64), False, DEADLINE)
     try:
         monkeypatch.chdir(tmp_path)
         reader.read_file(IMAGES / "coffee.jpg")  # the process is there

@@ -170,7 +170,7 @@ def test_a_thumbnail_inside_a_jpeg_does_not_hide_that_its_end_is_missing() -> No
     ("data", "reason"),
     [
         (b"", "is empty"),
-        (b"hello world", r"is not an image \(starts with b'hello wo'; known are JPEG, PNG"),
+        (b"hello world", r"is not an image \(starts with b'hello wo'; known formats: JPEG, PNG"),
         (b"<html><body>404", "is not an image"),
         (b"RIFF\x24\0\0\0WAVEfmt ", "is not an image"),
         (b"\xff\xd8\xff\xd9", r"is corrupt \(JPEG\): it ends before the picture begins"),
@@ -181,7 +181,7 @@ def test_a_thumbnail_inside_a_jpeg_does_not_hide_that_its_end_is_missing() -> No
         (b"GIF89a\x05\0\x05\0" + bytes(20), r"\(GIF\)"),
         (b"II*\0\xff\xff\xff\xff", "is truncated"),
         (b"II+\0\x08\0\0\0" + b"\xff" * 60, "is truncated"),
-        (b"II*\0\x08\0\0\0\0\0" + bytes(9), r"is corrupt \(TIFF\): it states no size"),
+        (b"II*\0\x08\0\0\0\0\0" + bytes(9), r"is corrupt \(TIFF\): its size is missing"),
         (b"RIFF\x24\0\0\0WEBPJUNK" + bytes(40), r"is corrupt \(WebP\)"),
     ],
 )

@@ -27,7 +27,7 @@ from hgdeploy.errors import (
 )
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images.find import find_images
-from hgdeploy.images.labelled import read_image_labels
+from hgdeploy.images.labelled import read_labelled_images
 from hgdeploy.system.machine import cpu_flags
 from hgdeploy.validation.divergence import first_divergence
 from hgdeploy.validation.explain import explain
@@ -170,14 +170,14 @@ def test_labels_are_read_from_a_list_and_from_folders(tmp_path):
     for folder, name in (("7", "a.jpg"), ("hen", "b b.jpg")):
         (tmp_path / folder).mkdir()
         shutil.copy(IMAGES / "coffee.jpg", tmp_path / folder / name)
-    files, labels = read_image_labels(tmp_path, tmp_path, {7: "cock", 8: "hen, fowl"})
+    files, labels = read_labelled_images(tmp_path, tmp_path, {7: "cock", 8: "hen, fowl"})
     assert [(file.name, label) for file, label in zip(files, labels, strict=True)] == [
         ("7/a.jpg", 7),
         ("hen/b b.jpg", 8),
     ]
     listed = tmp_path / "list.txt"
     listed.write_text("7/a.jpg 3\n\nhen/b b.jpg 12\n")
-    files, labels = read_image_labels(listed, tmp_path, None)
+    files, labels = read_labelled_images(listed, tmp_path, None)
     assert labels == (3, 12)
     assert [file.path for file in files] == [tmp_path / "7/a.jpg", tmp_path / "hen/b b.jpg"]
 
@@ -186,11 +186,11 @@ def test_labels_that_cannot_be_understood_are_refused(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("a.jpg\n")
     with pytest.raises(InputError, match=r"line 1: 'a\.jpg' is not 'PATH LABEL'"):
-        read_image_labels(listed, tmp_path, None)
+        read_labelled_images(listed, tmp_path, None)
     (tmp_path / "dragon").mkdir()
     shutil.copy(IMAGES / "coffee.jpg", tmp_path / "dragon")
     with pytest.raises(InputError, match="no folder that is a class id"):
-        read_image_labels(tmp_path, tmp_path, {0: "hen"})
+        read_labelled_images(tmp_path, tmp_path, {0: "hen"})
 
 
 class Tables(html.parser.HTMLParser):

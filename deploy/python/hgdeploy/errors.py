@@ -5,15 +5,15 @@
     ├── ConfigError           2   arguments, config keys and values
     ├── ImageError            3   one image that cannot be read or preprocessed
     ├── InputError            4   nothing to classify
-    ├── BundleError           5   model files: missing, corrupt, not fitting their config
-    ├── EngineError           6   a library, device, provider or precision that is not there
+    ├── BundleError           5   model files: missing, corrupt, or not fitting their config
+    ├── EngineError           6   a library, device, provider or precision that is not available
     │   └── TensorError       7   feeds that do not fit the model: name, shape or dtype
     ├── WeightsError          8   weights that cannot be read or do not fit the architecture
     ├── DownloadError         9   a network transfer or an archive
     ├── OutputError          10   a place that cannot be written
     └── ValidationError      11   two engines, or an engine and the labels, do not agree
 
-A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all is
+A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all went
 well, 3 also that a run finished but some images failed, and 130 that it was interrupted.
 """
 
@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130
 
 
 class HGDeployError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what a command ends with."""
+    """Base of all errors raised on purpose; a command ends with its `exit_code`."""
 
     exit_code = 1
 
@@ -46,7 +46,7 @@ class ImageError(HGDeployError):
 
 
 class InputError(HGDeployError):
-    """There is nothing to classify at the place that was named."""
+    """There is nothing to classify at the given place."""
 
     exit_code = 4
 
@@ -58,7 +58,7 @@ class BundleError(HGDeployError):
 
 
 class EngineError(HGDeployError):
-    """An engine cannot do what was asked here: library, device, provider or precision."""
+    """A library, device, provider or precision that was asked for is not available here."""
 
     exit_code = 6
 
@@ -76,7 +76,7 @@ class WeightsError(HGDeployError):
 
 
 class DownloadError(HGDeployError):
-    """A transfer failed, or what arrived is not safe or not what was expected."""
+    """A transfer failed, or what arrived is unsafe or not what was expected."""
 
     exit_code = 9
 
@@ -88,20 +88,20 @@ class OutputError(HGDeployError):
 
 
 class ValidationError(HGDeployError):
-    """What was compared is further apart than its tolerance allows."""
+    """The compared results differ by more than their tolerance allows."""
 
     exit_code = 11
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Phrase for an error about an unknown name: the nearest allowed name, else all of them.
+    """Return the end of an error about an unknown name: the nearest allowed name, else all of them.
 
     Args:
         name: what the user wrote.
         allowed: the names that would have been right.
 
     Returns:
-        `did you mean 'x'?` where one name is close, else `expected one of: a, b`.
+        `did you mean 'x'?` if one name is close, else `expected one of: a, b`.
     """
     names = sorted(allowed)
     close = difflib.get_close_matches(name, names, n=1)
@@ -110,15 +110,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"expected one of: {', '.join(names)}"
 
 
-def packed(error: Exception) -> tuple[str, str]:
-    """Return an error as what another process can raise again; see `unpacked`."""
+def kind_and_message(error: Exception) -> tuple[str, str]:
+    """Return an error as two texts, from which `error_from_kind` makes it in another process."""
     if isinstance(error, HGDeployError):
         return type(error).__name__, str(error)
     return EngineError.__name__, f"{type(error).__name__}: {one_line(error)}"
 
 
-def unpacked(kind: str, message: str) -> HGDeployError:
-    """Return the error that `packed` was given, or an EngineError where it was none of ours."""
+def error_from_kind(kind: str, message: str) -> HGDeployError:
+    """Return the error that `kind_and_message` was given; an EngineError if it was not ours."""
     kinds = {each.__name__: each for each in _family(HGDeployError)}
     return kinds.get(kind, EngineError)(message)
 
@@ -130,11 +130,11 @@ def _family(kind: type[HGDeployError]) -> Iterator[type[HGDeployError]]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the part of a library's error that says something, on one line.
+    """Return the lines of a library's error that matter, as one line.
 
     C++ libraries wrap their message in call stacks and source locations over many lines.
     """
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
-    marked = [line for line in told if "Error" in line or "Hint" in line]
-    return " ".join(marked or told)[:400] or type(error).__name__
+    useful = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
+    marked = [line for line in useful if "Error" in line or "Hint" in line]
+    return " ".join(marked or useful)[:400] or type(error).__name__

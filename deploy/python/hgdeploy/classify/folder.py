@@ -12,7 +12,7 @@ from hgdeploy.classify.summary import Summary, account
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import OutputError
 from hgdeploy.images.find import ImageFile
-from hgdeploy.images.reader import one_opencv_thread
+from hgdeploy.images.reader import use_one_opencv_thread
 from hgdeploy.results.rows import FileFacts, file_facts
 from hgdeploy.results.writers import LabelFolderWriter, Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order
@@ -105,7 +105,7 @@ def classify_in_order(
     Raises:
         EngineError: the engine failed.
     """
-    one_opencv_thread()
+    use_one_opencv_thread()
     in_order(_work(classifier), _batches(files, classifier.batch_size, tuner), take, tuner)
 
 

@@ -32,7 +32,7 @@ from hgdeploy.classify.ray_cluster import Pool, open_pool, stdout_spared
 from hgdeploy.classify.ray_worker import Worker, comparable
 from hgdeploy.classify.settings import StageTimes
 from hgdeploy.classify.summary import Summary, account
-from hgdeploy.errors import EngineError, HGDeployError, one_line, unpacked
+from hgdeploy.errors import EngineError, HGDeployError, error_from_kind, one_line
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.rows import FileFacts, file_facts
 from hgdeploy.results.writers import Writer
@@ -207,7 +207,7 @@ def _check(result: Mapping[str, Any], due: int) -> None:
     """Raise what a worker could not, and refuse a result that was already there."""
     if result["error"] is not None:
         kind, message = result["error"]
-        raise unpacked(kind, f"Ray worker on {result['host']}: {message}")
+        raise error_from_kind(kind, f"Ray worker on {result['host']}: {message}")
     if result["number"] < due:
         raise EngineError(f"Ray returned piece {result['number']} again where piece {due} was due")
 

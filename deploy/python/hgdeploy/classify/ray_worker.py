@@ -17,7 +17,7 @@ from hgdeploy.classify.folder import (
     worker_tuner,
 )
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
-from hgdeploy.errors import EngineError, packed
+from hgdeploy.errors import EngineError, kind_and_message
 from hgdeploy.images.find import ImageFile
 
 
@@ -37,7 +37,7 @@ class Worker:
             self._classifier = Classifier.from_settings(Path(bundle), settings)
             self._check(fingerprint)
         except Exception as error:
-            self._error = packed(error)
+            self._error = kind_and_message(error)
         else:
             # A worker sees many pieces, so its threads are not limited by the size of one.
             self._tuner = worker_tuner(self._classifier, 10 * self._classifier.cpus)
@@ -60,7 +60,7 @@ class Worker:
             try:
                 result |= self._classified([ImageFile(p, n) for p, n in piece["files"]])
             except Exception as error:
-                self._error = packed(error)
+                self._error = kind_and_message(error)
         return {"result": [json.dumps(result | {"error": self._error})]}
 
     def _classified(self, files: Sequence[ImageFile]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 """From a file or its bytes to RGB pixels.
 
 OpenCV decodes, because its pixels are the ones that PaddleClas feeds to a model; for plain JPEG
-files `hgdeploy.images.jpeg` gives the same ones faster. Around it stands what OpenCV does not do:
-the size is read from the header before any memory is spent, a picture of which only a part is
-there is refused, and every failure is an ImageError of a few words.
+files `hgdeploy.images.jpeg` gives the same pixels faster. This module adds what OpenCV does not do:
+the size is read from the header before any memory is spent, an incomplete picture is refused, and
+every failure is an ImageError of a few words.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import ImageError
-from hgdeploy.images.find import system_reason
+from hgdeploy.images.find import reason_of_access_error
 from hgdeploy.images.headers import ImageHeader, read_header
-from hgdeploy.images.jpeg import decode_plain_jpeg, reduction
+from hgdeploy.images.jpeg import decode_plain_jpeg, scale_divisor
 
 # More than any camera makes (200 million) and than WebP can hold, yet 0.8 GB at most once decoded.
 # Without it a PNG of 875 KB can take 5 GB: OpenCV itself stops only at 2**30.
 MAX_PIXELS = 2**28
-
-
 # OpenCV indexes the encoded bytes with a 32-bit int.
 _MAX_BYTES = 2**31 - 1
 
@@ -38,7 +36,7 @@ def read_image(
 
     Args:
         path: the file. It is read as bytes, so that any name works on any system.
-        max_pixels: refuse a picture of more pixels, before decoding it.
+        max_pixels: a picture of more pixels is refused before it is decoded.
         shrink_to: see `decode_image`.
 
     Returns:
@@ -53,7 +51,7 @@ def read_image(
 def _read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
-        # Only a regular file: opening a pipe or a device may block forever.
+        # Only a regular file: opening a pipe or a device could block forever.
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("is a directory")
         if not stat.S_ISREG(status.st_mode):
@@ -64,7 +62,7 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise ImageError("does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ImageError(f"cannot be read: {system_reason(error)}") from None
+        raise ImageError(f"cannot be read: {reason_of_access_error(error)}") from None
 
 
 def decode_image(
@@ -72,19 +70,19 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode one JPEG, PNG, BMP, WebP, TIFF or GIF; safe to call from many threads at once.
 
-    EXIF orientation is applied, alpha dropped, gray and palette widened to three channels, 16 bits
-    reduced to 8, and of several frames or pages the first is taken: the pixels are those of
+    EXIF orientation is applied, alpha is dropped, gray and palette images become three channels, 16
+    bits become 8, and of several frames or pages the first is taken: the pixels are those of
     `cv2.imread(path, cv2.IMREAD_COLOR)`.
 
-    A missing part is refused. Bytes changed in place are noticed only where the format has
+    An incomplete file is refused. Bytes changed in place are noticed only if the format has
     checksums or the decoder stumbles over them.
 
     Args:
         data: the contents of the file.
-        max_pixels: refuse a picture of more pixels, before decoding it.
-        shrink_to: let a JPEG be decoded at a half, a quarter or an eighth of its size, the smallest
-            whose short side still has this many pixels. It saves much of the time of a large
-            photograph and changes pixels a little. None, and all other formats: full size.
+        max_pixels: a picture of more pixels is refused before it is decoded.
+        shrink_to: decode a JPEG at a half, a quarter or an eighth of its size: the smallest whose
+            short side still has this many pixels. It saves much of the time for a large photograph
+            and changes pixels a little. With None, and for all other formats: full size.
 
     Returns:
         Contiguous uint8 array of shape (height, width, 3), values 0..255, in RGB order.
@@ -105,7 +103,7 @@ def decode_image(
         raise ImageError(f"is truncated ({header.kind})")
     divisor = 1
     if header.jpeg is not None:
-        divisor = reduction(header.jpeg, shrink_to)
+        divisor = scale_divisor(header.jpeg, shrink_to)
         rgb = decode_plain_jpeg(data, header.jpeg, divisor, _quiet_cv2())
         if rgb is not None:
             return rgb
@@ -131,7 +129,7 @@ def _decode_with_opencv(data: bytes, header: ImageHeader, divisor: int) -> NDArr
 
 @functools.cache
 def _quiet_cv2() -> ModuleType:
-    """OpenCV, told not to log: what is wrong with a file is in the ImageError.
+    """Return OpenCV with its log switched off: the ImageError says what is wrong with a file.
 
     libjpeg and libpng still print a line of their own about some corrupt files.
     """

@@ -12,19 +12,20 @@ from pathlib import Path
 from hgdeploy.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-"""The ends of names that a folder is searched for, in any case."""
+"""The suffixes of the files that count as images in a folder, in upper or lower case."""
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
+"""The suffixes of text lists of paths, in upper or lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One file to classify.
 
-    A million of them may be in memory, and a path takes four times as much as its text.
+    It holds text, because a million of them may be in memory and a `Path` takes four times as much.
 
     Attributes:
-        place: where it is, as text.
+        place: its path, as text.
         name: what to call it in results, with forward slashes; see `find_images`.
     """
 
@@ -33,17 +34,17 @@ class ImageFile:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Its path."""
         return Path(self.place)
 
 
 def find_images(inputs: str | Path | Sequence[str | Path]) -> list[ImageFile]:
-    """Find the image files that inputs stand for.
+    """Find the image files that the inputs name.
 
     An input is one of these, tried in this order:
 
-    - a folder: its images by suffix, in any case, with those of all folders below it. Links to
-      folders are followed, and no folder is searched twice.
+    - a folder: the images in it and in all folders below it, by suffix in upper or lower case.
+      Links to folders are followed, and no folder is searched twice.
     - a text list (.txt, .lst, .list; UTF-8): one path per line, relative to the folder of the
       list. Blank lines and spaces around a path are skipped. Order and repetitions are kept, and
       so are files that do not exist: they fail when they are read.
@@ -51,15 +52,15 @@ def find_images(inputs: str | Path | Sequence[str | Path]) -> list[ImageFile]:
     - a pattern with `*`, `?`, `[...]` or `**`: the images that it matches, and those in the
       folders that it matches. A path that exists is never taken for a pattern.
 
-    Folders and patterns give their files sorted by path, as plain strings.
+    The files of a folder or pattern are sorted by path, compared as plain strings.
 
     Args:
-        inputs: one input, or several whose files follow each other.
+        inputs: one input, or several; their files follow each other.
 
     Returns:
-        At least one file. With one input, its name is relative to the searched folder (for a
-        pattern, to its part before the first wildcard), for a single file the file name, and for a
-        text list the line. With several, whose names could be the same, it is the whole path.
+        At least one file. With one input, a file's name is its path relative to the searched folder
+        (for a pattern, to the folder before the first wildcard), for a single file the file name,
+        and for a text list the line. With several, whose names could clash, it is the whole path.
 
     Raises:
         InputError: an input does not exist, cannot be searched, or has no images.
@@ -80,8 +81,8 @@ def _find(one: str | Path) -> list[ImageFile]:
         raise InputError("an input is an empty path; name an image, a folder, a pattern or a list")
     try:
         return _search(Path(text), text)
-    except OSError as error:  # such as a name that is too long, or a closed folder above it
-        raise InputError(f"{text}: cannot be searched: {system_reason(error)}") from None
+    except OSError as error:  # such as a name that is too long, or an unreadable folder above it
+        raise InputError(f"{text}: cannot be searched: {reason_of_access_error(error)}") from None
 
 
 def _search(path: Path, text: str) -> list[ImageFile]:
@@ -109,7 +110,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> list[str]:
-    """All images in a folder and below it, sorted by character, as PaddleClas does."""
+    """Return all images in a folder and below it, sorted by character, as PaddleClas does."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     # Links wait until all real folders are done, so that a folder is found under its own name.
@@ -130,7 +131,8 @@ def _walk(folder: Path) -> list[str]:
                     elif _is_image(path):
                         found.append(str(path))
         except OSError as error:
-            raise InputError(f"{current}: cannot be searched: {system_reason(error)}") from None
+            reason = reason_of_access_error(error)
+            raise InputError(f"{current}: cannot be searched: {reason}") from None
     found.sort()
     return found
 
@@ -143,7 +145,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _glob(pattern: Path) -> tuple[list[str], Path]:
-    """Images that a pattern matches, and the folder before its first wildcard."""
+    """Return the images that a pattern matches, and the folder before its first wildcard."""
     fixed = next(index for index, part in enumerate(pattern.parts) if _is_pattern(part))
     base = Path(*pattern.parts[:fixed])
     found: set[str] = set()
@@ -162,7 +164,9 @@ def _read_list(path: Path) -> list[ImageFile]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); save it so") from None
+        raise InputError(
+            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
     lines = [line.strip() for line in text.split("\n")]
     files = [ImageFile(str(path.parent / line), Path(line).as_posix()) for line in lines if line]
     if not files:
@@ -170,6 +174,7 @@ def _read_list(path: Path) -> list[ImageFile]:
     return files
 
 
-def system_reason(error: OSError | ValueError) -> str:
+def reason_of_access_error(error: OSError | ValueError) -> str:
+    """Return why a file could not be accessed, in the system's own words, without the path."""
     text = error.strerror if isinstance(error, OSError) else None
     return (text or str(error)).lower()

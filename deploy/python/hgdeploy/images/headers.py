@@ -13,13 +13,13 @@ from hgdeploy.images.jpeg import JpegHeader, read_jpeg_header
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes say.
+    """What an image file says of itself before its pixels.
 
     Attributes:
         kind: the format's name.
         width: of the stored picture, before EXIF orientation.
         height: likewise.
-        whole: whether the last bytes are there; None where that cannot be told cheaply.
+        whole: whether the file goes on to its end; None if that takes too long to find out.
         jpeg: more about a JPEG; None for other formats.
     """
 
@@ -37,7 +37,7 @@ def read_header(data: bytes) -> ImageHeader:
         data: the contents of the file.
 
     Raises:
-        ImageError: no known format, or a header that is damaged or not all there.
+        ImageError: the format is not known, or the header is damaged or incomplete.
     """
     if not data:
         raise ImageError("is empty")
@@ -45,13 +45,13 @@ def read_header(data: bytes) -> ImageHeader:
         if matches(data):
             try:
                 facts = read(data)
-            except (struct.error, IndexError, OverflowError):  # a place past the end
+            except (struct.error, IndexError, OverflowError):  # a position past the end
                 raise ImageError(f"is truncated ({kind})") from None
             except ValueError as error:
                 raise ImageError(f"is corrupt ({kind}): {error}") from None
             return ImageHeader(kind, *facts)
     known = ", ".join(kind for kind, _, _ in _FORMATS)
-    raise ImageError(f"is not an image (starts with {data[:8]!r}; known are {known})")
+    raise ImageError(f"is not an image (starts with {data[:8]!r}; known formats: {known})")
 
 
 def _read_jpeg(data: bytes) -> tuple[int, int, bool, JpegHeader]:
@@ -102,7 +102,7 @@ def _read_webp(data: bytes) -> tuple[int, int, bool]:
 
 
 def _read_tiff(data: bytes) -> tuple[int, int, None]:
-    """Size of the first page, in classic TIFF and BigTIFF of either byte order."""
+    """Read the size of the first page, in classic TIFF and BigTIFF of either byte order."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     count_format, entry_format, entry_size = ("Q", "HHQ", 20) if big else ("H", "HHI", 12)
@@ -123,16 +123,12 @@ def _read_tiff(data: bytes) -> tuple[int, int, None]:
         elif tag > 257:  # tags are in rising order
             break
     if len(sides) < 2:
-        raise ValueError("it states no size")
+        raise ValueError("its size is missing")
     return sides[256], sides[257], None
 
 
 _Facts = tuple[int, int, bool | None] | tuple[int, int, bool, JpegHeader]
-
-
 _Reader = Callable[[bytes], _Facts]
-
-
 _FORMATS: tuple[tuple[str, Callable[[bytes], bool], _Reader], ...] = (
     ("JPEG", lambda data: data.startswith(b"\xff\xd8\xff"), _read_jpeg),
     ("PNG", lambda data: data.startswith(b"\x89PNG\r\n\x1a\n"), _read_png),

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hgdeploy.images.reader import ImageReader, one_opencv_thread
+from hgdeploy.images.reader import ImageReader, use_one_opencv_thread
 from hgdeploy.system.messages import Message, serve
 from hgdeploy.transforms.operators_config import parse_ops
 
 
 class _Reading:
-    """Reads one file after the other, with the settings that come first."""
+    """Answers the requests: `start` brings the settings, and each `read` names one file."""
 
     reader: ImageReader
 
     def start(self, request: Message) -> Message:
         ops = parse_ops(request.values["ops"], "ops")
         self.reader = ImageReader(ops, request.values["fast_decode"])
-        one_opencv_thread()  # the parent has as many children as threads
+        use_one_opencv_thread()  # the parent has as many children as threads
         return Message({})
 
     def read(self, request: Message) -> Message:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read images in processes of their own, so that a decoder may crash or hang on one.
+"""Read images in processes of their own, so that a decoder may crash or hang on one of them.
 
-Each reading thread has a child process (`hgdeploy.images.isolated_child`) at a time. A child that
-takes too long is killed, one that dies is replaced, and only the image it was reading fails.
+Each reading thread uses one child process (`hgdeploy.images.isolated_child`) at a time. A child
+that takes too long is killed, one that dies is replaced, and only the image it was reading fails.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutErro
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
 
-# A child imports OpenCV before it answers its first request, which is no image's fault.
+# A child imports OpenCV before it answers its first request; no image's time is charged for that.
 _START_SECONDS = 60.0
 
 
 class IsolatedReader:
-    """Reads image files as `ImageReader` does; may be called from many threads at once.
+    """Reads image files as `ImageReader` does; safe to call from many threads at once.
 
     Args:
         ops: the preprocessing.
@@ -37,7 +37,7 @@ class IsolatedReader:
         seconds: how long one image may take.
 
     Raises:
-        ConfigError: no such time.
+        ConfigError: `seconds` is not a time that can be waited.
     """
 
     def __init__(self, ops: Sequence[Op], fast_decode: bool, seconds: float) -> None:
@@ -54,7 +54,7 @@ class IsolatedReader:
 
         Args:
             path: the file.
-            out: where the tensor is to be put; None for an array of its own.
+            out: where to put the tensor; None for a new array.
 
         Raises:
             ImageError: it cannot be read, took too long, or crashed the decoder.
@@ -72,7 +72,7 @@ class IsolatedReader:
         except (ChildError, HGDeployError) as error:
             raise ImageError(f"the process to read it did not start ({error})") from None
         try:
-            # Absolute: the current folder is the one in which the process was started.
+            # Absolute: the child stays in the folder in which it was started.
             request = Message({"do": "read", "path": os.fspath(path.absolute())})
             return child.ask(request, self._seconds)
         except ChildTimeoutError as error:
@@ -81,7 +81,7 @@ class IsolatedReader:
             raise ImageError(f"crashed the decoder ({error.how})") from None
         except ImageError:
             raise
-        except HGDeployError as error:  # none of ours to begin with: what a library raised
+        except HGDeployError as error:  # raised by a library in the child, not by us
             raise ImageError(f"crashed the decoder ({error})") from None
         finally:
             if child.alive and not self._closed:

@@ -2,8 +2,8 @@
 """JPEG files: what their headers say, and a faster way to the pixels that OpenCV gives.
 
 simplejpeg and OpenCV decode with the same library (libjpeg-turbo), so for a plain file their pixels
-are equal in every bit, and simplejpeg needs about half the time for a large photograph. Whatever
-is not plain, or not without fault, is left to OpenCV.
+are equal in every bit, and simplejpeg needs about half the time for a large photograph. Files that
+are not plain, or have any fault, are left to OpenCV.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _END = b"\xff\xd9"
-
-
 # Progressive files have about ten. Each one may cost a pass over the whole picture and only a few
 # bytes, so that a file of some kilobytes could keep a decoder busy for hours.
 MAX_SCANS = 100
@@ -28,14 +26,14 @@ MAX_SCANS = 100
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What stands before the pixels.
+    """What a JPEG file says of itself before its pixels.
 
     Attributes:
         width: of the stored picture, before EXIF orientation.
         height: likewise.
-        whole: whether the end is there.
+        whole: whether the file has its end marker.
         plain: 8 bits, one or three colours and no rare coding.
-        exif: the APP1 segments, in which the orientation may stand.
+        exif: the APP1 segments, which may hold the orientation.
     """
 
     width: int
@@ -46,17 +44,17 @@ class JpegHeader:
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
-    """Read the segments in front of the first scan.
+    """Read the segments before the first scan.
 
     OpenCV fills a scan that stops early (a download into a file of the final length, say) with
     whatever its last bytes decode to, so an end marker has to follow the start of the scan. It
-    cannot stand inside a scan, and the one of a thumbnail stands before it.
+    cannot occur inside a scan, and a thumbnail's own comes before it.
 
     Args:
         data: the contents of the file.
 
     Raises:
-        IndexError: a segment is said to reach past the end; or struct.error.
+        IndexError: a segment reaches past the end; or struct.error.
         ValueError: what is wrong with the picture.
     """
     frame = width = height = colours = precision = frames = 0
@@ -78,13 +76,13 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers, each with the position of its length field, up to the end of the image."""
+    """Yield the markers, each with the position of its length field, up to the end of the image."""
     position = 2
     while True:
         position = data.find(b"\xff", position)
         if position < 0:
             raise IndexError
-        while data[position] == 0xFF:  # any number of them may stand before a marker
+        while data[position] == 0xFF:  # any number of them may come before a marker
             position += 1
         marker = data[position]
         position += 1
@@ -97,7 +95,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _check_scans(data: bytes, start: int) -> bool:
-    """Refuse too many scans; tell whether all EXIF data stands before the first of several."""
+    """Refuse too many scans; return whether all EXIF data comes before the first of several."""
     end = data.find(_END, start)
     scans = 1 + data.count(b"\xff\xda", start, end if end >= 0 else len(data))
     if scans > MAX_SCANS:
@@ -105,11 +103,15 @@ def _check_scans(data: bytes, start: int) -> bool:
     return b"\xff\xe1" not in data[start:]
 
 
-def reduction(header: JpegHeader, shrink_to: int | None) -> int:
-    """Return 1, 2, 4 or 8: by how much both sides may be divided for a short side of `shrink_to`.
+def scale_divisor(header: JpegHeader, shrink_to: int | None) -> int:
+    """Return 1, 2, 4 or 8: the most that both sides can be divided by, down to `shrink_to`.
 
     libjpeg-turbo decodes at any number of eighths, but only these are fast, and OpenCV has no
     others.
+
+    Args:
+        header: gives the size.
+        shrink_to: the least length of the short side; None for the full size.
     """
     if shrink_to is None:
         return 1
@@ -124,12 +126,12 @@ def decode_plain_jpeg(
 
     Args:
         data: the contents of the file.
-        header: what `read_jpeg_header` says of it.
-        divisor: see `reduction`.
+        header: what `read_jpeg_header` returned for it.
+        divisor: see `scale_divisor`.
         cv2: OpenCV.
 
     Returns:
-        The pixels that OpenCV would give; None where OpenCV has to decide.
+        The pixels that OpenCV would give; None if OpenCV has to decode the file itself.
     """
     simplejpeg = _simplejpeg()
     if simplejpeg is None or not (header.plain and header.whole):
@@ -139,7 +141,7 @@ def decode_plain_jpeg(
     if turn is None:
         return None
     try:
-        # Strict: what libjpeg-turbo only warns of is an error here, and OpenCV's to judge.
+        # Strict: what libjpeg-turbo only warns of is an error here, and is left to OpenCV.
         rgb: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data, "RGB", min_height=height, min_width=width, strict=True
         )
@@ -152,7 +154,7 @@ def decode_plain_jpeg(
 
 @functools.cache
 def _simplejpeg() -> Any:
-    """Return the module; None where it is not installed, for OpenCV gives the same pixels."""
+    """Return the module; None if it is not installed, since OpenCV gives the same pixels."""
     try:
         import simplejpeg
     except ImportError:
@@ -160,13 +162,9 @@ def _simplejpeg() -> Any:
     return simplejpeg
 
 
-# Whether rows and columns change places, and what OpenCV calls the flip that follows.
+# Whether rows and columns change places, and OpenCV's code for the flip that follows.
 _Turn = tuple[bool, int | None]
-
-
 _NO_TURN: _Turn = (False, None)
-
-
 _TURNS: tuple[_Turn, ...] = tuple(
     (swap, flip) for swap in (False, True) for flip in (None, 0, 1, -1)
 )
@@ -180,9 +178,10 @@ def _turned(image: NDArray[np.uint8], turn: _Turn, cv2: ModuleType) -> NDArray[n
 
 
 def _turn(exif: bytes, cv2: ModuleType) -> _Turn | None:
-    """How OpenCV turns a picture with these APP1 segments.
+    """Return how OpenCV turns a picture with these APP1 segments.
 
-    It is asked, with a tiny picture, because readers disagree about damaged or repeated EXIF data.
+    OpenCV decodes a tiny picture for that, because readers disagree about damaged or repeated EXIF
+    data.
     """
     file, upright = _probe()
     seen = cv2.imdecode(np.frombuffer(file[:2] + exif + file[2:], np.uint8), cv2.IMREAD_COLOR)
@@ -191,7 +190,7 @@ def _turn(exif: bytes, cv2: ModuleType) -> _Turn | None:
 
 @functools.cache
 def _probe() -> tuple[bytes, NDArray[np.uint8]]:
-    """A JPEG that looks different in each orientation, and its pixels."""
+    """Return a JPEG that looks different in each orientation, and its pixels."""
     import cv2
 
     corners = np.array([[0, 80], [160, 240]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)

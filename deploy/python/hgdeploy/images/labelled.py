@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images whose class is known: lists and folders."""
+"""Images whose class is known, from a list or from a folder for each class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from hgdeploy.errors import (
-    InputError,
-)
+from hgdeploy.errors import InputError
 from hgdeploy.images.find import ImageFile, find_images
 
 
-def read_image_labels(
+def read_labelled_images(
     path: Path, images: Path, names: Mapping[int, str] | None
 ) -> tuple[tuple[ImageFile, ...], tuple[int, ...]]:
     """Read labelled images: PaddleClas's list, or a folder for each class.
 
     Args:
         path: a text file of `PATH LABEL` lines, paths relative to `images`; or the folder `images`
-            itself, whose sub-folders are class ids, or names that the model's labels have.
+            itself, whose sub-folders are named by class ids or by the model's labels.
         images: the images' folder.
-        names: the model's labels by class id, for folders of names.
+        names: the model's labels by class id, for folders that are named by labels.
 
     Returns:
-        The images and their classes, in equal order.
+        The images and their classes, in the same order.
 
     Raises:
-        InputError: a line or folder is not of that form.
+        InputError: a line or folder does not have that form.
     """
     found = _labelled_folders(images, names) if path.is_dir() else _labelled_list(path, images)
     if not found:
@@ -63,7 +61,7 @@ def _labelled_folders(images: Path, names: Mapping[int, str] | None) -> list[tup
         label = int(folder) if folder.isdecimal() else classes.get(folder)
         if label is None:
             raise InputError(
-                f"{file.name} lies in no folder that is a class id or one of the model's labels"
+                f"{file.name} is in no folder that is a class id or one of the model's labels"
             )
         found.append((file, label))
     return found

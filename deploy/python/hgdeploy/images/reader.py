@@ -17,14 +17,14 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.operators import Op, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
 
-# Scaled decoding keeps at least this many times the size that is resized to.
+# Reduced decoding keeps at least this many times the size that the image is resized to.
 _FAST_MARGIN = 2
 
 
-def one_opencv_thread() -> None:
-    """Keep OpenCV from using threads of its own, where many threads read images already.
+def use_one_opencv_thread() -> None:
+    """Keep OpenCV from using threads of its own, for when many threads read images already.
 
-    It concerns the whole process, and changes no pixel.
+    It affects the whole process, and changes no pixel.
     """
     import cv2
 
@@ -32,12 +32,12 @@ def one_opencv_thread() -> None:
 
 
 class ReadImage(NamedTuple):
-    """A tensor and what it took.
+    """An image's tensor, and how long it took.
 
     Attributes:
-        tensor: what the preprocessing makes, without a batch axis.
-        decode: seconds of reading and decoding the file.
-        preprocess: seconds of making the tensor.
+        tensor: the result of the preprocessing, without a batch axis.
+        decode: seconds spent on reading and decoding the file.
+        preprocess: seconds spent on making the tensor.
     """
 
     tensor: NDArray[Any]
@@ -46,11 +46,11 @@ class ReadImage(NamedTuple):
 
 
 class ImageReader:
-    """Reads images for one model; may be called from many threads at once.
+    """Reads images for one model; safe to call from many threads at once.
 
     Args:
         ops: the preprocessing.
-        fast_decode: let JPEG files be decoded at a reduced scale; changes pixels a little.
+        fast_decode: decode JPEG files at a reduced scale; changes pixels a little.
     """
 
     def __init__(self, ops: Sequence[Op], fast_decode: bool = False) -> None:
@@ -62,7 +62,7 @@ class ImageReader:
 
         Args:
             path: the file.
-            out: where the tensor is to be made; see `Preprocessor`.
+            out: where to make the tensor; see `Preprocessor`.
 
         Raises:
             ImageError: it cannot be read, decoded or preprocessed; the message is the reason.
@@ -70,11 +70,11 @@ class ImageReader:
         return self._read(lambda: read_image(path, shrink_to=self.shrink_to), out)
 
     def read_bytes(self, data: bytes, out: NDArray[Any] | None = None) -> ReadImage:
-        """Read a file's contents; as `read_file`."""
+        """Read an image from the contents of its file, as `read_file` does."""
         return self._read(lambda: decode_image(data, shrink_to=self.shrink_to), out)
 
     def read_array(self, rgb: NDArray[np.uint8], out: NDArray[Any] | None = None) -> ReadImage:
-        """Take pixels: uint8 RGB of shape (height, width, 3); as `read_file`."""
+        """Take an image's pixels, uint8 RGB of shape (height, width, 3), as `read_file` does."""
         return self._read(lambda: rgb, out)
 
     def _read(self, pixels: Callable[[], NDArray[np.uint8]], out: NDArray[Any] | None) -> ReadImage:
@@ -88,16 +88,16 @@ class ImageReader:
 def read_batches(
     reader: ImageReader, files: Sequence[ImageFile], size: int, failed: list[tuple[str, str]]
 ) -> Iterator[tuple[list[str], NDArray[Any]]]:
-    """Read files one after the other and give their tensors in batches of one shape.
+    """Read files one after the other and yield their tensors in batches of one shape.
 
     Args:
         reader: reads them.
         files: the files.
-        size: the most images of a batch.
-        failed: gets (name, reason) of each image that cannot be read.
+        size: the most images in a batch.
+        failed: (name, reason) of each image that cannot be read is added to it.
 
     Yields:
-        The names, and their tensors as one array (n, ...).
+        The names of a batch's images, and their tensors as one array (n, ...).
     """
     names: list[str] = []
     tensors: list[NDArray[Any]] = []
@@ -117,7 +117,7 @@ def read_batches(
 
 
 def _fast_size(ops: Sequence[Op]) -> int | None:
-    """Return the least short side, in pixels, that a JPEG may be decoded at; None for no less."""
+    """Return the least short side, in pixels, to decode a JPEG at; None for its full size."""
     first = next((op for op in ops if isinstance(op, ResizeImage)), None)
     if first is None:
         return None

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import packed
+from hgdeploy.errors import kind_and_message
 
 
 class Message(NamedTuple):
@@ -103,7 +103,7 @@ def _answer(handlers: Mapping[str, Handler], request: Message) -> Message:
     try:
         return handlers[request.values["do"]](request)
     except Exception as error:  # raised again in the parent
-        return Message({"error": packed(error)})
+        return Message({"error": kind_and_message(error)})
 
 
 def _end_with_parent(requests: int) -> None:

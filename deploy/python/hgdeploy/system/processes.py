@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from hgdeploy.errors import EngineError, one_line, unpacked
+from hgdeploy.errors import EngineError, error_from_kind, one_line
 from hgdeploy.system.machine import child_processes
 from hgdeploy.system.messages import Message, read_message, write_message
 
@@ -163,7 +163,7 @@ class ChildProcess:
                 raise ValueError("no answer")
         self._owes_answer = False
         if "error" in answer.values:
-            raise unpacked(*answer.values["error"])
+            raise error_from_kind(*answer.values["error"])
         return answer
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.engines.run import parse_runs
     from hgdeploy.images.find import find_images
-    from hgdeploy.images.labelled import read_image_labels
+    from hgdeploy.images.labelled import read_labelled_images
     from hgdeploy.validation.divergence import bisect_failures
     from hgdeploy.validation.report import as_markdown, check_report_path, write_report
     from hgdeploy.validation.validate import ValidateOptions, validate
@@ -52,7 +52,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         if arguments.images is None:
             raise ConfigError("--labels needs --images, the folder its paths count from")
         names = bundle.postprocess.output.labels if bundle.postprocess is not None else None
-        images, labels = read_image_labels(arguments.labels, Path(arguments.images), names)
+        images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names)
     else:
         images = tuple(find_images(arguments.images)) if arguments.images else ()
     options = ValidateOptions(

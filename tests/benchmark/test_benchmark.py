@@ -113,6 +113,10 @@ def test_a_wrong_suite_is_refused_in_one_line(raw, told):
     assert "\n" not in str(error.value)
 
 
+def test_a_suite_whose_image_is_null_takes_the_one_of_hgdeploy():
+    assert parse_suite({"models": ["a"], "image": None}, "s").image is None
+
+
 @pytest.mark.parametrize("text", [None, "a: [", "- a", "models: [a]\nmin_secs: 1"])
 def test_a_suite_file_that_is_none_is_named(tmp_path, text):
     path = tmp_path / "suite.yaml"

@@ -535,8 +535,11 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
         (("--batch", "1,2,3,4"), "expected one, two or three numbers"),
         ((*HERE, "--batch", "8,1"), "expected three rising numbers from 1"),
         (("--input-size", "224x"), "--input-size '224x', expected one, two or three sizes"),
-        (("--optimization-level", "6"), "optimization level is 6, expected 0 to 5"),
-        (("--workspace-mb", "0"), "workspace is 0 MiB, expected at least 1"),
+        (
+            ("--optimization-level", "6"),
+            "optimization_level is 6, expected a whole number from 0 to 5",
+        ),
+        (("--workspace-mb", "0"), "workspace_mb is 0, expected a whole number from 1"),
         (
             (*HERE[:3], "9.0"),
             "does not build for compute capability '9.0', expected one of: 7.5, 8.0, 8.6, 8.9, 12",

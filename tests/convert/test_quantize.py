@@ -327,9 +327,9 @@ def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):
     [
         ({"method": "minmaks"}, "did you mean 'minmax'?"),
         ({"activations": "float"}, "expected one of: int8, uint8"),
-        ({"images": 9}, "expected at least 10"),
-        ({"held_out": 1.0}, "less than 1"),
-        ({"weight_bits": 6}, "expected 7 or 8"),
+        ({"images": 9}, "images is 9, expected a whole number from 10"),
+        ({"held_out": 1.0}, "held_out is 1.0, expected a number above 0 and below 1"),
+        ({"weight_bits": 6}, "weight_bits is 6, expected 7 or 8"),
     ],
 )
 def test_wrong_options_are_told_with_what_is_allowed(options, told):

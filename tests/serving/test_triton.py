@@ -396,8 +396,8 @@ def test_a_model_that_cannot_be_replaced_comes_back(write, monkeypatch):
         ({"threads": 2}, "threads has no effect on Triton's tensorrt backend"),
         ({"name": "a/b"}, "Triton model name 'a/b', expected letters"),
         ({"name": ".."}, r"Triton model name '\.\.', expected letters"),
-        ({"instances": 0}, "instances is 0, expected at least 1"),
-        ({"queue_delay_us": -1}, "queue_delay_us is -1, expected at least 0"),
+        ({"instances": 0}, "instances is 0, expected a whole number from 1"),
+        ({"queue_delay_us": -1}, "queue_delay_us is -1, expected a whole number from 0"),
     ],
 )
 def test_options_that_no_server_could_follow_are_refused(options, message):

@@ -14,6 +14,7 @@ import pytest
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import Given, Kind, check, check_fields, mapping
 from hgdeploy.system.kinds import (
+    all_keys,
     anything,
     as_text,
     exactly,
@@ -56,6 +57,7 @@ NAMES = ("paddle", "onnxruntime")
         (mapping, {"a": 1}, {"a": 1}),
         (mapping_of(number()), {"a": 1}, {"a": 1.0}),
         (keys({"a": whole(), "b": text}), {"a": 1}, {"a": 1}),
+        (all_keys({"a": whole(), "b": optional(text)}), {"a": 1}, {"a": 1, "b": None}),
         (optional(text), None, None),
         (optional(text), "a", "a"),
         (literal(whole()), "8", 8),
@@ -114,6 +116,8 @@ def test_what_fits_is_returned_as_the_program_holds_it(kind: Kind[Any], value: A
         (keys({}), {"size": 1}, "unknown key x.size, there are none"),
         (keys({"size": whole()}), {"size": "1"}, "x.size is '1', expected a whole number"),
         (keys({}), None, "x is None, expected a mapping of keys to values"),
+        (all_keys({"size": whole()}), {}, "x.size is missing, expected a whole number"),
+        (all_keys({"a": whole()}), {"a": 1, "b": 2}, "unknown key x.b, expected one of: a"),
         (optional(whole(1)), 0, "x is 0, expected a whole number from 1"),
         (literal(whole(1)), "0", "x is '0', expected a whole number from 1"),
         (literal(whole(1)), "os.getpid()", "x is 'os.getpid()', expected a whole number from 1"),

@@ -545,7 +545,9 @@ def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_a_model_without_classes_is_refused(count: int) -> None:
-    with pytest.raises(ConfigError, match=f"num_classes is {count}, expected at least 1"):
+    with pytest.raises(
+        ConfigError, match=f"num_classes is {count}, expected a whole number from 1"
+    ):
         zoo.build("PPHGNet_tiny", count)
 
 

@@ -329,7 +329,7 @@ def test_an_engine_that_its_sidecar_says_fits_is_loaded(tmp_path, golden):
 def test_a_sidecar_of_another_kind_is_refused(tmp_path):
     source = write_engine(tmp_path)
     sidecar_path(source).write_text('{"key": {"runtime": "tensorrt"}}')
-    assert "holds no readable key of a TensorRT engine" in refused(source)
+    assert "key.onnx_sha256 is missing" in refused(source)
 
 
 @pytest.mark.parametrize(

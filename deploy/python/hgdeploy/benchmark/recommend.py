@@ -21,6 +21,8 @@ from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import list_of, number, optional, whole
 from hgdeploy.system.progress import OnLine
 from hgdeploy.validation.validate import ValidateOptions, validate
 
@@ -52,12 +54,14 @@ class RecommendOptions:
     budget_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.latency_ms is not None and not self.latency_ms > 0:
-            raise ConfigError(f"latency_ms is {self.latency_ms}, expected more than 0")
-        if not 0 <= self.min_agreement <= 1:
-            raise ConfigError(f"min_agreement is {self.min_agreement}, expected 0 to 1")
-        if not self.budget_seconds > 0:
-            raise ConfigError(f"budget_seconds is {self.budget_seconds}, expected more than 0")
+        check_fields(
+            self,
+            latency_ms=optional(number(above=0, finite=False)),
+            min_agreement=number(0, 1),
+            batches=list_of(whole(1)),
+            threads=list_of(optional(whole(1))),
+            budget_seconds=number(above=0),
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.errors import BundleError
+from hgdeploy.system.checks import Given, Kind, check_fields
+from hgdeploy.system.kinds import all_keys, list_of, mapping_of, optional, text, whole
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,7 @@ class Profile:
     width: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            low, best, high = getattr(self, field.name)
-            if not 1 <= low <= best <= high:
-                raise ConfigError(
-                    f"{field.name} of the TensorRT profile is {low},{best},{high}; expected three "
-                    "rising numbers from 1: min,opt,max"
-                )
+        check_fields(self, "TensorRT profile", batch=_rising, height=_rising, width=_rising)
 
     def covers(self, other: Profile) -> bool:
         """Tell whether every shape that `other` serves lies within this profile."""
@@ -93,21 +89,9 @@ class EngineKey:
         Raises:
             BundleError: it is no such key.
         """
-        try:
-            profile = {name: tuple(value) for name, value in content["profile"].items()}
-            return cls(
-                **{
-                    **content,
-                    "compute_capabilities": tuple(content["compute_capabilities"]),
-                    "profile": Profile(**profile),
-                    "flags": tuple(sorted(content["flags"].items())),
-                }
-            )
-        except (AttributeError, KeyError, TypeError, ValueError, ConfigError) as error:
-            raise BundleError(
-                f"{where} holds no readable key of a TensorRT engine ({error}); delete the engine "
-                "and its sidecar, and build it again with hgdeploy build"
-            ) from None
+        hint = "delete the engine and its sidecar, and build it again with hgdeploy build"
+        given = Given(f"{where}: key", content, hint, BundleError)
+        return cls(**all_keys(_KEY)(given))
 
     def difference(self, wanted: EngineKey) -> str | None:
         """Tell the first thing in which this key is not the `wanted` one; None where they equal."""
@@ -124,3 +108,33 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join("=".join(part) if isinstance(part, tuple) else part for part in value)
     return str(value)
+
+
+def _rising(given: Given) -> tuple[int, ...]:
+    """Is the kind of (min, opt, max)."""
+    words = "three rising numbers from 1: min,opt,max"
+    sizes = list_of(whole(1), 3, 3, words=words)(given)
+    if list(sizes) != sorted(sizes):
+        raise given.refused(words)
+    return sizes
+
+
+def _profile(given: Given) -> Profile:
+    sizes: dict[str, Kind[Any]] = {field.name: _rising for field in dataclasses.fields(Profile)}
+    return Profile(**all_keys(sizes)(given))
+
+
+def _flags(given: Given) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(mapping_of(text)(given).items()))
+
+
+_KEY: dict[str, Kind[Any]] = {
+    "onnx_sha256": text,
+    "runtime": text,
+    "version": text,
+    "compute_capabilities": list_of(text),
+    "gpu": optional(text),
+    "precision": text,
+    "profile": _profile,
+    "flags": _flags,
+}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.checks import check, check_fields
+from hgdeploy.system.kinds import one_of, optional, whole
 from hgdeploy.system.machine import available_cpus
 
 Own = TypeVar("Own")
@@ -44,16 +45,13 @@ class EngineOptions:
     own: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"unknown precision {self.precision!r}, {nearest(self.precision, PRECISIONS)}"
-            )
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads is {self.threads}, expected at least 1")
-        if self.streams < 1:
-            raise ConfigError(f"streams is {self.streams}, expected at least 1")
-        if self.max_batch < 1:
-            raise ConfigError(f"the batch size is {self.max_batch}, expected at least 1")
+        check_fields(
+            self,
+            precision=one_of(PRECISIONS),
+            threads=optional(whole(1)),
+            streams=whole(1),
+        )
+        check("the batch size", self.max_batch, whole(1))
 
     @property
     def cpu_threads(self) -> int:

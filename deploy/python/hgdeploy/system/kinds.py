@@ -169,6 +169,16 @@ def keys(kinds: Mapping[str, Kind[T]]) -> Kind[dict[str, T]]:
     return read
 
 
+def all_keys(kinds: Mapping[str, Kind[T]]) -> Kind[dict[str, T]]:
+    """Return the kind of mappings with all of these keys and no others; see `optional`."""
+
+    def read(given: Given) -> dict[str, T]:
+        keys(kinds)(given)
+        return {key: given.read(key, kind) for key, kind in kinds.items()}
+
+    return read
+
+
 def optional(kind: Kind[T]) -> Kind[T | None]:
     """Return the kind that also takes None, and a missing key for it."""
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import whole
 from hgdeploy.transforms.prediction import Prediction
 
 Labels = Mapping[int, str]
@@ -120,8 +122,7 @@ class Postprocess:
             raise ConfigError(
                 f"topk does not apply: this model's output is {type(self.output).__name__}"
             )
-        if topk < 1:
-            raise ConfigError(f"topk is {topk}, expected a whole number from 1")
+        topk = check("topk", topk, whole(1))
         return dataclasses.replace(self, output=dataclasses.replace(self.output, topk=topk))
 
     def with_labels(self, labels: Labels) -> Postprocess:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
+    all_keys,
     anything,
     keys,
     list_of,
@@ -121,9 +122,8 @@ def parse_postprocess(
 
 
 def _save_dir(given: Given) -> Path:
-    given = given.or_empty()
-    keys({"save_dir": path})(given)
-    return given.read("save_dir", path)
+    found: Path = all_keys({"save_dir": path})(given.or_empty())["save_dir"]
+    return found
 
 
 def _label(given: Given) -> str:

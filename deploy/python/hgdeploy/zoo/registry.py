@@ -12,6 +12,8 @@ import importlib.resources
 from typing import Any
 
 from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import whole
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.models import MODELS, SWIN_BASE, SWIN_TINY, ModelInfo
 from hgdeploy.zoo.published import zoo_name
@@ -87,8 +89,7 @@ def build(name: str, num_classes: int = 1000) -> Any:
         ConfigError: there is no such model, or `num_classes` is not positive.
         EngineError: Paddle is not installed.
     """
-    if num_classes < 1:
-        raise ConfigError(f"num_classes is {num_classes}, expected at least 1")
+    check("num_classes", num_classes, whole(1))
     module, factory = _FACTORIES[info(name).architecture]
     import_library("paddle", "cpu")
     layer = getattr(importlib.import_module(f"hgdeploy.zoo.networks.{module}"), factory)(

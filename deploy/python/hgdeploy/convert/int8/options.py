@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import exactly, number, one_of, whole
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.validation.compare import Comparison
 
@@ -43,21 +45,21 @@ class QuantizeOptions:
     weight_bits: int = field(default_factory=lambda: 7 if int8_saturates() else 8)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("activations", tuple(ACTIVATIONS))):
-            if getattr(self, name) not in allowed:
-                value = getattr(self, name)
-                raise ConfigError(f"unknown {name} {value!r}, {nearest(value, allowed)}")
-        if self.weight_bits not in (7, 8):
-            raise ConfigError(f"weight_bits is {self.weight_bits}, expected 7 or 8")
+        check_fields(
+            self,
+            images=whole(MIN_IMAGES),
+            method=one_of(METHODS),
+            min_agreement=number(0),
+            held_out=number(above=0, below=1),
+            seed=whole(0),
+            activations=one_of(tuple(ACTIVATIONS)),
+            weight_bits=exactly(7, 8),
+        )
         if self.weight_bits == 8 and int8_saturates():
             raise ConfigError(
                 "weight_bits is 8, and int8 sums of such weights overflow on this CPU, which lacks "
                 "VNNI, so that the model cannot be measured here; use 7"
             )
-        if self.images < MIN_IMAGES:
-            raise ConfigError(f"images is {self.images}, expected at least {MIN_IMAGES}")
-        if not 0 < self.held_out < 1:
-            raise ConfigError(f"held_out is {self.held_out}, expected more than 0 and less than 1")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
-from hgdeploy.errors import BundleError, ConfigError, OutputError
+from hgdeploy.errors import BundleError, OutputError
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import flag, optional, whole
 from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.operators_config import ops_to_config
 
@@ -53,12 +55,8 @@ class OnnxOptions:
     dynamic_size: bool = False
 
     def __post_init__(self) -> None:
-        if self.opset not in OPSETS:
-            raise ConfigError(
-                f"opset {self.opset} is not available, expected {OPSETS[0]} to {OPSETS[-1]}"
-            )
-        if self.batch is not None and self.batch < 1:
-            raise ConfigError(f"batch {self.batch} is not possible, expected at least 1")
+        opset = whole(OPSETS[0], OPSETS[-1])
+        check_fields(self, opset=opset, exact_opset=flag, batch=optional(whole(1)))
 
 
 def onnx_from_paddle(

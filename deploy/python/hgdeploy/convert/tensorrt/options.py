@@ -10,12 +10,13 @@ from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
 from hgdeploy.convert.graph_parts import Dims
 from hgdeploy.engines.options import PRECISIONS
-from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import one_of, optional, whole
 
 Range = tuple[int, int, int]
 # What an ONNX file with a dynamic batch gets where no batch is asked for.
 DEFAULT_BATCH: Range = (1, 8, 32)
-_LEVELS = range(6)
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,13 @@ class BuildOptions:
     accept_wider: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"unknown precision {self.precision!r}, {nearest(self.precision, PRECISIONS)}"
-            )
-        if self.workspace_mb is not None and self.workspace_mb < 1:
-            raise ConfigError(f"the workspace is {self.workspace_mb} MiB, expected at least 1")
-        if self.optimization_level is not None and self.optimization_level not in _LEVELS:
-            raise ConfigError(
-                f"the optimization level is {self.optimization_level}, expected "
-                f"{_LEVELS[0]} to {_LEVELS[-1]}"
-            )
+        check_fields(
+            self,
+            precision=one_of(PRECISIONS),
+            gpu=whole(0),
+            workspace_mb=optional(whole(1)),
+            optimization_level=optional(whole(0, 5)),
+        )
 
 
 @dataclass(frozen=True)

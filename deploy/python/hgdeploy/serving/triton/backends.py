@@ -16,7 +16,9 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines import TensorSpec, engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.system.checks import check, check_fields
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.kinds import one_of, optional, whole
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -46,10 +48,7 @@ class TritonOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ConfigError(
-                f"unknown Triton backend {self.backend!r}, {nearest(self.backend, BACKENDS)}"
-            )
+        check("Triton backend", self.backend, one_of(BACKENDS))
         allowed = BACKENDS[self.backend]
         for what, value, known in (
             ("precision", self.precision, allowed.precisions),
@@ -62,14 +61,13 @@ class TritonOptions:
                 )
         if self.name is not None:
             checked_name(self.name)
-        for what, number, least in (
-            ("instances", self.instances, 1),
-            ("max_batch", self.max_batch, 1),
-            ("queue_delay_us", self.queue_delay_us, 0),
-            ("threads", self.threads, 1),
-        ):
-            if number is not None and number < least:
-                raise ConfigError(f"{what} is {number}, expected at least {least}")
+        check_fields(
+            self,
+            instances=whole(1),
+            max_batch=optional(whole(1)),
+            queue_delay_us=whole(0),
+            threads=optional(whole(1)),
+        )
         if self.threads is not None and self.backend == "tensorrt":
             raise ConfigError("threads has no effect on Triton's tensorrt backend; leave it out")
 

@@ -402,7 +402,7 @@ def test_a_batch_of_zero_is_refused():
 
 def test_a_place_that_cannot_be_written_is_told(mini_pir):
     target = mini_pir / "inference.yml" / "x.onnx"
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         onnx_from_paddle(open_bundle(mini_pir), None, target, verify=None)
 
 
@@ -492,6 +492,24 @@ def test_an_artifact_appears_with_its_companions_and_sidecar(tmp_path):
         "sha256": file_sha256(target),
         "files": {"model.onnx.data": file_sha256(target.with_name("model.onnx.data"))},
     }
+
+
+def test_an_artifact_whose_sidecar_cannot_be_written_stays_the_old_one(tmp_path, monkeypatch):
+    target, replace = tmp_path / "model.onnx", Path.replace
+    write_artifact(target, lambda path: path.write_bytes(b"old"), {"precision": "fp32"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    tries = []
+
+    def full_disk(path, final):
+        if final == sidecar_path(target) and not tries:
+            tries.append(final)
+            raise OSError(28, "No space left on device")
+        return replace(path, final)
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        write_artifact(target, lambda path: path.write_bytes(b"new"), {"precision": "fp16"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_an_empty_artifact_never_appears(tmp_path):

@@ -30,6 +30,18 @@ FLOORS = (
 DOORS = ("folder", "preprocess", "resume", "triton")
 MOST_LINES = 300
 MOST_MODULES = 12
+# What makes a file whole or locks it, and the one module that may call it. (Scratch that is not
+# published, by TemporaryFile and TemporaryDirectory, may be made anywhere.)
+ONE_PLACE = {
+    **dict.fromkeys(
+        (
+            *("replace", "rename", "renames", "move", "link", "hardlink_to", "fsync", "fdatasync"),
+            *("mkstemp", "mkdtemp", "mktemp", "NamedTemporaryFile"),
+        ),
+        "system/files.py",
+    ),
+    **dict.fromkeys(("flock", "lockf", "locking"), "system/locks.py"),
+}
 # Who may import what is slow to load or may be missing.
 HEAVY = {
     "paddle": ("engines/paddle/", "zoo/"),
@@ -133,6 +145,32 @@ def test_heavy_libraries_are_imported_by_their_own_module_only(path: Path):
         allowed = HEAVY.get(name.split(".")[0])
         if allowed is not None:
             assert name_of(path).startswith(allowed), f"{name_of(path)} imports {name}"
+
+
+def names_called(path: Path) -> set[str]:
+    """The last names of all that a file calls; `replace` and `rename` only where of a path.
+
+    A path's takes one argument; a string's takes two, a dataclass's and a date's have keywords.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name):
+            found.add(node.func.id)
+        elif isinstance(node.func, ast.Attribute):
+            of_os = isinstance(node.func.value, ast.Name) and node.func.value.id == "os"
+            of_path = len(node.args) == 1 and not node.keywords
+            if node.func.attr not in ("replace", "rename") or of_os or of_path:
+                found.add(node.func.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_are_published_and_locked_in_one_place(path: Path):
+    for name, allowed in ONE_PLACE.items():
+        if name in names_called(path):
+            assert name_of(path) == allowed, f"{name_of(path)} calls {name}; {allowed} does that"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

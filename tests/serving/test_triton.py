@@ -371,14 +371,14 @@ def test_a_failure_leaves_the_model_that_is_served(write, mini):
 
 def test_a_model_that_cannot_be_replaced_comes_back(write, monkeypatch):
     folder, _, _ = write(backend="onnxruntime")
-    before, rename = files_of(folder), Path.rename
+    before, replace = files_of(folder), Path.replace
 
     def full_disk(path, target):
         if path.name == "new":
             raise OSError(28, "No space left on device")
-        return rename(path, target)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "rename", full_disk)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         write(backend="openvino")
     assert files_of(folder) == before

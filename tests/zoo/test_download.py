@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import re
@@ -298,7 +299,7 @@ def test_only_http_is_fetched(tmp_path: Path, url: str) -> None:
 def test_a_place_that_cannot_be_written_is_an_output_error(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = Served()
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         download_file(server.url(), tmp_path / "taken" / "f")
 
 
@@ -312,6 +313,24 @@ def test_two_downloads_of_one_file_do_not_mix(server: Server, tmp_path: Path) ->
 
     download_file(server.url(), tmp_path / "f", on_bytes=again)
     assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_file_system_without_locks_is_said_and_is_no_second_download(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    server.files["/file"] = Served()
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    said: list[str] = []
+    download_file(server.url(), tmp_path / "f", on_warning=said.append)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert len(said) == 1
+    assert "cannot be locked (No locks available)" in said[0]
+    assert leftovers(tmp_path) == ["f"]
 
 
 def test_progress_in_a_log_is_a_few_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

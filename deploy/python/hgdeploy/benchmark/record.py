@@ -7,7 +7,6 @@ Another case's failure, a crash or Ctrl-C loses no row that is finished.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.result_file import Head, ResultFile, load_results
 from hgdeploy.benchmark.row import OK, Row
 from hgdeploy.errors import ConfigError, OutputError
+from hgdeploy.system.files import write_text
 
 
 class Record:
@@ -79,15 +79,8 @@ class Record:
         self._save()
 
     def _save(self) -> None:
-        if self._path is None:
-            return
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        try:
-            aside.write_text(self.results.to_json(), encoding="utf-8", newline="\n")
-            aside.replace(self._path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise OutputError(f"--output {self._path}: {error.strerror or error}") from None
+        if self._path is not None:
+            write_text(self._path, self.results.to_json())
 
 
 def _rows_to_keep(path: Path, head: Head) -> tuple[Row, ...]:

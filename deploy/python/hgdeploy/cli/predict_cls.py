@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.predict import PredictJob, run_job
 from hgdeploy.cli.terminal import Command, Parser, say, warn
-from hgdeploy.errors import OutputError
+from hgdeploy.system.files import writing
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
@@ -64,8 +64,5 @@ def _report_times(classifier: Classifier, log: Path | None) -> None:
     )
     say(line)
     if log is not None:
-        try:
-            with log.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
-        except OSError as error:
-            raise OutputError(f"Global.save_log_path {log}: {error.strerror}") from None
+        with writing(log), log.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")

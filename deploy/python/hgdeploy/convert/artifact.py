@@ -8,8 +8,6 @@ with, its precision, tensors, and the verdict of the comparison it passed.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.files import updating_folder, write_text, writing
 from hgdeploy.system.libraries import installed_version
 
 
@@ -39,14 +38,11 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         OutputError: a file or folder cannot be written.
         BundleError: `write` left no file or an empty one.
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise OutputError(f"cannot write {target}: it is a folder, expected a file's path")
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
+    if target.is_dir():
+        raise OutputError(f"{target} cannot be written: it is a folder, expected a file's path")
+    # The artifact itself comes after its further files, and the sidecar that describes it last.
+    last = (target.name, sidecar_path(target).name)
+    with updating_folder(target.parent, last) as folder, writing(target):
         aside = folder / target.name
         write(aside)
         if not aside.is_file() or not aside.stat().st_size:
@@ -56,12 +52,7 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         if others:
             content["files"] = source_digests(others)
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        sidecar_path(aside).write_text(text, encoding="utf-8", newline="\n")
-        _publish(folder, target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        write_text(sidecar_path(aside), text)
     return target
 
 
@@ -74,25 +65,3 @@ def converter_versions(*distributions: str) -> dict[str, str]:
     """Return the sidecar's `converter`: the versions of HGDeploy and of installed libraries."""
     found = {name: installed_version(name) for name in distributions}
     return {"hgdeploy": __version__} | {k: v for k, v in found.items() if v is not None}
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Move the files of `folder` beside `target`, the artifact itself last but for its sidecar."""
-    last = (target.name, sidecar_path(target).name)
-    names = sorted(path.name for path in folder.iterdir() if path.name not in last)
-    moved = []
-    try:
-        for name in (*names, *last):
-            final = target.with_name(name)
-            new = not final.exists()
-            (folder / name).replace(final)
-            if new:
-                moved.append(final)
-    except OSError:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path}: {error.strerror or error}")

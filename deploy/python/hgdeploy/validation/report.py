@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.errors import ConfigError, OutputError, nearest
+from hgdeploy.system.files import write_text
 from hgdeploy.validation.accuracy import Accuracy
 from hgdeploy.validation.validate import PairReport, Report
 
@@ -40,10 +41,7 @@ def write_report(report: Report, path: Path) -> None:
     """
     check_report_path(path)
     render = {".json": as_json, ".md": as_markdown, ".html": as_html}[path.suffix]
-    try:
-        path.write_text(render(report), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"--report {path}: {error.strerror}") from None
+    write_text(path, render(report))
 
 
 def as_json(report: Report) -> str:

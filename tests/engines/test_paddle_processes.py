@@ -58,19 +58,19 @@ def test_each_process_has_paddles_own_options():
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "told"),
+    ("options", "kind", "message"),
     [
         ({"precision": "fp16"}, EngineError, "cannot run fp16 on a CPU, available: fp32"),
         ({"own": (PaddleOptions(tensorrt=True),)}, EngineError, "TensorRT needs a GPU"),
     ],
 )
-def test_what_cannot_be_loaded_is_told_as_in_one_process(options, kind, told):
-    with pytest.raises(kind, match=told):
+def test_what_cannot_be_loaded_is_reported_as_in_one_process(options, kind, message):
+    with pytest.raises(kind, match=message):
         load_engine("paddle", SOURCE, EngineOptions(streams=2, **options))
     assert children(MODULE) == []
 
 
-def test_parameters_that_are_cut_are_told_as_in_one_process(tmp_path):
+def test_truncated_parameters_are_reported_as_in_one_process(tmp_path):
     (tmp_path / SOURCE.name).write_bytes(SOURCE.read_bytes())
     whole = SOURCE.with_suffix(".pdiparams").read_bytes()
     (tmp_path / "inference.pdiparams").write_bytes(whole[:-100])
@@ -79,12 +79,12 @@ def test_parameters_that_are_cut_are_told_as_in_one_process(tmp_path):
 
 
 def test_a_process_that_dies_is_an_error_in_one_line(golden):
-    told = r"a process of the paddle engine ended \(SIGKILL"
+    message = r"a process of the paddle engine ended \(SIGKILL"
     with load_engine("paddle", SOURCE, EngineOptions(threads=1, streams=2)) as engine:
         for pid in children(MODULE):
             os.kill(pid, signal.SIGKILL)
         for _ in range(3):
-            with pytest.raises(EngineError, match=told):
+            with pytest.raises(EngineError, match=message):
                 engine.infer({"x": golden["x"]})
 
 
@@ -115,12 +115,12 @@ def running(mini, tmp_path, interruptible):
 def test_an_interrupt_that_all_processes_get_keeps_the_rows_that_are_done(running):
     process, rows = running
     os.killpg(process.pid, signal.SIGINT)
-    out, told = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 130, told
+    out, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, stderr
     assert out == ""
     done = rows.read_text().count("\n")
     assert done < 2000, "it went on to its end"
-    assert told.splitlines()[-1].startswith(f"hgdeploy: interrupted: {done} of 2000 images")
+    assert stderr.splitlines()[-1].startswith(f"hgdeploy: interrupted: {done} of 2000 images")
 
 
 def test_a_run_that_is_killed_leaves_no_process(running):
@@ -139,8 +139,8 @@ def test_a_process_that_dies_in_a_run_ends_it_with_all_rows_before(running):
     process, rows = running
     for pid in children(MODULE, process.pid):
         os.kill(pid, signal.SIGKILL)
-    _, told = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 6, told
-    assert "hgdeploy: error: a process of the paddle engine ended (SIGKILL)" in told
-    assert f"{rows.read_text().count(chr(10))} of 2000 images are done" in told
-    assert "Traceback" not in told
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 6, stderr
+    assert "hgdeploy: error: a process of the paddle engine ended (SIGKILL)" in stderr
+    assert f"{rows.read_text().count(chr(10))} of 2000 images are done" in stderr
+    assert "Traceback" not in stderr

@@ -13,7 +13,7 @@ from conftest import IMAGES, MINI, has, hgdeploy, predict_cls
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
-from hgdeploy.gpu.device import VARIABLE
+from hgdeploy.gpu.device import LIBRARY_VARIABLE
 from hgdeploy.gpu.driver import nvidia_gpus
 
 CHECKS = DOUBLES / "fake_cuda"
@@ -36,12 +36,12 @@ def test_it_runs_on_cuda_bindings(fake_gpu):
 
 @pytest.mark.skipif(not has("pycuda"), reason="needs pycuda")
 def test_it_runs_on_pycuda(fake_gpu):
-    environment = {**fake_gpu, VARIABLE: "pycuda"}
+    environment = {**fake_gpu, LIBRARY_VARIABLE: "pycuda"}
     check_on_fake_gpu(environment, str(CHECKS / "checks_tensorrt.py"), may_skip=True)
 
 
 @needs_bindings
-def test_tensorrt_rtx_is_told_how_to_compile_and_to_capture(fake_gpu):
+def test_tensorrt_rtx_is_configured_to_compile_and_capture(fake_gpu):
     check_on_fake_gpu(fake_gpu, str(CHECKS / "checks_tensorrt_rtx.py"))
 
 
@@ -57,7 +57,7 @@ def test_it_passes_the_contract_of_all_engines(fake_gpu, tmp_path: Path):
 
 
 @without_gpu
-def test_without_a_gpu_the_error_tells_the_way_out(tmp_path: Path):
+def test_without_a_gpu_the_error_says_what_to_do_instead(tmp_path: Path):
     source = tmp_path / "inference.engine"
     source.write_bytes(b"engine")
     with pytest.raises(EngineError) as caught:

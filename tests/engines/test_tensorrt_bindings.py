@@ -34,7 +34,7 @@ VERSIONS = _WRITTEN.split()
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 # What our code uses where it exists only, and how it knows.
-_FOR_RTX = "TensorRT-RTX builds without a GPU and is told for which: `runtime.needs_gpu` is False"
+_FOR_RTX = "TensorRT-RTX builds without a GPU, for a given kind of it: `runtime.needs_gpu` is False"
 _IN_RTX = "TensorRT-RTX compiles on the machine that runs it: asked for by name"
 ONLY_WHERE_IT_EXISTS = {
     "ComputeCapability": _FOR_RTX,
@@ -264,7 +264,7 @@ def test_the_fake_runtime_has_nothing_that_a_real_one_lacks(apis):
     assert list(differences(rtx, apis[-1])) == []
 
 
-def test_a_fake_that_has_more_is_told(apis, tmp_path):
+def test_a_fake_that_has_more_is_reported(apis, tmp_path):
     (tmp_path / "fake_tensorrt_plus.py").write_text(
         """\
 __version__ = "1"
@@ -394,9 +394,11 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize(("source", "told"), TOLD)
-def test_the_check_tells_file_line_name_and_version(source, told, apis):
-    expected = [f"x.py:{problem} in {name}" for problem, names in told.items() for name in names]
+@pytest.mark.parametrize(("source", "names_of"), TOLD)
+def test_the_check_reports_file_line_name_and_version(source, names_of, apis):
+    expected = [
+        f"x.py:{problem} in {name}" for problem, names in names_of.items() for name in names
+    ]
     assert problems(uses_in({"x.py": source}, apis), apis, {}) == sorted(expected)
 
 

@@ -230,7 +230,7 @@ def test_a_graph_that_does_not_launch_is_an_error_and_the_next_run_is_right(engi
     for _ in range(2 * engine.concurrency):
         probabilities(engine, golden["x"])
     fail("cuGraphLaunch", LAUNCH_FAILED)
-    with pytest.raises(EngineError, match="cannot launch a graph: cuGraphLaunch answers"):
+    with pytest.raises(EngineError, match="cannot launch a graph: cuGraphLaunch returns"):
         probabilities(engine, golden["x"])
     found = probabilities(engine, golden["x"])
     np.testing.assert_allclose(found, golden["probabilities"], atol=1e-6)
@@ -255,7 +255,7 @@ def test_a_load_that_fails_anywhere_frees_everything(tmp_path, function: str, af
     else:
         assert "\n" not in told
         # The library's own allocations fail in its own words.
-        assert f"{function} answers CUDA_ERROR_ILLEGAL_ADDRESS" in told or "emory" in told
+        assert f"{function} returns CUDA_ERROR_ILLEGAL_ADDRESS" in told or "emory" in told
     assert count("contexts") == count("device bytes") == count("pinned bytes") == 0
 
 
@@ -269,7 +269,7 @@ def test_a_failure_while_closing_is_told_and_everything_is_freed(tmp_path, funct
     fail(function, LAUNCH_FAILED)
     if function == "cuMemFree":
         fail(function, LAUNCH_FAILED, 1)  # the first one is the library's own
-    with pytest.raises(EngineError, match=f"CUDA cannot free .*: {function} answers"):
+    with pytest.raises(EngineError, match=f"CUDA cannot free .*: {function} returns"):
         engine.close()
     engine.close()
 
@@ -286,7 +286,7 @@ def test_the_second_gpu_is_used_where_it_is_asked_for(tmp_path, golden):
     ("options", "told"),
     [
         ({"device": "gpu:2"}, "gpu:2 was asked for, but this machine has only gpu:0, gpu:1"),
-        ({"device": "cpu"}, "TensorRT runs on an NVIDIA GPU and the cpu was asked for"),
+        ({"device": "cpu"}, "TensorRT runs on an NVIDIA GPU, but the cpu was asked for"),
         ({"graph_optimization": False}, "drop Global.ir_optim=False"),
         ({"profile": True}, "drop Global.enable_profile"),
     ],
@@ -302,14 +302,14 @@ def test_what_an_engine_file_cannot_give_is_refused(tmp_path, options: dict, tol
         (
             {"version": "10.13.2.6"},
             "was built with tensorrt 10.13.2.6 for compute capability 8.6, 8.9, here is "
-            "10.16.1.11 on 8.9 (Fake GPU 0); build it anew with hgdeploy build",
+            "10.16.1.11 on 8.9 (Fake GPU 0); build it again with hgdeploy build",
         ),
         (
             {"compute_capabilities": ("8.6",)},
             "was built with tensorrt 10.16.1.11 for compute capability 8.6, here is 10.16.1.11 on "
             "8.9",
         ),
-        ({"precision": "fp16"}, "was built in fp16, and fp32 was asked for; build that with"),
+        ({"precision": "fp16"}, "was built in fp16, but fp32 was asked for; build that with"),
     ],
 )
 def test_an_engine_built_for_something_else_is_refused_by_its_sidecar(tmp_path, changes, told):
@@ -348,7 +348,7 @@ def test_without_a_sidecar_the_librarys_own_refusal_is_told(tmp_path, facts: dic
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"", "is empty; build it anew"),
+        (b"", "is empty; build it again"),
         (b"\x00\x01ftrt", "stdVersionRead == kVERSION failed"),
         ((MINI / "inference.onnx").read_bytes(), "stdVersionRead == kVERSION failed"),
     ],

@@ -33,17 +33,17 @@ __all__ = [
 ]
 
 ENGINES = ("paddle", "onnxruntime", "openvino", "tensorrt")
-"""The names of the engines; each is a module of this package."""
+"""The names of the engines; each is a module or folder of this package."""
 
 
 class EngineModule(Protocol):
-    """What a module of this package exposes."""
+    """What an engine's module has; see `base`."""
 
     def load(self, source: Path, options: EngineOptions) -> Engine:
         """Load a model file."""
 
     def artifact_names(self, precision: str) -> tuple[str, ...]:
-        """Name the bundle files that can serve `precision`, best first."""
+        """Return the names of the bundle files that can be run in `precision`, best first."""
 
     def intermediates(
         self, source: Path, options: EngineOptions, row: NDArray[Any]
@@ -51,7 +51,7 @@ class EngineModule(Protocol):
         """Run a model and return every tensor inside it, in order."""
 
     def capability(self) -> Capability:
-        """Tell what the engine can do on this machine."""
+        """Return what the engine can do on this machine."""
 
 
 def engine_module(name: str) -> EngineModule:
@@ -70,8 +70,8 @@ def load_engine(name: str, source: Path, options: EngineOptions) -> Engine:
 
     Args:
         name: one of `ENGINES`.
-        source: the model file; a Paddle model's parameters lie beside it under the same stem.
-        options: device, precision, threads and what else was asked for.
+        source: the model file; a Paddle model's parameters are beside it under the same stem.
+        options: device, precision, threads and other options.
 
     Raises:
         EngineError: the library, device or precision is not available here.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract every engine satisfies, and the checks that all of them share.
+"""The contract that every engine satisfies, and the checks that all of them share.
 
-An engine module exposes four functions: `load(source, options) -> Engine`,
+An engine module has four functions: `load(source, options) -> Engine`,
 `artifact_names(precision) -> tuple[str, ...]` (the files of a bundle it can read for a precision,
-best first), `intermediates(source, options, row)` (what is inside the model, for finding where
-two engines part) and `capability() -> Capability` (what it can do on this machine). It imports its
-library inside them, so that importing the module costs nothing.
+best first), `intermediates(source, options, row)` (every tensor inside the model, to find where
+two engines differ) and `capability() -> Capability` (what it can do on this machine). It imports
+its library inside them, so that importing the module costs nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TensorSpec:
     Attributes:
         name: the tensor's name in the model.
         dtype: numpy's name of the element type, such as `float32`.
-        shape: one entry an axis, -1 where the size is dynamic.
+        shape: one entry per axis, -1 where the size is dynamic.
     """
 
     name: str
@@ -43,7 +43,8 @@ class TensorSpec:
         """Return `array`, contiguous, if it fits this spec.
 
         Raises:
-            TensorError: it is no array, or has another dtype, rank or fixed size, or an empty axis.
+            TensorError: it is not an array, its dtype, rank or a fixed size differs, or an axis is
+                empty.
         """
         if not isinstance(array, np.ndarray):
             raise TensorError(
@@ -60,21 +61,21 @@ class TensorSpec:
         if not fits:
             raise TensorError(
                 f"input {self.name!r} has shape {list(array.shape)}, expected {list(self.shape)}"
-                + (" (-1 is any size from 1)" if -1 in self.shape else "")
+                + (" (-1 stands for any size from 1)" if -1 in self.shape else "")
             )
         return np.ascontiguousarray(array)
 
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """What actually runs, as opposed to what was asked for.
+    """What actually runs, which may say more than what was asked for.
 
     Attributes:
         engine: the engine's name in HGDeploy.
         library: the library's package name.
         version: the library's version.
         device: `cpu` or `gpu:N`.
-        providers: the back ends inside the library, most preferred first.
+        providers: the library's own back ends, most preferred first.
         precision: `fp32`, `fp16`, `bf16` or `int8`.
         threads: CPU threads of one `infer` call; None on a GPU.
     """
@@ -93,10 +94,10 @@ class Capability:
     """What an engine can do on this machine, for `hgdeploy doctor`.
 
     Attributes:
-        version: the library's version, None where it is not installed.
+        version: the library's version; None if it is not installed.
         devices: the devices it can use here.
         precisions: the precisions it can run here.
-        notes: why something is missing, and what would add it; one line each.
+        notes: why something is missing, and how to get it; one line each.
     """
 
     version: str | None
@@ -133,14 +134,14 @@ class Engine(Protocol):
 
 @runtime_checkable
 class TimedEngine(Protocol):
-    """An engine on a device that times its own parts by the device's events."""
+    """An engine that measures the stages of a run by events on its device."""
 
     def last_timings(self) -> Mapping[str, float]:
-        """Return the last infer()'s parts in ms, such as h2d, compute, d2h and enqueue."""
+        """Return the stages of the last `infer`, such as h2d, compute, d2h and enqueue, in ms."""
 
 
 def timings_of(engine: Engine) -> Callable[[], Mapping[str, float]] | None:
-    """Return what gives the parts of an engine's last run in ms; None where it times none."""
+    """Return the engine's `last_timings` function; None if it measures no stages."""
     return engine.last_timings if isinstance(engine, TimedEngine) else None
 
 
@@ -219,13 +220,13 @@ class CheckedEngine(abc.ABC):
 
     @abc.abstractmethod
     def _free(self) -> None:
-        """Drop what the library holds."""
+        """Free what the library holds."""
 
 
 def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
-    """Run a model of one input on `rows` and return its first output, one row each.
+    """Run a model of one input on `rows` and return one row of its first output for each.
 
-    A model of a fixed larger batch gets zeros after the real rows.
+    A model of a larger fixed batch gets zeros after the real rows.
 
     Args:
         engine: the loaded model.

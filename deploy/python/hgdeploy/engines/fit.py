@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a model fit what it is fed with?"""
+"""Checks that a model fits the images and batches that it will be fed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def image_input(inputs: Sequence[TensorSpec], source: Path) -> TensorSpec:
     """
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         found = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
-        raise BundleError(f"{source} is no image classifier: expected one NCHW input, got {found}")
+        raise BundleError(
+            f"{source} is not an image classifier: expected one NCHW input, got {found}"
+        )
     return inputs[0]
 
 
 def check_batch(spec: TensorSpec, source: Path, batch_size: int) -> None:
-    """Refuse a model of another fixed batch.
+    """Refuse a model whose fixed batch is not `batch_size`.
 
     Raises:
-        BundleError: both batches, and how to make them fit.
+        BundleError: they differ; the message has both, and what to do.
     """
     if spec.shape[0] not in (-1, batch_size):
         raise BundleError(
@@ -46,10 +48,10 @@ def check_feed(spec: TensorSpec, source: Path, preprocessor: Preprocessor) -> No
     Args:
         spec: the model's input, NCHW.
         source: its file, for the error.
-        preprocessor: what makes its tensors.
+        preprocessor: makes the tensors that it is fed.
 
     Raises:
-        BundleError: both sizes or types, and how to make them fit.
+        BundleError: size or type differ; the message has both, and what to correct.
     """
     height, width = spec.shape[2:]
     size = preprocessor.output_size

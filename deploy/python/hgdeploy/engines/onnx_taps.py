@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make an ONNX model show what is inside it, for finding the layer where two engines part."""
+"""Make an ONNX model return the tensors inside it, to find the layer where two engines differ."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from hgdeploy.engines.base import Engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.system.libraries import import_library
 
-Load = Callable[[Path, EngineOptions], Engine]
-
 
 def tapped_outputs(
-    source: Path, options: EngineOptions, row: NDArray[Any], load: Load
+    source: Path,
+    options: EngineOptions,
+    row: NDArray[Any],
+    load: Callable[[Path, EngineOptions], Engine],
 ) -> dict[str, NDArray[Any]]:
-    """Run a model whose every floating-point tensor is an output.
+    """Run a copy of a model in which every floating-point tensor is an output.
 
-    The engine fuses less than it would otherwise, so its last digits may differ from a normal run.
+    The engine fuses fewer layers than usual, so the last digits may differ from a normal run.
 
     Args:
         source: an `.onnx` file.
@@ -32,7 +33,7 @@ def tapped_outputs(
         load: the engine's own loader.
 
     Returns:
-        Tensor name to value, in the graph's order.
+        The tensors by name, in the graph's order.
 
     Raises:
         EngineError: onnx is not installed, or the engine failed.
@@ -61,5 +62,5 @@ def tapped_outputs(
             found = engine.infer({engine.inputs[0].name: row})
         finally:
             engine.close()
-    # An engine may give tensors that are the same, such as constants, one name among theirs.
+    # An engine may return equal tensors, such as constants, under the name of only one of them.
     return {name: found[name] for name in names if name in found}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime on CPU and CUDA.
 
-ONNX Runtime turns a provider that fails to load into the CPU with only a log line; this module
-checks what the session really runs on and refuses anything else. The precision is carried by the
-ONNX file: `inference.fp16.onnx` is the fp16 variant of `inference.onnx`.
+If a provider fails to load, ONNX Runtime falls back to the CPU with only a log line; this module
+checks what the session really runs on and refuses anything else. The precision is that of the ONNX
+file: `inference.fp16.onnx` is the fp16 variant of `inference.onnx`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # ONNX Runtime's names of element types, where they differ from numpy's.
 _DTYPES = {"float": "float32", "double": "float64"}
-# Fatal messages only: what fails is raised as an error, and repeated by us on one line.
+# Fatal messages only: a failure raises an exception, which becomes our error of one line.
 _LOG_FATAL = 4
-# A session may be run from any number of threads; a second caller prepares while the first runs.
+# Any number of threads may run a session; a second caller prepares while the first runs.
 _LEAST_CALLS = 2
 
 
 class OnnxRuntimeEngine(CheckedEngine):
-    """One session; ONNX Runtime allows it to be run from several threads at once."""
+    """One session; ONNX Runtime allows several threads to run it at once."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class OnnxRuntimeEngine(CheckedEngine):
 
 
 def artifact_names(precision: str) -> tuple[str, ...]:
-    """Name the bundle files this engine can read for `precision`, best first."""
+    """Return the names of the bundle files this engine can read for `precision`, best first."""
     return (onnx_name(precision),)
 
 
@@ -76,11 +76,11 @@ def load(source: Path, options: EngineOptions) -> Engine:
 
     Args:
         source: the `.onnx` file; its precision must be the one in `options`.
-        options: what is asked for; `device` is `cpu` or `gpu:N` (CUDA).
+        options: `device` is `cpu` or `gpu:N` (CUDA).
 
     Raises:
         EngineError: ONNX Runtime or the device is not available.
-        BundleError: the file is missing or is no ONNX model that ONNX Runtime can read.
+        BundleError: the file is missing, or ONNX Runtime cannot read it.
     """
     if not source.is_file():
         raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
@@ -91,7 +91,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         raise EngineError(
             f"{options.device} was asked for, but this onnxruntime has only "
             f"{', '.join(ort.get_available_providers())}; use the cpu (-o Global.use_gpu=False), "
-            "or pip install 'hgdeploy[gpu]'"
+            "or run pip install 'hgdeploy[gpu]'"
         )
     session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())
@@ -122,14 +122,14 @@ def intermediates(
 
 
 def capability() -> Capability:
-    """Tell what ONNX Runtime can do on this machine."""
+    """Return what ONNX Runtime can do on this machine."""
     version = installed_version("onnxruntime-gpu", "onnxruntime")
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
     ort = import_library("onnxruntime", "cpu")
     notes = ["fp16, bf16 and int8 need the bundle's inference.PRECISION.onnx"]
     if int8_saturates():
-        notes.append("int8 needs weights of 7 bits on this CPU, which lacks VNNI")
+        notes.append("int8 needs 7-bit weights on this CPU, which lacks VNNI")
     devices = ["cpu"]
     if _CUDA in ort.get_available_providers():
         devices.append("gpu:0")
@@ -145,16 +145,16 @@ def _check_int8_weights(source: Path, options: EngineOptions) -> None:
     """Refuse an int8 model whose results would be wrong on this CPU; see `int8_saturates`.
 
     Raises:
-        EngineError: its weights have 8 bits, or its sidecar does not say that they have 7.
+        EngineError: its sidecar does not say that its weights have 7 bits.
     """
     if options.precision != "int8" or options.device != "cpu" or not int8_saturates():
         return
     bits = (read_sidecar(source) or {}).get("weight_bits")
     if bits != 7:
-        told = "has weights of 8 bits" if bits == 8 else "does not say how many bits weights have"
+        found = "has 8-bit weights" if bits == 8 else "does not say how many bits its weights have"
         raise EngineError(
-            f"{source} {told}, and int8 sums of such weights overflow on this CPU, which lacks "
-            "VNNI; make it anew with hgdeploy quantize --weight-bits 7, or use fp32"
+            f"{source} {found}, and int8 sums of 8-bit weights overflow on this CPU, which lacks "
+            "VNNI; make it again with hgdeploy quantize --weight-bits 7, or use fp32"
         )
 
 

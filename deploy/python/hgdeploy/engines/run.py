@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`engine:precision@device`, opened on a bundle: the one way from a bundle to a loaded model."""
+"""`engine:precision@device` opened on a bundle: the one way from a bundle to a loaded model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OpenedRun(NamedTuple):
     Attributes:
         engine: the loaded model; the caller closes it.
         source: the file it was loaded from.
-        load_seconds: what loading took, the import of the library included.
+        load_seconds: how long loading took, including the import of the library.
     """
 
     engine: Engine
@@ -62,7 +62,7 @@ def parse_run(text: str, precision: str = "fp32") -> Run:
 
     Args:
         text: what the user wrote.
-        precision: what it runs in where the text does not say.
+        precision: the precision if the text has none.
 
     Raises:
         ConfigError: an unknown engine or precision.
@@ -82,11 +82,11 @@ def parse_run(text: str, precision: str = "fp32") -> Run:
 def parse_runs(texts: str, precision: str = "fp32") -> tuple[Run, ...]:
     """Read a list such as `paddle,onnxruntime,openvino:bf16,tensorrt:fp16@gpu:0`.
 
-    The first engine is the reference and runs in fp32 unless it says otherwise; the others run in
-    `precision` unless they say otherwise; and all on the CPU unless they say otherwise.
+    The first engine is the reference. If no precision is given, it runs in fp32 and the others in
+    `precision`; if no device is given, an engine runs on the CPU.
 
     Raises:
-        ConfigError: an unknown engine or precision, or one that stands twice.
+        ConfigError: an unknown engine or precision, or the same run twice.
     """
     runs: list[Run] = []
     for text in texts.split(","):
@@ -104,7 +104,7 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
     """Return the file of a bundle that `run` loads.
 
     Raises:
-        BundleError: the bundle has none, or the one it has is stale.
+        BundleError: the bundle does not have it, or it is stale.
     """
     return bundle.find(engine_module(run.engine).artifact_names(run.precision))
 
@@ -114,11 +114,11 @@ def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None
 
     Args:
         bundle: the bundle.
-        run: engine, precision and device; they win over those of `options`.
-        options: what else is asked of the engine; None for the defaults.
+        run: engine, precision and device; these override those of `options`.
+        options: further options of the engine; None for the defaults.
 
     Raises:
-        BundleError: the file is missing, stale, cannot be loaded, or is no image classifier.
+        BundleError: the file is missing, stale, cannot be loaded, or is not an image classifier.
         EngineError: the engine, precision or device is not available here.
     """
     source = artifact_of(bundle, run)
@@ -138,7 +138,7 @@ def intermediates_of(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> dict[s
 
     Args:
         bundle: the bundle.
-        run: the run; its device computes.
+        run: the run; its device is used.
         row: one input of shape (1, 3, H, W).
 
     Raises:

@@ -19,35 +19,35 @@ _NAME_LENGTH = 256
 
 
 class _Driver:
-    """The driver's functions; what answers anything but success is raised."""
+    """The driver's functions; a call that does not succeed raises an EngineError."""
 
     def __init__(self) -> None:
         try:
             self.api: Any = importlib.import_module("cuda.bindings.driver")
-        except ModuleNotFoundError:  # where the same functions were before version 12.8
+        except ModuleNotFoundError:  # before version 12.8 the same functions were in cuda.cuda
             self.api = import_library("cuda.cuda", "tensorrt")
 
     def __call__(self, doing: str, function: str, *arguments: Any) -> Any:
         """Call a driver function and return its one result, if it has one.
 
         Args:
-            doing: what for, after "CUDA cannot".
+            doing: the purpose of the call, to follow "CUDA cannot" in an error.
             function: its name.
-            arguments: what it takes.
+            arguments: its arguments.
 
         Raises:
-            EngineError: it answers with an error, which is told by its name.
+            EngineError: it returns an error, whose name is in the message.
         """
         try:
             status, *values = getattr(self.api, function)(*arguments)
-        except RuntimeError as error:  # an old driver does not have every function
+        except RuntimeError as error:  # an old driver lacks some of the functions
             raise EngineError(f"CUDA cannot {doing}: {one_line(error)}") from error
         if status != self.api.CUresult.CUDA_SUCCESS:
             name, text = (
                 answer[1].decode() if answer[1] else str(int(status))
                 for answer in (self.api.cuGetErrorName(status), self.api.cuGetErrorString(status))
             )
-            raise EngineError(f"CUDA cannot {doing}: {function} answers {name} ({text})")
+            raise EngineError(f"CUDA cannot {doing}: {function} returns {name} ({text})")
         return values[0] if values else None
 
 
@@ -101,7 +101,7 @@ class BindingsStream(Stream):
         )
 
     def mark(self, place: int) -> None:
-        """Take the time when the work before has ended."""
+        """Record the time at which the work so far has ended."""
         self._driver("record an event", "cuEventRecord", self._events[place], self._stream)
 
     def elapsed_ms(self, start: int, end: int) -> float:
@@ -114,16 +114,16 @@ class BindingsStream(Stream):
         self._driver("run on the GPU", "cuStreamSynchronize", self._stream)
 
     def capture(self, work: Callable[[], None]) -> None:
-        """Record what `work` puts on the stream as a graph, instead of doing it."""
+        """Record what `work` puts on the stream as a graph, without running it."""
         self.drop_graph()
-        # Other threads may allocate meanwhile; that belongs to their own work.
+        # Other threads may allocate memory meanwhile; that is no part of this graph.
         mode = self._driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         doing = "capture a graph"
         self._driver(doing, "cuStreamBeginCapture", self._stream, mode)
         try:
             work()
         except BaseException:
-            # A stream that still captures could not be used any more.
+            # A stream that is still capturing could not be used any more.
             with contextlib.suppress(EngineError):
                 graph = self._driver(doing, "cuStreamEndCapture", self._stream)
                 self._driver("free a graph", "cuGraphDestroy", graph)
@@ -148,7 +148,7 @@ class BindingsStream(Stream):
 
 
 class BindingsDevice(Device):
-    """A GPU, its primary context retained until `close`."""
+    """A GPU; its primary context is retained until `close`."""
 
     captures = True
 
@@ -179,18 +179,18 @@ class BindingsDevice(Device):
             self._driver("leave the GPU in this thread", "cuCtxPopCurrent")
 
     def stream(self, marks: int) -> Stream:
-        """Make a stream with places for `marks` times."""
+        """Make a stream that can record `marks` times."""
         return BindingsStream(self._driver, marks)
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Release the context."""
         if self._context is not None:
             self._context = None
             self._driver("close the GPU", "cuDevicePrimaryCtxRelease", self._device)
 
 
 def open_device(index: int) -> Device:
-    """Open the GPU `index`, which the driver must have.
+    """Open the GPU `index`, which must exist.
 
     Raises:
         EngineError: cuda-bindings is not installed, or the driver refuses.

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GPU as an engine needs it: memory, work in order, and when each part of it ended.
+"""A GPU as an engine needs it: memory, work done in order, and the times at which it ended.
 
-`open_device` gives one through cuda-bindings (NVIDIA's own), or through pycuda where the
-environment says `HGDEPLOY_CUDA=pycuda`. Handles and addresses are plain numbers, as TensorRT takes
-them.
+`open_device` opens one through cuda-bindings (NVIDIA's own), or through pycuda if the environment
+has `HGDEPLOY_CUDA=pycuda`. Handles and addresses are plain numbers, because TensorRT takes those.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import EngineError, nearest
-from hgdeploy.gpu.driver import missing_gpu
+from hgdeploy.gpu.driver import reason_gpu_is_missing
 
-VARIABLE = "HGDEPLOY_CUDA"
-
-
-# Each library's name, with the module of this package that speaks to it.
-LIBRARIES = {
+LIBRARY_VARIABLE = "HGDEPLOY_CUDA"
+# Each library's name, with the module of this package that uses it.
+_LIBRARIES = {
     "cuda-bindings": "hgdeploy.gpu.bindings",
     "pycuda": "hgdeploy.gpu.pycuda",
 }
@@ -37,8 +34,8 @@ class Buffer:
     """The same number of bytes on the GPU and in page-locked host memory.
 
     Attributes:
-        address: where it lies on the GPU.
-        host: its bytes on the host, uint8 of shape (size,); gone when its stream is closed.
+        address: the bytes' address on the GPU.
+        host: the bytes on the host, uint8 of shape (size,); freed when the stream is closed.
     """
 
     address: int
@@ -48,17 +45,17 @@ class Buffer:
 class Stream(abc.ABC):
     """Work that a GPU does in order, with the memory, marks and graph that belong to it.
 
-    Nothing is done before `synchronize`. Every method needs the device to be active in the calling
-    thread, and only one thread may be at it.
+    Nothing is sure to be done before `synchronize`. Every method needs the device to be active in
+    the calling thread, and only one thread may use the stream at a time.
 
     Attributes:
-        handle: the number that the driver knows the stream by.
+        handle: the number by which the driver knows the stream.
     """
 
     handle: int
 
     def __init__(self) -> None:
-        # What to free, last made first; it goes on after a failure and raises that at its end.
+        # What to free, last made first; after a failure it frees the rest and then raises.
         self._releases = contextlib.ExitStack()
 
     @abc.abstractmethod
@@ -75,7 +72,7 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def mark(self, place: int) -> None:
-        """Take the time when the work before has ended; `place` counts from 0."""
+        """Record the time at which the work so far has ended, as number `place`, from 0."""
 
     @abc.abstractmethod
     def elapsed_ms(self, start: int, end: int) -> float:
@@ -91,10 +88,10 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def capture(self, work: Callable[[], None]) -> None:
-        """Record what `work` puts on the stream as a graph, instead of doing it.
+        """Record what `work` puts on the stream as a graph, without running it.
 
         Raises:
-            EngineError: it cannot be recorded; the stream can be used on.
+            EngineError: it cannot be recorded; the stream can still be used.
         """
 
     @abc.abstractmethod
@@ -103,10 +100,10 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def drop_graph(self) -> None:
-        """Forget the captured graph, if there is one; its work must be done."""
+        """Forget the captured graph, if there is one; its work must have ended."""
 
     def close(self) -> None:
-        """Free what belongs to the stream, and the stream; a second call does nothing."""
+        """Free the stream and what belongs to it; a second call does nothing."""
         self._releases.close()
 
 
@@ -129,22 +126,22 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def stream(self, marks: int) -> Stream:
-        """Make a stream with places for `marks` times; the device must be active."""
+        """Make a stream that can record `marks` times; the device must be active."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of the context, when everything in it is freed; a second call does nothing."""
+        """Release the context, once everything in it is freed; a second call does nothing."""
 
 
 def chosen_library() -> str:
     """Return the CUDA library that the environment asks for, `cuda-bindings` by default.
 
     Raises:
-        EngineError: it asks for something else.
+        EngineError: it names neither of the two libraries.
     """
-    name = os.environ.get(VARIABLE) or "cuda-bindings"
-    if name not in LIBRARIES:
-        raise EngineError(f"{VARIABLE} is {name!r}, {nearest(name, LIBRARIES)}")
+    name = os.environ.get(LIBRARY_VARIABLE) or "cuda-bindings"
+    if name not in _LIBRARIES:
+        raise EngineError(f"{LIBRARY_VARIABLE} is {name!r}, {nearest(name, _LIBRARIES)}")
     return name
 
 
@@ -158,11 +155,11 @@ def open_device(index: int) -> Device:
         EngineError: there is no driver or no such GPU, or the CUDA library is not installed.
     """
     library = chosen_library()
-    missing = missing_gpu(index)
+    missing = reason_gpu_is_missing(index)
     if missing is not None:
         raise EngineError(
             f"gpu:{index} was asked for, but {missing}; use another engine on the cpu "
             "(-o Global.use_gpu=False), or a machine with an NVIDIA GPU"
         )
-    module: Any = importlib.import_module(LIBRARIES[library])
+    module: Any = importlib.import_module(_LIBRARIES[library])
     return cast(Device, module.open_device(index))

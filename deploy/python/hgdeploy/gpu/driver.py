@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The NVIDIA driver's own answers, without any GPU library."""
+"""What the NVIDIA driver itself says about the GPUs, without any GPU library."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import ctypes
 
 
 def nvidia_gpus() -> tuple[int, str]:
-    """Count the NVIDIA GPUs the driver shows, without loading any GPU library but the driver.
+    """Count the NVIDIA GPUs that the driver finds; no other GPU library is loaded.
 
     Returns:
-        The count, and the reason why it is zero (empty where it is not).
+        The count, and the reason if it is zero, else an empty string.
     """
     driver = _nvidia_driver()
     if driver is None:
@@ -19,12 +19,12 @@ def nvidia_gpus() -> tuple[int, str]:
     if status == 0:
         status = driver.cuDeviceGetCount(ctypes.byref(count))
     if status != 0:
-        return 0, f"the NVIDIA driver answers with error {status}"
-    return count.value, "" if count.value else "the NVIDIA driver shows no device"
+        return 0, f"the NVIDIA driver returns error {status}"
+    return count.value, "" if count.value else "the NVIDIA driver finds no GPU"
 
 
-def missing_gpu(index: int) -> str | None:
-    """Say why this machine has no GPU of the number `index`; None where it has."""
+def reason_gpu_is_missing(index: int) -> str | None:
+    """Return why this machine has no GPU number `index`; None if it has one."""
     count, reason = nvidia_gpus()
     if index < count:
         return None
@@ -32,7 +32,7 @@ def missing_gpu(index: int) -> str | None:
 
 
 def nvidia_gpu_names() -> tuple[str, ...]:
-    """Return each NVIDIA GPU's name with the CUDA version that the driver serves."""
+    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
     driver = _nvidia_driver()
     if driver is None:
         return ()

@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hgdeploy.errors import EngineError, one_line
-from hgdeploy.gpu.device import VARIABLE, Buffer, Device, Stream
+from hgdeploy.gpu.device import LIBRARY_VARIABLE, Buffer, Device, Stream
 
 
 class _PyCuda:
-    """pycuda.driver; its exceptions become ours, with what was being done."""
+    """pycuda.driver; its exceptions become EngineErrors that name what was being done."""
 
     def __init__(self) -> None:
         try:
             self.api: Any = importlib.import_module("pycuda.driver")
         except (ImportError, OSError) as error:
             raise EngineError(
-                f"pycuda does not import here ({one_line(error)}); build it with the CUDA toolkit "
-                f"(pip install pycuda), or unset {VARIABLE} to use cuda-bindings"
+                f"pycuda cannot be imported ({one_line(error)}); build it with the CUDA toolkit "
+                f"(pip install pycuda), or unset {LIBRARY_VARIABLE} to use cuda-bindings"
             ) from None
 
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Turn pycuda's error inside the block into one line that says what CUDA cannot do."""
+        """Turn an error of pycuda inside the block into one line that says what CUDA cannot do."""
         try:
             yield
         except self.api.Error as error:
@@ -36,19 +36,19 @@ class _PyCuda:
 
 
 class PyCudaStream(Stream):
-    """A stream; pycuda's objects free themselves when they are let go."""
+    """A stream; pycuda's objects free themselves when nothing refers to them."""
 
     def __init__(self, pycuda: _PyCuda, marks: int) -> None:
         super().__init__()
         self._pycuda = pycuda
         with pycuda.doing("make a stream"):
-            # 1 is CU_STREAM_NON_BLOCKING, which pycuda has no name for.
+            # 1 is CU_STREAM_NON_BLOCKING, for which pycuda has no name.
             self._stream = pycuda.api.Stream(1)
             self._events = [pycuda.api.Event() for _ in range(marks)]
         self.handle = int(self._stream.handle)
-        self._releases.callback(self._let_go)
+        self._releases.callback(self._drop_objects)
 
-    def _let_go(self) -> None:
+    def _drop_objects(self) -> None:
         self._events = []
         self._stream = None
 
@@ -73,7 +73,7 @@ class PyCudaStream(Stream):
             self._pycuda.api.memcpy_dtoh_async(buffer.host[:size], buffer.address, self._stream)
 
     def mark(self, place: int) -> None:
-        """Take the time when the work before has ended."""
+        """Record the time at which the work so far has ended."""
         with self._pycuda.doing("record an event"):
             self._events[place].record(self._stream)
 
@@ -88,7 +88,7 @@ class PyCudaStream(Stream):
             self._stream.synchronize()
 
     def capture(self, work: Callable[[], None]) -> None:  # noqa: ARG002
-        """Refuse: pycuda has no such functions."""
+        """Refuse: pycuda has no functions for graphs."""
         raise EngineError("pycuda cannot capture a CUDA graph")
 
     def launch(self) -> None:
@@ -125,19 +125,19 @@ class PyCudaDevice(Device):
                 self._context.pop()
 
     def stream(self, marks: int) -> Stream:
-        """Make a stream with places for `marks` times."""
+        """Make a stream that can record `marks` times."""
         return PyCudaStream(self._pycuda, marks)
 
     def close(self) -> None:
-        """Do nothing: the context is shared, and goes with the process."""
+        """Do nothing: the context is shared, and is released when the process ends."""
 
 
 @functools.cache
 def _primary_context(index: int) -> Any:
-    """Return a device's primary context, retained once a process.
+    """Return a device's primary context, which is retained once per process.
 
-    pycuda lets go of a context only in the thread that made it, and leaves it on CUDA's own stack
-    then; so that is left to the end of the process.
+    pycuda releases a context only in the thread that made it, and even then leaves it on CUDA's own
+    stack; so it is released at the end of the process.
     """
     context = _PyCuda().api.Device(index).retain_primary_context()
     atexit.register(context.detach)
@@ -145,7 +145,7 @@ def _primary_context(index: int) -> Any:
 
 
 def open_device(index: int) -> Device:
-    """Open the GPU `index`, which the driver must have.
+    """Open the GPU `index`, which must exist.
 
     Raises:
         EngineError: pycuda is not installed, or the driver refuses.

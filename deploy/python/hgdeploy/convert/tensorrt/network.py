@@ -22,7 +22,7 @@ from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.convert.tensorrt.log import MOST_ERRORS, BuildLog, Tell, monitor_of
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from hgdeploy.engines.tensorrt.logger import logger_to
+from hgdeploy.engines.tensorrt.logger import forwarding_logger
 from hgdeploy.errors import BundleError, EngineError, one_line
 
 # The library's names of element types, where they are not numpy's in capitals.
@@ -93,7 +93,7 @@ def build_engine(
 
 def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
     # Held here to the end: the library keeps no references of its own.
-    logger = logger_to(trt, log.take)
+    logger = forwarding_logger(trt, log.take)
     builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = _made(lambda: builder.create_network(typed), "a network", job, log)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.device import open_device
-from hgdeploy.gpu.driver import missing_gpu
+from hgdeploy.gpu.driver import reason_gpu_is_missing
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def gpu_at_hand(index: int, runtime: TensorRtRuntime) -> Gpu:
     Raises:
         EngineError: there is none of that number; or the CUDA library is missing or fails.
     """
-    missing = missing_gpu(index)
+    missing = reason_gpu_is_missing(index)
     if missing is not None:
         raise EngineError(f"{runtime.name} needs the NVIDIA GPU {index}, and {missing}")
     with contextlib.closing(open_device(index)) as device:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether OpenVINO computes int8 rightly on this CPU, found out with a network of known results.
 
-It does not on every CPU. Without VNNI, sums of products overflow. And OpenVINO 2026.4, where it
-shifts symmetric activations to 0 to 255 for a CPU, computes wrongly what follows a concatenation,
-even where nothing can overflow; PP-HGNet has one in each block.
+On some CPUs it does not. Without VNNI, sums of products overflow. And where OpenVINO 2026.4 shifts
+symmetric activations to 0 to 255 for a CPU, it computes wrongly what follows a concatenation, even
+if nothing can overflow; PP-HGNet has a concatenation in each block.
 """
 
 from __future__ import annotations
@@ -15,21 +15,19 @@ import numpy as np
 from hgdeploy.system.libraries import import_library
 
 _CHANNELS, _OUT, _SIDE = 32, 16, 4
-
-
-# Any that are not 1: OpenVINO drops a multiplication by that.
+# Any values but 1: OpenVINO drops a multiplication by 1.
 _SCALE, _WEIGHT_SCALE = np.float32(0.02), np.float32(0.01)
 
 
 @functools.cache
 def int8_error(signed: bool) -> float:
-    """Run one concatenation and one convolution in int8, with all values that there are.
+    """Run one concatenation and one convolution in int8, over the whole range of values.
 
     Args:
         signed: activations are -128 to 127 with a zero point of 0, else 0 to 255.
 
     Returns:
-        The largest error as a share of the largest right result; rounding gives less than 1e-3.
+        The largest error as a share of the largest right result; rounding alone is below 1e-3.
 
     Raises:
         EngineError: OpenVINO is not installed.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that holds one Paddle predictor for `hgdeploy.engines.paddle.processes`."""
+"""The process that runs one Paddle predictor for `hgdeploy.engines.paddle.processes`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hgdeploy.system.messages import Message, serve
 
 
 class _Predicting:
-    """Infers with the model that the first request names."""
+    """Answers the requests: `load` names the model, and each `infer` brings its feeds."""
 
     engine: Engine
 
@@ -35,7 +35,7 @@ class _Predicting:
 
 
 def main() -> None:
-    """Load the model that the first request names, then infer on each of the others."""
+    """Load the model that the first request names, then run it on the feeds of each of the rest."""
     predicting = _Predicting()
     serve({"load": predicting.load, "infer": predicting.infer})
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paddle Inference: `.json` (Paddle 3) and `.pdmodel` (Paddle 2), on CPU, GPU, and TensorRT.
 
-Facts that shape this module: oneDNN is on by default on a CPU, so that "off" must be said; memory
-optimisation of a `.json` program needs the new executor; a predictor must not be shared between
-threads; the Python predictor tells no shapes, so they are read from the program.
+Facts that shape this module: oneDNN is on by default on a CPU, so it must be switched off
+explicitly; memory optimisation of a `.json` program needs the new executor; a predictor must not be
+shared between threads; the Python predictor has no shapes, so they are read from the program.
 """
 
 from __future__ import annotations
@@ -42,14 +42,10 @@ from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import memory_mb
 
-# What a process of its own takes for itself. Measured at batch 1: 160 MiB and twice the parameters
+# The memory that one process takes. Measured at batch 1: 160 MiB and twice the parameters
 # (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
 _PROCESS_MB = 256
-
-
 _COPIES_OF_PARAMETERS = 3
-
-
 # Paddle 2's operator names where Paddle 3, and with it paddle2onnx, uses another.
 _PIR_NAMES = {
     "elementwise_add": "add",
@@ -86,7 +82,7 @@ class PaddleEngine(CheckedEngine):
                 handle.reshape(array.shape)
                 handle.copy_from_cpu(array)
             self._predictor.run()
-            # copy_to_cpu allocates anew, so that the caller owns what it gets.
+            # copy_to_cpu allocates a new array, so that the caller owns it.
             return {
                 spec.name: self._predictor.get_output_handle(spec.name).copy_to_cpu()
                 for spec in self.outputs
@@ -101,8 +97,8 @@ class PaddleEngine(CheckedEngine):
         last: list[str] = []
 
         def see(operator: str, _: str, tensor: Any) -> None:
-            # Paddle 3 writes `pd_op.relu_:7`, Paddle 2 `relu`; batch_norm also tells its statistics
-            # first, so that the last tensor of one call is the result.
+            # Paddle 3 writes `pd_op.relu_:7`, Paddle 2 `relu`; batch_norm passes its statistics
+            # first, so the last tensor of one call is the result.
             kind = operator.removeprefix("pd_op.").partition(":")[0].rstrip("_")
             kind = _PIR_NAMES.get(kind, kind)
             again = last == [operator] and kind == "batch_norm" and ":" in operator
@@ -125,7 +121,7 @@ class PaddleEngine(CheckedEngine):
 
 
 def artifact_names(precision: str) -> tuple[str, ...]:
-    """Name the bundle files this engine can read for `precision`, best first."""
+    """Return the names of the bundle files this engine can read for `precision`, best first."""
     if precision == "int8":
         return ("inference_int8.json", "inference_int8.pdmodel")
     return PADDLE_PROGRAMS
@@ -135,9 +131,9 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """Load a Paddle inference model.
 
     Args:
-        source: the program, `.json` or `.pdmodel`; its `.pdiparams` lies beside it.
-        options: what is asked for. On a CPU fp32 and bf16 are served, on a GPU fp32; fp16 and int8
-            need `PaddleOptions(tensorrt=True)`.
+        source: the program, `.json` or `.pdmodel`; its `.pdiparams` is beside it.
+        options: a CPU can run fp32 and bf16, a GPU fp32; fp16 and int8 need
+            `PaddleOptions(tensorrt=True)`.
 
     Raises:
         EngineError: Paddle, the device or the precision is not available.
@@ -153,7 +149,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         return load_processes(source, options)
     paddle = import_library("paddle", "cpu")
     index = check_device(paddle, options)
-    read_params(params)  # Paddle computes with a truncated file, and wrongly
+    read_params(params)  # Paddle itself would compute wrong results from a truncated file
     specs = read_program_specs(source)
     config = build_config(source, params, options, index)
     if options.own_of(PaddleOptions).tensorrt:
@@ -172,10 +168,10 @@ def load(source: Path, options: EngineOptions) -> Engine:
 
 
 def _side_by_side(options: EngineOptions, params: Path) -> EngineOptions:
-    """Return options with as many inferences at once as can be here: each takes a process.
+    """Return options with as many inferences at once as fit in memory; each takes a process.
 
-    All of them together get half of the machine's memory at most, and the threads of those that do
-    not fit. A GPU takes one inference after the other anyway.
+    Together they get at most half of the machine's memory, and they also get the threads of those
+    that do not fit. A GPU runs one inference after the other anyway.
     """
     most = options.streams if options.device == "cpu" else 1
     memory = memory_mb()
@@ -192,7 +188,7 @@ def intermediates(
     """Run a model and return every tensor inside it, in order of execution.
 
     The graph runs as it was exported, unoptimised and in fp32. Tensors are named as paddle2onnx
-    names those of the ONNX file it makes: by operator and by how many of it came before.
+    names those of the ONNX file it makes: by the operator and how many of its kind came before.
 
     Args:
         source: the program.
@@ -217,7 +213,7 @@ def intermediates(
 
 
 def capability() -> Capability:
-    """Tell what Paddle can do on this machine."""
+    """Return what Paddle can do on this machine."""
     version = installed_version("paddlepaddle", "paddlepaddle-gpu")
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))

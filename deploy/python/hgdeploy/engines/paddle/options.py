@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only Paddle can be asked for."""
+"""The options that only the paddle engine has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class PaddleOptions:
     Attributes:
         onednn: use oneDNN on a CPU (`Global.enable_mkldnn`).
         tensorrt: hand subgraphs to TensorRT (`Global.use_tensorrt`).
-        gpu_memory_mb: what is reserved on a GPU at start, in MiB (`Global.gpu_mem`).
+        gpu_memory_mb: the memory to reserve on a GPU at the start, in MiB (`Global.gpu_mem`).
     """
 
     onednn: bool = True

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paddle inferences side by side, each in a process of its own.
 
-Paddle keeps Python's lock while it runs, so that inside one process nothing else is done meanwhile:
-neither another inference nor reading the next image. A process for each inference costs the memory
-of another predictor and handing over the tensors, some tenths of a millisecond.
+Paddle holds Python's lock while it runs, so nothing else happens in the same process meanwhile:
+neither another inference nor the reading of the next image. A process for each inference costs the
+memory of another predictor, and some tenths of a millisecond to hand over the tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hgdeploy.system.processes import ChildError, ChildProcess
 
 
 class PaddleProcesses(CheckedEngine):
-    """One model in several processes, of which each runs one inference at a time."""
+    """One model in several processes, each of which runs one inference at a time."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
 
     Args:
         source: the program.
-        options: what is asked for; each process has `threads`.
+        options: each process gets `threads`.
 
     Raises:
-        EngineError: as `engines.paddle.load`, or a process ended, for want of memory perhaps.
+        EngineError: as `engines.paddle.load`, or a process ended, perhaps because memory is short.
         BundleError: as `engines.paddle.load`.
     """
     alone = dataclasses.replace(options, streams=1, cache_dir=None, own=())
@@ -74,7 +74,7 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
     request = Message(values)
     children: list[ChildProcess] = []
     try:
-        # One after the other into the list: where one fails, those before it are closed.
+        # Added one by one: if one fails to start, those before it are closed.
         module = "hgdeploy.engines.paddle.child"
         children.extend(ChildProcess(module) for _ in range(options.streams))
         with _ended_is_an_engine_error():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what a Paddle program file says of itself, in both formats.
+"""Read a Paddle program's inputs and outputs from its file, in both formats.
 
-Paddle's predictor tells tensor names but not their declared shapes, so they are read from the
+Paddle's predictor has the names of tensors but not their declared shapes, so they are read from the
 program: `.json` is PIR (Paddle 3), anything else a ProgramDesc protobuf (Paddle 2).
 """
 
@@ -28,8 +28,6 @@ _PIR_DTYPES = {
     "i8": "int8",
     "bool": "bool",
 }
-
-
 # framework.proto's VarType.Type; the numbers are part of the file format.
 _PROTO_DTYPES = {
     0: "bool",
@@ -42,8 +40,6 @@ _PROTO_DTYPES = {
     21: "int8",
     22: "bfloat16",
 }
-
-
 # VarType's field that holds a dense tensor's description; its name differs between Paddle 2
 # (lod_tensor) and Paddle 3 (dense_tensor), its number does not.
 _DENSE_TENSOR_FIELD = 3
@@ -51,7 +47,7 @@ _DENSE_TENSOR_FIELD = 3
 
 @dataclass(frozen=True)
 class ProgramSpecs:
-    """A Paddle program's inputs and outputs, in the order the predictor has them."""
+    """A Paddle program's inputs and outputs, in the predictor's order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -61,7 +57,7 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     """Read the inputs and outputs of `model` (`.json` or `.pdmodel`).
 
     Raises:
-        BundleError: the file is empty, damaged, or no Paddle program.
+        BundleError: the file is empty, damaged, or not a Paddle program.
     """
     data = model.read_bytes()
     try:
@@ -69,7 +65,7 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
         raise BundleError(
             f"{model} is not a readable Paddle program ({type(error).__name__}); "
-            "export it again or copy it anew"
+            "export or copy it again"
         ) from error
     if not specs.inputs or not specs.outputs:
         raise BundleError(f"{model} declares no inputs or no outputs; export it again")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorRT and TensorRT-RTX engine files on an NVIDIA GPU.
 
-An engine file is built for one library version and one kind of GPU; `hgdeploy build` makes it and
-writes down in its sidecar what for, and what does not fit is refused before the library sees it.
-A file without a sidecar, such as trtexec makes, is taken if the library takes it, and believed to
-have the precision that its name says.
+An engine file is built for one library version and one kind of GPU. `hgdeploy build` writes both
+into its sidecar, and a file that does not fit is refused before the library loads it. A file
+without a sidecar, such as trtexec makes, is accepted if the library accepts it, and assumed to have
+the precision in its name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.engines.tensorrt.engine_file import check_key, read_key, runtime_of
+from hgdeploy.engines.tensorrt.engine_file import check_key, read_key, runtime_from_name
 from hgdeploy.engines.tensorrt.lane import Lane
 from hgdeploy.engines.tensorrt.session import Graphs, Session
 from hgdeploy.errors import BundleError, EngineError
@@ -38,18 +38,12 @@ from hgdeploy.system.libraries import import_library, installed_version
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
-
-
 _MARKS = 4
-
-
-# Distributions by which each library may have been installed.
+# The names of the distributions that may have installed each library.
 _DISTRIBUTIONS = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
-
-
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -77,29 +71,29 @@ class TensorRtEngine(CheckedEngine):
         self._timings: Mapping[str, float] = {}
 
     def last_timings(self) -> Mapping[str, float]:
-        """Return the parts of the run that ended last, of whichever thread, in milliseconds.
+        """Return the stages, in milliseconds, of the run that ended last in any thread.
 
         Returns:
             `h2d`, `compute` and `d2h`, by events on the GPU: together trtexec's Latency. `enqueue`,
             the host's time to launch the network. `host`, from checked feeds to the caller's own
-            results. Nothing before the first run.
+            results. Empty before the first run.
         """
         return self._timings
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         for tensor in self._session.inputs:
             tensor.check(feeds[tensor.name].shape)
-        lane = self._idle.get_nowait()  # the caller's slot stands for one
+        lane = self._idle.get_nowait()  # there is one for each caller that has a slot
         try:
             with self._session.device.activate():
                 results, self._timings = lane.run(feeds)
         finally:
             self._idle.put(lane)
-        self._tell_graphs()
+        self._update_runtime()
         return results
 
-    def _tell_graphs(self) -> None:
-        """Keep `runtime` true where a later shape could not be captured."""
+    def _update_runtime(self) -> None:
+        """Keep `runtime` true when a later shape could not be captured."""
         library, note = self.runtime.providers
         if note != self._graphs.note:
             self.runtime = dataclasses.replace(self.runtime, providers=(library, self._graphs.note))
@@ -111,7 +105,7 @@ class TensorRtEngine(CheckedEngine):
 
 
 def artifact_names(precision: str) -> tuple[str, ...]:
-    """Name the bundle files this engine can read for `precision`, best first."""
+    """Return the names of the bundle files this engine can read for `precision`, best first."""
     return tuple(engine_name(precision, runtime) for runtime in RUNTIMES)
 
 
@@ -119,19 +113,19 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """Load an engine file, and run it once so that the first real run is as fast as the next.
 
     Args:
-        source: the engine file; its sidecar, where there is one, tells what it was built for.
-        options: what is asked for; `device` is `gpu:N`, and the precision that of the file.
+        source: the engine file; its sidecar, if it has one, says what it was built for.
+        options: `device` is `gpu:N`, and the precision is that of the file.
 
     Raises:
-        EngineError: the GPU, its driver or a library is not there, or what is asked for cannot be
-            had from an engine file.
+        EngineError: the GPU, its driver or a library is missing, or an option does not apply to an
+            engine file.
         BundleError: the file is missing, was built for something else, or cannot be loaded.
     """
     device_index(options.device)
     _check_file(source)
     index = _gpu(options)
     key = read_key(source)
-    kind = runtime_of(source) if key is None else runtime_named(key.runtime)
+    kind = runtime_from_name(source) if key is None else runtime_named(key.runtime)
     device = open_device(index)
     with contextlib.ExitStack() as undo:
         undo.callback(device.close)
@@ -148,20 +142,20 @@ def intermediates(
     options: EngineOptions,  # noqa: ARG001  # every engine module has the same functions
     row: NDArray[Any],  # noqa: ARG001
 ) -> dict[str, NDArray[Any]]:
-    """Refuse: an engine file has no tensors inside that could be shown.
+    """Refuse: the tensors inside an engine file cannot be returned.
 
     Raises:
         EngineError: always.
     """
     raise EngineError(
-        f"{source} is built machine code whose layers are fused, so nothing inside it can be "
-        "shown; compare its outputs with hgdeploy validate, and look inside the ONNX file that it "
+        f"{source} is machine code whose layers are fused, so the tensors inside it cannot be "
+        "shown; compare its outputs with hgdeploy validate, and look into the ONNX file that it "
         "was built from with the onnxruntime engine"
     )
 
 
 def capability() -> Capability:
-    """Tell what TensorRT can do on this machine."""
+    """Return what TensorRT can do on this machine."""
     found = {r.name: installed_version(*_DISTRIBUTIONS[r.name]) for r in RUNTIMES}
     version = next((version for version in found.values() if version is not None), None)
     extras = " or ".join(f"'hgdeploy[{runtime.extra}]'" for runtime in RUNTIMES)
@@ -172,7 +166,7 @@ def capability() -> Capability:
     if count == 0:
         return Capability(version, notes=(f"needs an NVIDIA GPU: {reason}", *notes))
     if installed_version("cuda-bindings", "cuda-python", "pycuda") is None:
-        missing = f"needs cuda-bindings (or pycuda) to speak to the GPU: pip install {extras}"
+        missing = f"needs cuda-bindings (or pycuda) to use the GPU: pip install {extras}"
         return Capability(version, notes=(missing, *notes))
     notes.append("each precision needs its engine file; hgdeploy build makes it for this GPU")
     return Capability(version, tuple(f"gpu:{i}" for i in range(count)), _PRECISIONS, tuple(notes))
@@ -182,30 +176,30 @@ def _check_file(source: Path) -> None:
     if not source.is_file():
         raise BundleError(f"{source} does not exist; build it with hgdeploy build")
     if source.stat().st_size == 0:
-        raise BundleError(f"{source} is empty; build it anew with hgdeploy build")
+        raise BundleError(f"{source} is empty; build it again with hgdeploy build")
 
 
 def _gpu(options: EngineOptions) -> int:
-    """Return the number of the GPU; refuse what an engine file cannot give.
+    """Return the number of the GPU; refuse options that do not apply to an engine file.
 
     Raises:
-        EngineError: what was asked for, and what to do about it.
+        EngineError: an option does not apply; the message says what to do instead.
     """
     index = device_index(options.device)
     if index is None:
         raise EngineError(
-            "TensorRT runs on an NVIDIA GPU and the cpu was asked for; ask for gpu:0 "
+            "TensorRT runs on an NVIDIA GPU, but the cpu was asked for; ask for gpu:0 "
             "(-o Global.use_gpu=True), or use another engine"
         )
     if not options.graph_optimization:
         raise EngineError(
-            "TensorRT cannot run without graph optimisation: it is done when an engine is built; "
+            "TensorRT cannot run without graph optimisation, which is part of building an engine; "
             "drop Global.ir_optim=False, or use another engine"
         )
     if options.profile:
         raise EngineError(
             "TensorRT has no operator profile here; drop Global.enable_profile, and use "
-            "hgdeploy benchmark for where the time goes"
+            "hgdeploy benchmark to see where the time goes"
         )
     return index
 
@@ -213,7 +207,7 @@ def _gpu(options: EngineOptions) -> int:
 def _opened(
     session: Session, source: Path, kind: TensorRtRuntime, options: EngineOptions
 ) -> TensorRtEngine:
-    """Load the file and open its lanes; whatever fails, everything is freed."""
+    """Load the file and open its lanes; if anything fails, everything is freed."""
     lanes: list[Lane] = []
     try:
         with session.device.activate():
@@ -234,7 +228,7 @@ def _opened(
         )
         return TensorRtEngine(session, lanes, graphs, runtime)
     except BaseException:
-        with contextlib.suppress(EngineError):  # what failed first is what is told
+        with contextlib.suppress(EngineError):  # the first failure is the one to report
             _close(session, lanes)
         raise
 
@@ -245,8 +239,8 @@ def _check_batch(session: Session, source: Path, options: EngineOptions) -> None
         if tensor.most and options.max_batch > tensor.most[0]:
             raise BundleError(
                 f"{source} serves batches of {tensor.least[0]} to {tensor.most[0]}, and the batch "
-                f"size is {options.max_batch}; use at most {tensor.most[0]}, or build it anew with "
-                f"hgdeploy build --batch 1,{options.max_batch}"
+                f"size is {options.max_batch}; use at most {tensor.most[0]}, or build it again "
+                f"with hgdeploy build --batch 1,{options.max_batch}"
             )
 
 

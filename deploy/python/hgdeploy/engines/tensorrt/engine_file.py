@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is an engine file what this GPU and this library can run?"""
+"""What an engine file was built for, and whether this GPU and this library can run it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from hgdeploy.gpu.device import Device
 
 
 def read_key(source: Path) -> EngineKey | None:
-    """Return what the sidecar says the engine was built for; None where there is no such sidecar.
+    """Return what the engine was built for, from its sidecar; None if no sidecar says it.
 
     Raises:
-        BundleError: it says something that cannot be read.
+        BundleError: the sidecar cannot be read.
     """
     key = (read_sidecar(source) or {}).get("key")
     return EngineKey.from_json(key, str(sidecar_path(source))) if key is not None else None
 
 
-def runtime_of(source: Path) -> TensorRtRuntime:
-    """Return the library that a file is for, by the end of its name."""
+def runtime_from_name(source: Path) -> TensorRtRuntime:
+    """Return the library that a file is for, by the end of its name.
+
+    Raises:
+        BundleError: the name does not say.
+    """
     fitting = [runtime for runtime in RUNTIMES if source.name.endswith(runtime.suffix)]
     if not fitting:
         raise BundleError(
-            f"{source} has no sidecar and its name does not tell its library; call it "
+            f"{source} has no sidecar, and its name does not say which library it is for; call it "
             + " or ".join(f"NAME{runtime.suffix} ({runtime.name})" for runtime in RUNTIMES)
         )
     return max(fitting, key=lambda runtime: len(runtime.suffix))
@@ -41,11 +45,11 @@ def check_key(
     """Refuse a file that was built for something else.
 
     Raises:
-        BundleError: what it was built for, and what is here.
+        BundleError: it does not fit; the message says what it was built for, and what is here.
     """
     if key.precision != options.precision:
         raise BundleError(
-            f"{source} was built in {key.precision}, and {options.precision} was asked for; build "
+            f"{source} was built in {key.precision}, but {options.precision} was asked for; build "
             f"that with hgdeploy build --precision {options.precision}"
         )
     capabilities = ", ".join(key.compute_capabilities)
@@ -55,5 +59,5 @@ def check_key(
         raise BundleError(
             f"{source} was built with {key.runtime} {key.version} for compute capability "
             f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
-            f"({device.name}); build it anew with hgdeploy build"
+            f"({device.name}); build it again with hgdeploy build"
         )

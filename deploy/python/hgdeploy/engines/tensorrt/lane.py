@@ -17,21 +17,21 @@ from hgdeploy.engines.tensorrt.session import PROFILE, Graphs, Session, Shape, s
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.device import Buffer, Stream
 
-# Where a run takes the time: before and after the copy in, after the network, after the copy out.
+# The marks of a run: before and after the copy in, after the network, after the copy out.
 _START, _UPLOADED, _COMPUTED, _DOWNLOADED = range(4)
 
 
 class Lane:
-    """One caller's way through an engine: a context, a stream, and buffers for the largest shapes.
+    """What one caller needs to run an engine: a context, a stream, buffers for the largest shapes.
 
-    One lane serves one `run` at a time. The network is captured as a CUDA graph when a shape comes
-    for the second time in a row; another shape drops the graph, since it belongs to the state that
-    the context had.
+    A lane does one `run` at a time. The network is captured as a CUDA graph when a shape comes for
+    the second time in a row; another shape drops the graph, which belongs to the context's old
+    state.
 
     Args:
         session: the loaded engine.
-        stream: an own stream with four marks; closed with the lane.
-        graphs: whether to capture.
+        stream: the lane's own stream with four marks; closed with the lane.
+        graphs: whether to capture graphs.
     """
 
     def __init__(self, session: Session, stream: Stream, graphs: Graphs) -> None:
@@ -47,20 +47,20 @@ class Lane:
         """Make the context and the buffers, and run the shape that the engine is tuned for.
 
         The first run of a context is slow and the second is captured, so both are done here: what
-        the engine's `runtime` says of graphs is then true from the start.
+        the engine's `runtime` says about graphs is then true from the start.
         """
         session, stream = self._session, self._stream
         self._context = session.context()
         session.forget_reasons()
         if self._context.active_optimization_profile != PROFILE:
             answer = self._context.set_optimization_profile_async(PROFILE, stream.handle)
-            session.ask("choose its profile", answer)
+            session.check("choose its profile", answer)
             stream.synchronize()
         for tensor in (*session.inputs, *session.outputs):
             buffer = stream.buffer(tensor.size(tensor.most))
             self._buffers[tensor.name] = buffer
             answer = self._context.set_tensor_address(tensor.name, buffer.address)
-            session.ask(f"place {tensor.name!r}", answer)
+            session.check(f"place {tensor.name!r}", answer)
         zeros = {
             tensor.name: np.zeros(
                 tuple(session.engine.get_tensor_profile_shape(tensor.name, PROFILE)[1]),
@@ -75,10 +75,10 @@ class Lane:
         """Run on feeds that fit; the device must be active.
 
         Returns:
-            The outputs, and the milliseconds of each part, see `TensorRtEngine.last_timings`.
+            The outputs, and the milliseconds of each stage, see `TensorRtEngine.last_timings`.
 
         Raises:
-            EngineError: the library or the GPU failed; the lane can be used on.
+            EngineError: the library or the GPU failed; the lane can still be used.
         """
         start = time.perf_counter()
         try:
@@ -105,7 +105,7 @@ class Lane:
         return results, timings
 
     def close(self) -> None:
-        """Free the context, then the memory that it was told of, then the stream."""
+        """Free the context, then the memory that it used, then the stream."""
         try:
             self._drop_graph()
         finally:
@@ -114,7 +114,7 @@ class Lane:
             self._stream.close()
 
     def _prepare(self, shapes: Mapping[str, Shape]) -> None:
-        """Set the shapes where they are new; capture the graph where they have run before."""
+        """Set the shapes if they are new; capture the graph if they have run before."""
         if all(self._shapes.get(name) == shape for name, shape in shapes.items()):
             if self._graphs.wanted and not self._captured:
                 self._capture()
@@ -132,7 +132,7 @@ class Lane:
         self._shapes = {**shapes, **known}
 
     def _enqueue(self) -> float:
-        """Put one run on the stream; return the milliseconds that the network's part took."""
+        """Put one run on the stream; return the milliseconds it took to enqueue the network."""
         stream, session = self._stream, self._session
         stream.mark(_START)
         for tensor in session.inputs:
@@ -153,7 +153,7 @@ class Lane:
         return 1000 * (after - before)
 
     def _execute(self) -> None:
-        self._session.ask("run the model", self._context.execute_async_v3(self._stream.handle))
+        self._session.check("run the model", self._context.execute_async_v3(self._stream.handle))
 
     def _capture(self) -> None:
         try:
@@ -167,7 +167,7 @@ class Lane:
         self._stream.drop_graph()
 
     def _recover(self) -> None:
-        """Leave nothing of a failed run on the stream, and start anew with the next."""
+        """Leave nothing of a failed run on the stream, so that the next one starts afresh."""
         with contextlib.suppress(EngineError):
             self._stream.synchronize()
         with contextlib.suppress(EngineError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one logger that TensorRT is given."""
+"""TensorRT's log, handed to a function."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 
-def logger_to(trt: Any, take: Callable[[str, str], None]) -> Any:
-    """Return a logger that hands on what the library says.
+def forwarding_logger(trt: Any, on_message: Callable[[str, str], None]) -> Any:
+    """Return a logger for TensorRT that passes each message to a function.
 
     Args:
         trt: the library; its logger's class is known only when it is loaded.
-        take: called with the severity's name, such as `ERROR`, and the message; from whichever
-            thread the library speaks on.
+        on_message: called with the severity's name, such as `ERROR`, and the message, in whichever
+            thread the library logs.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -21,6 +21,6 @@ def logger_to(trt: Any, take: Callable[[str, str], None]) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            take(severity.name, msg)
+            on_message(severity.name, msg)
 
     return Logger()

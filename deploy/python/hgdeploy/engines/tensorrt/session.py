@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TensorRT engine on a GPU: what it takes and gives, and the lanes on which it runs.
+"""An engine file loaded by TensorRT on a GPU, with its inputs and outputs.
 
 TensorRT reports a failure by returning None or False and by writing to its log, so every result is
-checked and the log is kept for the reason. TensorRT and TensorRT-RTX, and TensorRT's majors 10 and
-11, are driven the same way.
+checked and the log is kept for the reason. TensorRT and TensorRT-RTX, and TensorRT's major versions
+10 and 11, are used in the same way.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.engines.tensorrt.logger import logger_to
+from hgdeploy.engines.tensorrt.logger import forwarding_logger
 from hgdeploy.errors import BundleError, EngineError, TensorError, one_line
 from hgdeploy.gpu.device import Device
 
 Shape = tuple[int, ...]
-
 
 # TensorRT's names of the element types that numpy has too.
 _DTYPES = {
@@ -35,12 +34,8 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-
-
-# The one profile that is used; our builder makes one.
+# The only profile that is used; our builder makes one.
 PROFILE = 0
-
-
 _LONGEST_REASON = 400
 
 
@@ -62,18 +57,18 @@ class Tensor:
 
     @property
     def spec(self) -> TensorSpec:
-        """What callers see: an axis that can have one size only is fixed."""
+        """What callers see: an axis that can have only one size is fixed."""
         shape = tuple(
             low if low == high else -1 for low, high in zip(self.least, self.most, strict=True)
         )
         return TensorSpec(self.name, self.dtype.name, shape)
 
     def size(self, shape: Shape) -> int:
-        """Return the bytes that a shape takes."""
+        """Return how many bytes a shape takes."""
         return math.prod(shape) * self.dtype.itemsize
 
     def check(self, shape: Shape) -> None:
-        """Raise TensorError if the engine does not serve a shape."""
+        """Raise a TensorError if the engine does not serve a shape."""
         fits = (
             low <= size <= high
             for low, size, high in zip(self.least, shape, self.most, strict=True)
@@ -81,7 +76,7 @@ class Tensor:
         if not all(fits):
             raise TensorError(
                 f"input {self.name!r} has shape {list(shape)}, and the TensorRT engine serves "
-                f"{list(self.least)} to {list(self.most)}; feed what it serves, or build it anew "
+                f"{list(self.least)} to {list(self.most)}; feed what it serves, or build it again "
                 "with hgdeploy build"
             )
 
@@ -90,8 +85,8 @@ class Graphs:
     """Whether runs are captured as CUDA graphs, for all lanes of an engine.
 
     Attributes:
-        wanted: capture, and launch what was captured.
-        note: what `RuntimeInfo.providers` says of it.
+        wanted: whether to capture graphs, and to launch those that were captured.
+        note: what `RuntimeInfo.providers` says about it.
     """
 
     def __init__(self, wanted: bool, note: str) -> None:
@@ -122,14 +117,14 @@ class Session:
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: tuple[Tensor, ...] = ()
         self._errors = _Errors()
-        self._logger = logger_to(trt, self._errors.take)
+        self._logger = forwarding_logger(trt, self._errors.take)
         self._runtime: Any = None
 
     def load(self, source: Path) -> None:
         """Load an engine file; the device must be active.
 
         Raises:
-            BundleError: the library refuses it, or it has inputs or outputs we cannot serve.
+            BundleError: the library refuses it, or it has inputs or outputs that we cannot serve.
         """
         try:
             data = source.read_bytes()
@@ -142,7 +137,7 @@ class Session:
         if self.engine is None:
             raise BundleError(
                 f"{name} {self.trt.__version__} cannot load {source}: {self.reason()}; build it "
-                "anew on this machine with hgdeploy build"
+                "again on this machine with hgdeploy build"
             )
         self.inputs, self.outputs = _read_tensors(self, source)
 
@@ -150,42 +145,47 @@ class Session:
         """Make an execution context.
 
         Raises:
-            EngineError: the library does not, mostly for want of memory.
+            EngineError: the library cannot make one, usually because memory is short.
         """
         self._errors.clear()
         strategy = getattr(self.trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategy is None:
             made = self.engine.create_execution_context()
         else:
-            # TensorRT-RTX compiles on this machine: the kernels of a shape before its first run,
-            # not beside it, and it knows itself when to capture them as a graph.
+            # TensorRT-RTX compiles on this machine: a shape's kernels before its first run, not
+            # during it, and it decides itself when to capture them as a graph.
             config = self.engine.create_runtime_config()
             config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
             config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             made = self.engine.create_execution_context(runtime_config=config)
         if made is None:
-            raise EngineError(f"TensorRT makes no execution context: {self.reason()}")
+            raise EngineError(f"TensorRT cannot make an execution context: {self.reason()}")
         return made
 
     def graphs(self) -> Graphs:
-        """Decide how the network's launches are captured as a graph."""
+        """Decide whether the network is captured as a graph, and by whom."""
         if hasattr(self.trt, "CudaGraphStrategy"):
             return Graphs(False, "RTX CUDA graph")
         if not self.device.captures:
             return Graphs(False, "no CUDA graph: pycuda cannot capture one")
         return Graphs(True, "CUDA graph")
 
-    def ask(self, doing: str, answer: Any) -> None:
-        """Raise EngineError with the library's reason where it has answered False."""
+    def check(self, doing: str, answer: Any) -> None:
+        """Raise an EngineError with the library's reason if it returned False or None.
+
+        Args:
+            doing: the purpose of the call, to follow "TensorRT cannot" in the error.
+            answer: what the library returned.
+        """
         if not answer:
             raise EngineError(f"TensorRT cannot {doing}: {self.reason()}")
 
     def forget_reasons(self) -> None:
-        """Drop what the log has said to this thread."""
+        """Forget the errors that were logged in this thread."""
         self._errors.clear()
 
     def reason(self) -> str:
-        """Return what the log has said to this thread since it was dropped, on one line."""
+        """Return the errors logged in this thread since they were last forgotten, on one line."""
         return self._errors.reason()
 
     def close(self) -> None:
@@ -201,14 +201,14 @@ class Session:
 def set_shapes(
     session: Session, context: Any, shapes: Mapping[str, Shape], outputs: Sequence[str]
 ) -> dict[str, Shape]:
-    """Tell a context its input shapes, and return those that its outputs then have.
+    """Set a context's input shapes, and return those that its outputs then have.
 
     Raises:
-        EngineError: the library refuses them.
+        EngineError: the library refuses the shapes.
     """
     for name, shape in shapes.items():
         answer = context.set_input_shape(name, shape)
-        session.ask(f"take shape {list(shape)} for {name!r}", answer)
+        session.check(f"take shape {list(shape)} for {name!r}", answer)
     try:
         missing = context.infer_shapes()
     except RuntimeError as error:
@@ -245,19 +245,19 @@ def _read_tensors(session: Session, source: Path) -> tuple[tuple[Tensor, ...], t
 def _output_shapes(
     session: Session, inputs: Mapping[str, Shape], outputs: Sequence[str]
 ) -> dict[str, Shape]:
-    """Return the outputs' shapes for the shapes of the inputs, without memory for a run."""
+    """Return the outputs' shapes for shapes of the inputs, without memory for a run."""
     strategy = session.trt.ExecutionContextAllocationStrategy.USER_MANAGED
     session.forget_reasons()
     contexts = [session.engine.create_execution_context(strategy=strategy)]
     try:
-        session.ask("infer the shapes of its outputs", contexts[0])
+        session.check("infer the shapes of its outputs", contexts[0])
         return set_shapes(session, contexts[0], inputs, outputs)
     finally:
-        contexts.clear()  # see Session: a traceback must not keep it
+        contexts.clear()  # see Session: a traceback must not keep it alive
 
 
 def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
-    """Return a tensor's element type; refuse what is not a plain array in device memory."""
+    """Return a tensor's element type; refuse anything but a plain array in device memory."""
     trt = session.trt
     plain = (
         session.engine.get_tensor_location(name) == trt.TensorLocation.DEVICE
@@ -279,7 +279,7 @@ def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
 
 
 class _Errors:
-    """The errors that the library reports, each thread's own."""
+    """The errors that the library logs, separately for each thread."""
 
     def __init__(self) -> None:
         self._own = threading.local()

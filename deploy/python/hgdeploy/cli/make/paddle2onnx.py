@@ -16,7 +16,8 @@ from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.cli.terminal import Command, Parser, warn
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle, onnx_notes
-from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError, OutputError
+from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
+from hgdeploy.system.files import writing
 from hgdeploy.validation.verify import verify_conversion
 
 
@@ -150,7 +151,5 @@ def _link(path: Path, new: Path) -> None:
     try:
         new.symlink_to(path.resolve())
     except (OSError, NotImplementedError):  # Windows lets only some users make links
-        try:
+        with writing(new):
             shutil.copyfile(path, new)
-        except OSError as error:
-            raise OutputError(f"cannot write {new}: {error.strerror or error}") from error

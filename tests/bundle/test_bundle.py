@@ -47,7 +47,8 @@ def test_an_empty_folder_says_so(tmp_path):
         ("PreProcess: {transform_ops: [{Resize: {}}]}", "Resize"),
         ("PostProcess: {Topk: {topk: x}}", "PostProcess.Topk.topk"),
         ("a: [", "expected"),
-        ("7", "has no sections"),
+        ("7", "has no keys"),
+        ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
     ],
 )
 def test_a_wrong_description_is_refused_by_name(mini, text, told):

@@ -531,10 +531,10 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
     [
         (("--runtime", "tensorrtx"), "unknown TensorRT runtime 'tensorrtx', did you mean"),
         (("--precision", "fp61"), "unknown precision 'fp61', did you mean 'fp16'?"),
-        (("--batch", "0"), "--batch '0', expected one, two or three numbers from 1"),
+        (("--batch", "0"), "--batch is '0', expected one, two or three numbers from 1"),
         (("--batch", "1,2,3,4"), "expected one, two or three numbers"),
         ((*HERE, "--batch", "8,1"), "expected three rising numbers from 1"),
-        (("--input-size", "224x"), "--input-size '224x', expected one, two or three sizes"),
+        (("--input-size", "224x"), "--input-size is '224x', expected one, two or three sizes"),
         (
             ("--optimization-level", "6"),
             "optimization_level is 6, expected a whole number from 0 to 5",

@@ -185,11 +185,11 @@ def test_the_commands_lead_from_a_paddle_model_to_every_variant(mini, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (("convert", "{mini}", "--precision", "int8"), 2, "--precision 'int8'"),
+        (("convert", "{mini}", "--precision", "int8"), 2, "unknown --precision 'int8'"),
         (("convert", "{mini}", "--batch", "many"), 2, "expected dynamic or a number"),
         (("convert", "{mini}", "--batch", "0"), 2, "batch"),
         (("convert", "{mini}", "--opset", "3"), 2, "opset"),
-        (("convert", "{mini}", "--check", "maybe"), 2, "--check 'maybe'"),
+        (("convert", "{mini}", "--check", "maybe"), 2, "unknown --check 'maybe'"),
         (("convert", "nowhere"), 5, "nowhere"),
         (("quantize", "{mini}", "--calibration", "nowhere"), 4, "nowhere"),
         (("quantize", "{mini}", "--calibration", "{images}"), 4, "10"),

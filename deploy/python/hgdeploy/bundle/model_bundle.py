@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.digests import combined_digest, file_sha256
+from hgdeploy.system.yaml_files import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
@@ -108,13 +107,11 @@ def open_bundle(root: str | Path) -> ModelBundle:
     path = root / DESCRIPTION
     if not path.exists():
         return ModelBundle(root, None, None, None)
+    raw = read_yaml(path, "description", BundleError)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict):
-            raise ConfigError("it has no sections")
         return _described(root, raw)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError) as error:
-        raise BundleError(f"{path}: {' '.join(str(error).split())}") from None
+    except ConfigError as error:
+        raise BundleError(f"{path}: {error}") from None
 
 
 def _described(root: Path, raw: dict[str, object]) -> ModelBundle:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import one_of
 
 DESCRIPTION = "inference.yml"
 
@@ -57,11 +58,8 @@ def runtime_named(name: str) -> TensorRtRuntime:
     Raises:
         ConfigError: there is none of that name.
     """
-    for runtime in RUNTIMES:
-        if runtime.name == name:
-            return runtime
-    names = [runtime.name for runtime in RUNTIMES]
-    raise ConfigError(f"unknown TensorRT runtime {name!r}, {nearest(name, names)}")
+    by_name = {runtime.name: runtime for runtime in RUNTIMES}
+    return by_name[check("TensorRT runtime", name, one_of(by_name))]
 
 
 def engine_name(precision: str, runtime: TensorRtRuntime) -> str:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.terminal import Verbs, say, warn
 from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import optional, whole
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
@@ -112,8 +114,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
         if getattr(arguments, flag) and not getattr(arguments, needs):
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers is {arguments.workers}, expected at least 1")
+    check("--workers", arguments.workers, optional(whole(1)))
     if arguments.ray and arguments.workers:
         raise ConfigError("--workers has no effect with --ray; --threads says what a worker has")
     settings = ClassifierSettings(

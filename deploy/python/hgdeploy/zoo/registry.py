@@ -11,9 +11,8 @@ import importlib
 import importlib.resources
 from typing import Any
 
-from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.checks import check
-from hgdeploy.system.kinds import whole
+from hgdeploy.system.kinds import one_of, whole
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.models import MODELS, SWIN_BASE, SWIN_TINY, ModelInfo
 from hgdeploy.zoo.published import zoo_name
@@ -58,10 +57,7 @@ def info(name: str) -> ModelInfo:
     Raises:
         ConfigError: there is no such model.
     """
-    entry = MODELS.get(name)
-    if entry is None:
-        raise ConfigError(f"unknown model {name!r}, {nearest(name, MODELS)}")
-    return entry
+    return MODELS[check("model", name, one_of(MODELS))]
 
 
 def network_of(model: str) -> str:

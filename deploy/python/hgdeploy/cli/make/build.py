@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.terminal import Verbs, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.system.checks import Given
 
 if TYPE_CHECKING:
     from hgdeploy.convert.tensorrt.options import BuildOptions, Range
@@ -99,9 +100,7 @@ def _batch(text: str | None) -> Range | None:
         return None
     parts = text.split(",")
     if not all(re.fullmatch("[1-9][0-9]*", part) for part in parts) or len(parts) > 3:
-        raise ConfigError(
-            f"--batch {text!r}, expected one, two or three numbers from 1, such as 1,8,32"
-        )
+        raise Given("--batch", text).refused("one, two or three numbers from 1, such as 1,8,32")
     return _range([int(part) for part in parts])
 
 
@@ -112,9 +111,8 @@ def _sizes(text: str | None) -> tuple[Range | None, Range | None]:
     sizes = [re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", part) for part in text.split(",")]
     pairs = [(int(size[1]), int(size[2] or size[1])) for size in sizes if size is not None]
     if len(pairs) < len(sizes) or len(pairs) > 3:
-        raise ConfigError(
-            f"--input-size {text!r}, expected one, two or three sizes such as 224 or 192x256"
-        )
+        expected = "one, two or three sizes such as 224 or 192x256"
+        raise Given("--input-size", text).refused(expected)
     return _range([height for height, _ in pairs]), _range([width for _, width in pairs])
 
 

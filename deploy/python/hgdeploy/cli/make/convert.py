@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.cli.terminal import Verbs, warn
-from hgdeploy.errors import EXIT_OK, ConfigError, nearest
+from hgdeploy.errors import EXIT_OK
+from hgdeploy.system.checks import Given, check
+from hgdeploy.system.kinds import one_of, parse_literal
 
 
 def add_convert(verbs: Verbs) -> None:
@@ -30,16 +32,13 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.convert.variants import ConvertRequest, converted
     from hgdeploy.images.find import find_images
 
-    for flag, allowed in (("check", ("on", "off")), ("precision", ("fp32", "fp16", "bf16"))):
-        value = getattr(arguments, flag)
-        if value not in allowed:
-            raise ConfigError(f"--{flag} {value!r}, {nearest(value, allowed)}")
-    if arguments.batch != "dynamic" and not arguments.batch.isdecimal():
-        raise ConfigError(f"--batch {arguments.batch!r}, expected dynamic or a number from 1")
+    check("--check", arguments.check, one_of(("on", "off")))
+    check("--precision", arguments.precision, one_of(("fp32", "fp16", "bf16")))
+    batch = check("--batch", arguments.batch, _batch)
     request = ConvertRequest(
         OnnxOptions(
             opset=arguments.opset,
-            batch=None if arguments.batch == "dynamic" else int(arguments.batch),
+            batch=batch,
             dynamic_size=arguments.dynamic_size,
         ),
         arguments.precision,
@@ -48,3 +47,13 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     )
     out.write(f"{converted(open_bundle(arguments.bundle), request, warn)}\n")
     return EXIT_OK
+
+
+def _batch(given: Given) -> int | None:
+    """Is the kind of `dynamic`, for None, and of numbers from 1."""
+    if given.value == "dynamic":
+        return None
+    size = parse_literal(given.value)
+    if type(size) is not int or size < 1:
+        raise given.refused("dynamic or a number from 1")
+    return size

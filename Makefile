@@ -9,16 +9,16 @@ SETUP := setup.cfg pyproject.toml
 MODELS := deploy/models
 DEMO := $(MODELS)/EfficientNetLite0_infer
 
-# Test files that run at once; each may use all CPUs for a moment.
+# How many test files run at once; each may use all CPUs for a moment.
 WORKERS ?= 2
 
-# TensorRT's Python API, against which our calls are checked; its libraries are not needed.
+# TensorRT's Python API, which our calls are checked against; its libraries are not needed.
 TENSORRT_BINDINGS := 10.16.1.11 11.4.0.106
 ifeq ($(shell uname -s),Linux)
 BINDINGS := $(TENSORRT_BINDINGS:%=.cache/tensorrt-bindings/%)
 endif
 
-# Engines whose tests must not be skipped, since the extras below install them.
+# Engines whose tests must not be skipped, because the extras below install them.
 ifeq ($(shell uname -sm),Linux x86_64)
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,tensorrt-rtx,tensorrt-bindings
 endif
@@ -52,11 +52,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The site, in build/site; a warning is an error (mkdocs.yml). The theme would print news of its own.
+# Makes the site in build/site; a warning is an error (mkdocs.yml). The variable stops the theme's own
+# announcement.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# Each stamp installs a set of extras and stands for the smaller sets as well.
+# Each stamp installs a set of extras, and also counts as the stamp of the smaller sets.
 $(VENV)/.cpu: EXTRAS := cpu
 $(VENV)/.test: EXTRAS := cpu,openvino,convert,test
 $(VENV)/.test: STANDS_FOR := .cpu

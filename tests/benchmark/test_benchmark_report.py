@@ -367,10 +367,10 @@ def test_a_missing_result_file_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "kind", "told"),
     [
-        (("--format", "pdf"), ConfigError, "--format 'pdf'"),
+        (("--format", "pdf"), ConfigError, "unknown --format 'pdf', expected one of"),
         (("--format", "png"), ConfigError, "needs --output"),
         (("--format", "md", "--output", "r.html"), ConfigError, "does not fit --format md"),
-        (("--output", "r.json"), ConfigError, "format 'json'"),
+        (("--output", "r.json"), ConfigError, "unknown format of --output 'json', exp"),
         (("--output", "none/r.md"), OutputError, "its folder does not exist"),
     ],
 )
@@ -671,7 +671,7 @@ def test_compare_refuses_what_does_not_compare(write):
     assert "NOT COMPARABLE" in compare(a, other, "--mix-environments")
     with pytest.raises(ConfigError, match="no case in common"):
         compare(a, write("c.json", case("ResNet34", 10.0)))
-    with pytest.raises(ConfigError, match="--threshold nan"):
+    with pytest.raises(ConfigError, match="--threshold is nan, expected a number from 0"):
         compare(a, a, "--threshold", "nan")
     with pytest.raises(ConfigError, match="is there twice"):
         compare(a, write("d.json", case("ResNet50", 10.0), case("ResNet50", 11.0)))

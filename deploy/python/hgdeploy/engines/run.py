@@ -15,7 +15,9 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.fit import image_input
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
-from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import one_of
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,8 @@ def parse_run(text: str, precision: str = "fp32") -> Run:
     what, _, device = text.strip().partition("@")
     engine, _, own = what.partition(":")
     run = Run(engine, own or precision, device or "cpu")
-    for kind, value, allowed in (
-        ("engine", run.engine, ENGINES),
-        ("precision", run.precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"unknown {kind} {value!r}, {nearest(value, allowed)}")
+    check("engine", run.engine, one_of(ENGINES))
+    check("precision", run.precision, one_of(PRECISIONS))
     return run
 
 

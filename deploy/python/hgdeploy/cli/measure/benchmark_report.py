@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -13,8 +12,10 @@ from hgdeploy.benchmark.report.compare import as_markdown as comparison_as_markd
 from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
 from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
 from hgdeploy.benchmark.report.results import Results, read_all, read_measured
-from hgdeploy.errors import EXIT_OK, ConfigError, OutputError, nearest
+from hgdeploy.errors import EXIT_OK, ConfigError, OutputError
+from hgdeploy.system.checks import check
 from hgdeploy.system.files import replacing
+from hgdeploy.system.kinds import number, one_of
 
 FORMATS = ("md", "csv", "html", "png")
 _FIGURES = ("accuracy", "distribution")
@@ -72,9 +73,7 @@ def _format(asked: str | None, output: Path | None) -> str:
     """Return the format: what was asked for, else the output's suffix; both must agree."""
     suffix = "" if output is None else output.suffix.lstrip(".").lower()
     form = asked or suffix or "md"
-    if form not in FORMATS:
-        where = "--format" if asked else f"--output {output}: format"
-        raise ConfigError(f"{where} {form!r}, {nearest(form, FORMATS)}")
+    check("--format" if asked else "format of --output", form, one_of(FORMATS))
     if suffix and suffix != form:
         raise ConfigError(f"--output {output} does not fit --format {form}, expected .{form}")
     if form == "png" and output is None:
@@ -135,9 +134,7 @@ def run_compare(arguments: argparse.Namespace, out: TextIO) -> int:
         ConfigError: a wrong argument or result file.
         ValidationError: a case became slower than the threshold allows, or stopped running.
     """
-    threshold: float = arguments.threshold
-    if not math.isfinite(threshold) or threshold < 0:
-        raise ConfigError(f"--threshold {threshold}, expected a number from 0, such as 0.05")
+    threshold = check("--threshold", arguments.threshold, number(0), hint="0.05 is 5 %")
     comparison = compare_files(
         read_measured(arguments.a),
         read_measured(arguments.b),

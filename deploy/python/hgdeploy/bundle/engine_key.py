@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT engine files: how they are called, and the key that tells what one was built for.
+"""TensorRT engine files: their names, and the key that says what each was built for.
 
 An engine file holds machine code for one library version, one kind of GPU and one range of shapes.
 Its sidecar keeps the key of all that, so that a file that does not fit is known before it is
-loaded: the builder then builds anew, and the engine refuses.
+loaded: the builder then builds again, and the engine refuses.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ class ModelBundle:
 
     Attributes:
         root: the folder.
-        model_name: the model's name; None where no `inference.yml` tells it.
-        preprocess: the model's own transform ops; None where none are told.
-        postprocess: the model's own postprocessing; None where none is told.
+        model_name: the model's name; None where no `inference.yml` states it.
+        preprocess: the model's own transform ops; None where none are stated.
+        postprocess: the model's own postprocessing; None where none is stated.
     """
 
     root: Path
@@ -48,7 +48,7 @@ class ModelBundle:
                 if changed is not None:
                     raise BundleError(
                         f"{path} is stale: {changed.name} has changed since it was made; make it "
-                        "anew with hgdeploy convert, quantize or build, or delete it"
+                        "again with hgdeploy convert, quantize or build, or delete it"
                     )
                 return path
         models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")

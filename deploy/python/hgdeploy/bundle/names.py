@@ -36,7 +36,7 @@ class TensorRtRuntime:
         extra: the extra of HGDeploy that installs it.
         suffix: the end of its engine files' names.
         needs_gpu: it builds on the GPU it builds for, and times its kernels there; the other one
-            builds on any machine, for the compute capabilities it is told.
+            builds on any machine, for the compute capabilities it is given.
     """
 
     name: str

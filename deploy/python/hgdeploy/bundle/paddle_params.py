@@ -3,7 +3,7 @@
 
 Paddle 3.3.1 and paddle2onnx 2.1.0 both take a `.pdiparams` that ends inside its last tensor, and
 compute with whatever memory holds where the missing bytes belong: the answers are wrong and no one
-says so. The file is a plain sequence of tensors that each tell their length, so walking over it
+says so. The file is a plain sequence of tensors that each state their length, so walking over it
 shows whether it ends where it must.
 """
 
@@ -65,10 +65,10 @@ def read_params(path: Path) -> list[StoredTensor]:
     except (ValueError, struct.error) as error:
         raise BundleError(
             f"{path} is damaged or truncated ({error or 'it ends inside a tensor'}; it has {size} "
-            "bytes); copy it anew or export the model again"
+            "bytes); copy it again, or export the model again"
         ) from None
     if not tensors:
-        raise BundleError(f"{path} is empty; copy it anew or export the model again")
+        raise BundleError(f"{path} is empty; copy it again, or export the model again")
     return tensors
 
 

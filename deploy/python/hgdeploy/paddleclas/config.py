@@ -197,14 +197,14 @@ def _precision(settings: GlobalSection) -> str:
 
 def _warnings(settings: GlobalSection) -> list[str]:
     """Name the keys that are set and have no effect."""
-    told = []
+    warnings = []
     if settings.enable_benchmark:
-        told.append(
+        warnings.append(
             "Global.enable_benchmark has no effect, as in PaddleClas; "
             "Global.benchmark=True prints where the time goes"
         )
     if settings.save_log_path and not settings.benchmark:
-        told.append("Global.save_log_path has no effect without Global.benchmark=True")
+        warnings.append("Global.save_log_path has no effect without Global.benchmark=True")
     if settings.model_name:
-        told.append("Global.model_name has no effect: the bundle knows its model's name")
-    return told
+        warnings.append("Global.model_name has no effect: the bundle knows its model's name")
+    return warnings

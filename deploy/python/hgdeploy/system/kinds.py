@@ -101,7 +101,7 @@ def path(given: Given) -> Path:
 
 
 def one_of(names: Collection[str]) -> Kind[str]:
-    """Return the kind of some names; the error for another name tells the nearest."""
+    """Return the kind of some names; the error for another name suggests the nearest."""
 
     def read(given: Given) -> str:
         if not isinstance(given.value, str):

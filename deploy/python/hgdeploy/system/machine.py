@@ -29,7 +29,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """Return the processor's marketing name as the system tells it."""
+    """Return the processor's marketing name as the system reports it."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
@@ -43,7 +43,7 @@ def int8_saturates() -> bool:
 
     An x86 CPU without VNNI adds pairs of products in 16 bits, which saturate: 2 x 255 x 127 is more
     than 32,767, while 2 x 255 x 64, the most with weights of 7 bits, is not. ONNX Runtime and
-    OpenVINO compute with it all the same. Where the system lists no flags, it cannot be told.
+    OpenVINO compute with it all the same. Where the system lists no flags, nobody can know.
 
     Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
@@ -52,7 +52,7 @@ def int8_saturates() -> bool:
 
 
 def memory_mb() -> int | None:
-    """Return the machine's memory in MiB; None where the system does not tell."""
+    """Return the machine's memory in MiB; None where the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     except (AttributeError, ValueError, OSError):
@@ -80,7 +80,10 @@ def _read_cpufreq(name: str) -> str | None:
 
 
 def child_processes(pid: int | None = None) -> list[int]:
-    """Return the running processes that this one, or `pid`, started; none where it is not told."""
+    """Return the running processes that this one, or `pid`, started.
+
+    None are found where the system does not list them.
+    """
     found: list[int] = []
     for task in Path(f"/proc/{pid or 'self'}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that has just ended
@@ -91,8 +94,8 @@ def child_processes(pid: int | None = None) -> list[int]:
 def peak_memory_mb(pid: int | None = None) -> float | None:
     """Return the most memory this process, or that of `pid`, has had in use, in MiB.
 
-    It is None where the system does not tell it. Linux's `ru_maxrss` starts at what the parent had
-    in use when it made this process, so the system's own account of the process is read where
+    It is None where the system does not report it. Linux's `ru_maxrss` starts at what the parent
+    had in use when it made this process, so the system's own account of the process is read where
     there is one.
     """
     try:
@@ -107,4 +110,4 @@ def peak_memory_mb(pid: int | None = None) -> float | None:
         import resource
     except ImportError:  # Windows
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS tells bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes

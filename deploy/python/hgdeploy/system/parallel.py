@@ -83,7 +83,7 @@ class WorkerTuner:
         if self._settled:
             return
         now = self._clock()
-        if self._start is None:  # the first result tells when all threads are under way
+        if self._start is None:  # the first result shows when all threads are under way
             self._start, self._cpu_start = now, self._cpu_clock()
             return
         self._pieces += pieces
@@ -238,6 +238,6 @@ def in_order(
         deliver: called with one result at a time, in order, from any of the threads: a signal's
             exception, which comes in the main thread, never breaks it off. What it raises is raised
             here.
-        tuner: how many threads; it is told of each result.
+        tuner: how many threads; it learns of each result.
     """
     _Run(work, pieces, deliver, tuner).finish()

@@ -135,7 +135,7 @@ class Postprocess:
         """Refuse labels that are not one for each of the model's classes.
 
         Args:
-            classes: how many classes the model has; -1 where it does not tell.
+            classes: how many classes the model has; -1 where it does not say.
             model: the model's file, for the error.
 
         Raises:

@@ -30,21 +30,21 @@ MAKERS = Path(__file__).parent / "makers"
 IMAGES = REPO / "deploy" / "images"
 MINI = DATA / "pphgnet_mini"
 
-# The command as a user has it, for tests that start it and do not wait for its end.
+# The command as a user runs it, for tests that start it and do not wait for its end.
 HGDEPLOY = (sys.executable, "-c", "import sys; from hgdeploy.cli import main; sys.exit(main())")
 # Seconds until a test gives up waiting; what it waits for comes long before, or never.
 DEADLINE = 300
 
 with warnings.catch_warnings():
-    # Paddle's import warns of a compiler cache it lacks and of deprecations in its own
-    # dependencies; imported here once, so that every other warning stays an error.
+    # Importing Paddle warns of a missing compiler cache and of deprecations in its own
+    # dependencies; it is imported here once, so that every other warning stays an error.
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import paddle.inference  # noqa: F401
 
 
 def has(module: str) -> bool:
-    """Tell whether a library is installed, without loading it."""
+    """Return whether a library is installed, without loading it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
@@ -64,7 +64,7 @@ def require_engine(name: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty current folder: tests find nothing there that a user left in the checkout."""
+    """An empty current folder, so that tests find nothing that a user left in the checkout."""
     folder, before = tmp_path_factory.mktemp("current"), Path.cwd()
     os.chdir(folder)
     yield folder
@@ -158,7 +158,7 @@ def predict_cls(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
 def run_here(
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the function of a command line in this process, whose libraries are loaded already."""
+    """Run a command line's function in this process, where the libraries are already loaded."""
 
     def run(
         command: Callable[[list[str]], int], *arguments: object
@@ -173,15 +173,16 @@ def run_here(
 
 
 def children(module: str, parent: int | None = None) -> list[int]:
-    """Return the processes that run `module` and that `parent`, or this one, has started."""
+    """Return the processes that run `module` and were started by `parent`, or by this process."""
     found = child_processes(parent)
     return [pid for pid in found if module in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def wait_for_a_row(process: subprocess.Popen[str] | subprocess.Popen[bytes], rows: Path) -> None:
-    """Wait until the first row is there to stay, or the process has ended.
+    """Wait until the first row is safe, or the process has ended.
 
-    A signal may take back the row that is just being written: the first is safe with the second.
+    A signal may undo the row that is just being written, so the first row is safe once there is a
+    second.
     """
     while process.poll() is None and (not rows.exists() or rows.read_bytes().count(b"\n") < 2):
         time.sleep(0.001)

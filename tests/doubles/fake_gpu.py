@@ -2,7 +2,7 @@
 """A machine with two GPUs, for a process of its own: the fake driver and the fake TensorRT.
 
 `check_on_fake_gpu` runs test files in such a process, where this module is a pytest plugin: after
-each test everything must be freed, and nothing may have been done that a real GPU would punish.
+each test everything must be freed, and nothing may have happened that a real GPU would punish.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MUST_BE_ZERO = (
     "pushed",
     "violations",
 )
-# pycuda is linked to hundreds of functions; a lazy loader asks for those that are used.
+# pycuda is linked to hundreds of functions; a lazy loader looks up only those that are used.
 _LAZY = "import os, sys; sys.setdlopenflags(os.RTLD_LAZY)\n"
 _METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 
@@ -82,10 +82,10 @@ def check_on_fake_gpu(environment: dict[str, str], *arguments: str, may_skip: bo
         timeout=300,
         check=False,
     )
-    told = done.stdout[-20000:] + done.stderr[-4000:]
-    assert done.returncode == 0, told
-    assert re.search(r"\b\d+ passed", done.stdout), told
-    assert may_skip or "skipped" not in done.stdout, told
+    output = done.stdout[-20000:] + done.stderr[-4000:]
+    assert done.returncode == 0, output
+    assert re.search(r"\b\d+ passed", done.stdout), output
+    assert may_skip or "skipped" not in done.stdout, output
 
 
 def driver() -> ctypes.CDLL:
@@ -105,13 +105,13 @@ def count(what: str) -> int:
 
 
 def fail(function: str, code: int, after: int = 0) -> None:
-    """Make a call of a driver's function fail once, after `after` good ones."""
+    """Make a call of a driver function fail once, after `after` successful ones."""
     driver().fake_cuda_fail(function.encode(), code, after)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """Check after each test that all is freed, and that nothing was done wrongly."""
+    """Check after each test that everything is freed and the driver saw no violation."""
     if os.environ.get("FAKE_CUDA_DEVICES") is None:  # imported for its functions only
         yield
         return

@@ -3,8 +3,8 @@
 
 An engine file is JSON with an ONNX model inside (`engine_file` makes one). A run is a kernel on the
 fake stream that reads its inputs and writes its outputs in fake device memory, computed by ONNX
-Runtime, when the stream gets to it. Names and parameters are the real API's; what a real program
-would only learn by a crash counts as a violation of the fake driver.
+Runtime, when the stream gets to it. Names and parameters are those of the real API; what a real
+program would only learn from a crash counts as a violation of the fake driver.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def engine_file(onnx: bytes, profile: Mapping[str, Sequence[Sequence[int]]], **f
 
 
 class ILogger:
-    """Takes what the library says."""
+    """Receives the library's messages."""
 
     Severity = enum.IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
     INTERNAL_ERROR = Severity.INTERNAL_ERROR
@@ -99,12 +99,12 @@ class ILogger:
         pass
 
     def log(self, severity: ILogger.Severity, msg: str) -> None:
-        """Take a message."""
+        """Receive a message."""
         raise NotImplementedError
 
 
 class Logger(ILogger):
-    """Prints what the library says."""
+    """Prints the library's messages."""
 
     def __init__(self, min_severity: ILogger.Severity = ILogger.WARNING) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class _Driver:
 
 
 _Kernel = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
-# A kernel in C knows its work by a number; the works are few, and kept.
+# A kernel in C identifies its work by a number; there is little work, and all of it is kept.
 _WORKS: list[Callable[[], bool]] = []
 
 
@@ -288,7 +288,7 @@ class ICudaEngine:
         return self._names[index][0]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        """Tell whether a tensor is an input or an output."""
+        """Return whether a tensor is an input or an output."""
         return dict(self._names).get(name, TensorIOMode.NONE)
 
     def get_tensor_dtype(self, name: str) -> DataType:
@@ -300,7 +300,7 @@ class ICudaEngine:
         return tuple(size if isinstance(size, int) else -1 for size in self._shapes[name])
 
     def get_tensor_location(self, name: str) -> TensorLocation:
-        """Tell where a tensor must be."""
+        """Return where a tensor must be."""
         self._shapes[name]
         return TensorLocation.DEVICE
 
@@ -310,12 +310,12 @@ class ICudaEngine:
         return TensorFormat.CHW4 if self._facts.get("packed") else TensorFormat.LINEAR
 
     def is_shape_inference_io(self, name: str) -> bool:
-        """Tell whether a tensor holds shapes."""
+        """Return whether a tensor holds shapes."""
         self._shapes[name]
         return bool(self._facts.get("shape_io"))
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        """Return the smallest, the best and the largest shape of an input."""
+        """Return the smallest, the optimal and the largest shape of an input."""
         if profile_index != 0 or self.get_tensor_mode(name) is not TensorIOMode.INPUT:
             raise ValueError("no such profile or input")
         shapes = self._profile.get(name, [self._shapes[name]] * 3)
@@ -369,7 +369,7 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._changes = 0
         self._ran = -1
-        # Only the first context of an engine is promised to have a profile.
+        # Only the first context of an engine is guaranteed to have a profile.
         self._profile_index = -1 if engine._contexts else 0
         self._memory = None
         if strategy is ExecutionContextAllocationStrategy.STATIC:
@@ -435,7 +435,7 @@ class IExecutionContext:
         )
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        """Tell where a tensor lies."""
+        """Set where a tensor lies."""
         if self._engine.get_tensor_mode(name) is TensorIOMode.NONE:
             return self._error(f"{name} is no tensor")
         self._addresses[name] = memory

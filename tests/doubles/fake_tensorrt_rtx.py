@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT-RTX's runtime without a GPU: what it has beyond `fake_tensorrt`."""
+"""TensorRT-RTX's runtime without a GPU: what it has in addition to `fake_tensorrt`."""
 
 from __future__ import annotations
 

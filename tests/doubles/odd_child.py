@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child process that misbehaves in every way that is asked for."""
+"""A child process that misbehaves in any way that a test asks for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def leave(request: Message) -> Message:
 
 
 def hang(request: Message) -> Message:
-    """Hang in native code, with Python's lock, so that no other thread of Python's runs."""
+    """Hang in native code while holding Python's lock, so that no other Python thread runs."""
     ctypes.PyDLL(None).sleep(60)
     return Message({})
 
@@ -62,7 +62,7 @@ def rest(request: Message) -> Message:
 
 
 def start(request: Message) -> Message:
-    """Start a process in this one's group, one in a session of its own, and a child."""
+    """Start a process in this one's group, one in a session of its own, and a `ChildProcess`."""
     code = [sys.executable, "-c", "import time; time.sleep(60)"]
     started.extend([subprocess.Popen(code), subprocess.Popen(code, start_new_session=True)])
     started.append(ChildProcess("odd_child"))

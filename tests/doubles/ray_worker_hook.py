@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Ray workers of test_ray_folder.py do on top: some images kill the process reading them.
+"""A hook for the Ray workers of test_ray.py: some images kill the process that reads them.
 
-The name of the image says when: `kills_once.jpg` at the first reading, `kills_always.jpg` at each.
+The image's name says when: `kills_once.jpg` at the first read, `kills_always.jpg` at every read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def install() -> None:
-    """Watch what this process opens."""
+    """Watch which files this process opens."""
     sys.addaudithook(_watch)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a TensorRT Python module offers, as plain data, and what a run of ours asks of it.
+"""What a TensorRT Python module offers, as plain data, and what our code uses of it.
 
 `python tensorrt_api.py MODULE` prints the API of a module that has TensorRT's shape: the classes,
 their members, and the parameters of each function. The classes come from pybind11, so parameters
@@ -32,7 +32,7 @@ _KINDS = _POSITIONAL, _EITHER, _STAR, _KEYWORD, _STARS = (
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a function; `kind` is inspect's number, `type` pybind11's word."""
+    """A parameter of a function; `kind` is inspect's number, `type` pybind11's name of it."""
 
     name: str
     kind: int
@@ -53,7 +53,7 @@ class Signature:
         return bool(self.parameters) and self.parameters[0].name == "self"
 
     def problem(self, positional: int, keywords: tuple[str, ...]) -> str | None:
-        """Tell why it cannot be called with so many arguments, `self` one of them; None if it can.
+        """Return why it cannot be called with so many arguments, `self` included; None if it can.
 
         Args:
             positional: number of positional arguments.
@@ -82,7 +82,7 @@ class Member:
         kind: `class`, `function`, `property` or `value`.
         type: of a class its name; of a property or a value its class.
         writable: whether a property can be set.
-        signatures: the ways to call a function; none means that it tells none.
+        signatures: the ways to call a function; none means that they are not known.
     """
 
     kind: str
@@ -123,7 +123,7 @@ class Use:
         owner: the class; "" is the module.
         name: the member.
         call: (number of positional arguments with `self`, names of the others) of a call that
-            tells them; None where the member is only named, or called with `*arguments`.
+            spells them out; None where the member is only named, or called with `*arguments`.
         stored: whether it is assigned to.
     """
 
@@ -142,10 +142,10 @@ class Use:
 
 
 def problem_of(use: Use, api: Api) -> str | None:
-    """Tell why a version does not serve a use; None where it does."""
+    """Return why a version does not support a use; None where it does."""
     members = api.classes.get(use.owner)
     if members is None:
-        return None  # the place that names the class is told instead
+        return None  # the place that names the class is reported instead
     member, where = members.get(use.name), f"{use.file}:{use.line}: {use.full_name}"
     if member is None:
         return f"{where} does not exist in {api.name}"
@@ -160,7 +160,7 @@ def problem_of(use: Use, api: Api) -> str | None:
 
 
 def read_api(text: str) -> Api:
-    """Read what this file prints as a program."""
+    """Read what this file prints when run as a program."""
     content = json.loads(text)
     return Api(
         content["name"],
@@ -194,13 +194,13 @@ def print_api(module: ModuleType) -> None:
 
 
 def _is_ours(value: Any) -> bool:
-    """Tell whether something comes from TensorRT's own packages (or from one that mimics them)."""
+    """Return whether something comes from TensorRT's own packages, or one that mimics them."""
     home = getattr(value, "__module__", None)
     return not isinstance(home, str) or "tensorrt" in home or home.startswith("pybind11")
 
 
 def _is_own(holder: Any, name: str) -> bool:
-    """Tell whether a module or class has a member of its own, not one of Python's."""
+    """Return whether a module or class has a member of its own, not one of Python's."""
     if isinstance(holder, type):
         return _is_ours(next((base for base in holder.__mro__ if name in vars(base)), object))
     value = getattr(holder, name)
@@ -293,14 +293,14 @@ def _split(text: str) -> list[str]:
 
 
 class _Notes:
-    """Keeps the uses of a TensorRT module by code below a folder."""
+    """Records the uses of a TensorRT module by code below a folder."""
 
     def __init__(self, package: Path) -> None:
         self.package = package
         self.uses: list[Use] = []
 
     def add(self, owner: str, name: str, call: Any = None, stored: bool = False) -> None:
-        """Keep what the caller's caller uses, if its code lies in the folder."""
+        """Record what the caller's caller uses, if its code lies in the folder."""
         frame = sys._getframe(2)
         file, line = Path(frame.f_code.co_filename), frame.f_lineno
         if file.is_relative_to(self.package):
@@ -308,7 +308,7 @@ class _Notes:
             self.uses.append(Use(inside, line, line, owner, name, call, stored))
 
     def function(self, owner: str, name: str, function: Any) -> Any:
-        """Return a method that keeps its calls."""
+        """Return a method that records its calls."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             self.add(owner, name, (len(arguments), tuple(named)))
@@ -317,7 +317,7 @@ class _Notes:
         return call
 
     def property(self, owner: str, name: str, found: property) -> property:
-        """Return a property that keeps its reads and writes."""
+        """Return a property that records its reads and writes."""
 
         def read(thing: Any) -> Any:
             self.add(owner, name)
@@ -333,7 +333,7 @@ class _Notes:
 def note_uses(module: ModuleType, package: Path) -> list[Use]:
     """From now on, note every use of a TensorRT module by code below `package`.
 
-    The module's classes are changed in place, so this is for a process of its own.
+    The module's classes are changed in place, so call this in a separate process.
 
     Returns:
         The list that grows; an owner is the class that defines what is used.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds every use of TensorRT's API in our source, class by class, without running it.
 
-A small interpreter walks the code and keeps for each expression not its value but what kind of
+A small interpreter walks the code and notes for each expression not its value but what kind of
 TensorRT object it can be: `trt` is the library, `trt.Builder(logger)` gives a Builder, and what
-`create_network` of a Builder gives stands in the API itself. Calls of our own functions are
-followed with the kinds of their arguments, so that helpers need no annotations. Branches are not
-told apart: all are walked.
+`create_network` of a Builder returns is in the API itself. Calls of our own functions are
+followed with the kinds of their arguments, so that helpers need no annotations. All branches are
+walked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Many:
-    """A container: what iterating it gives, and what its values are where it maps."""
+    """A container: what iterating it gives, and its values if it is a mapping."""
 
     items: Values
     values: Values | None = None
@@ -56,7 +56,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Giver:
-    """A function that gives the same whatever its arguments."""
+    """A function that returns the same whatever its arguments."""
 
     result: Values
 
@@ -94,7 +94,7 @@ class _Function:
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a call; `starred` where the source does not tell how many."""
+    """The arguments of a call; `starred` where the source does not say how many."""
 
     positional: list[Values]
     named: _Named
@@ -117,11 +117,12 @@ def uses_in(sources: Mapping[str, str], apis: Iterable[Api]) -> frozenset[Use]:
 
     Args:
         sources: text by file name; the files may import each other.
-        apis: the versions to look up what a function gives in; the first that knows it is taken.
+        apis: the versions in which to look up what a function returns; the first that knows it
+            is used.
     """
     reader = _Reader(tuple(apis))
     trees = {file: ast.parse(text) for file, text in sources.items()}
-    for _ in range(3):  # attributes of our own objects are known from the second time on
+    for _ in range(3):  # attributes of our own objects are known from the second round on
         reader.read_program(trees)
     return frozenset(reader.uses)
 
@@ -291,7 +292,7 @@ class _Reader:
         return frozenset([_Instance(made_of)])
 
     def run(self, function: _Function, positional: list[Values], named: _Named) -> Values:
-        """Walk a function of ours with what its arguments are; return what it gives."""
+        """Walk a function of ours with what its arguments are; return what it returns."""
         node = function.node
         if node in self.running:
             return _NOTHING
@@ -329,7 +330,7 @@ class _Reader:
         return _Arguments(positional, named, starred or "**" in named)
 
     def builtin(self, node: ast.Call, given: _Arguments, scope: _Scope) -> Values:
-        """Return what a function gives that is not ours and not TensorRT's."""
+        """Return what a function returns that is neither ours nor TensorRT's."""
         name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
         first = given.positional[0] if given.positional else _NOTHING
         if name in _IMPORTERS:
@@ -386,7 +387,7 @@ class _Reader:
         return _NOTHING
 
     def method(self, made_of: _Class, node: ast.FunctionDef) -> None:
-        """Keep a method; one that TensorRT calls back gets what the API says, and must fit it."""
+        """Keep a method; one that TensorRT calls back gets what the API says and must fit it."""
         function = _Function(node, made_of.scope, _Instance(made_of))
         self.attributes[made_of.node, node.name] = frozenset([function])
         arguments: list[Values] = []
@@ -429,7 +430,7 @@ class _Reader:
 
     def _on_for(self, node: ast.For, scope: _Scope) -> Values:
         self.bind(node.target, _items(self.read(node.iter, scope)), scope)
-        for _ in range(2):  # what a round leaves is there in the next
+        for _ in range(2):  # what one round finds is there in the next
             self.read_all([*node.body, *node.orelse], scope)
         return _NOTHING
 

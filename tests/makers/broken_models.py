@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deliberately broken conversions of an ONNX classifier, as they happen in the wild."""
+"""Deliberately broken conversions of an ONNX classifier, like those that happen in practice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _insert_before(model: onnx.ModelProto, node: onnx.NodeProto, *new: onnx.Node
 
 
 def dropout_kept_at_full_strength(model: onnx.ModelProto) -> None:
-    """Logits 1.25 times too large, as where `downscale_in_infer` of 0.2 is dropped."""
+    """Logits 1.25 times too large, as when a `downscale_in_infer` of 0.2 is dropped."""
     softmax = _softmax(model)
     scale = helper.make_tensor("factor", TensorProto.FLOAT, [], [1.25])
     model.graph.initializer.append(scale)
@@ -31,7 +31,7 @@ def dropout_kept_at_full_strength(model: onnx.ModelProto) -> None:
 
 
 def softmax_twice(model: onnx.ModelProto) -> None:
-    """A softmax added to a model that ends in one; the best class stays, its score does not."""
+    """A second softmax after the last one; the best class stays, its score does not."""
     softmax = _softmax(model)
     _insert_before(
         model, softmax, helper.make_node("Softmax", [softmax.input[0]], ["once"], axis=-1)
@@ -40,7 +40,7 @@ def softmax_twice(model: onnx.ModelProto) -> None:
 
 
 def channels_the_other_way_round(model: onnx.ModelProto) -> None:
-    """BGR where the model wants RGB."""
+    """BGR where the model expects RGB."""
     order = helper.make_tensor("order", TensorProto.INT64, [3], [2, 1, 0])
     model.graph.initializer.append(order)
     for node in model.graph.node:

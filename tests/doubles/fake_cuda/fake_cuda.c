@@ -92,7 +92,7 @@ struct Object {
   int device, retained;     // a context
   int capturing, broken;    // a stream
   pthread_t thread;         // that began the capture
-  CUresult failed;          // a stream's first error, told by its next synchronisation
+  CUresult failed;          // a stream's first error, reported by its next synchronisation
   int recorded;             // an event: 0 never, 1 queued, 2 done
   long long nanoseconds;
   char *data;  // memory
@@ -199,7 +199,7 @@ static CUresult leave(CUresult code) {
     if (entered != OK) return leave(entered);           \
   } while (0)
 
-// A function that frees something tells an earlier failure, and frees all the same.
+// A function that frees something reports an earlier failure, and still frees.
 #define ENTER_TO_FREE(valid)                                              \
   pthread_mutex_lock(&lock);                                              \
   CUresult earlier = failure(__func__);                                   \
@@ -719,7 +719,7 @@ EXPORT void fake_cuda_fail(const char *function, CUresult code, int after) {
   pthread_mutex_unlock(&lock);
 }
 
-// Tells whether [address, address + size) lies in one live device allocation.
+// Returns whether [address, address + size) lies in one live device allocation.
 EXPORT int fake_cuda_on_device(const char *address, size_t size) {
   pthread_mutex_lock(&lock);
   int found = memory_of(address, size, DEVICE_MEMORY) != NULL;

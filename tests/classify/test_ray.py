@@ -27,7 +27,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.results.file import ResultsFile
-from hgdeploy.results.rows import decoded
+from hgdeploy.results.rows import row_from_line
 from hgdeploy.system.libraries import installed_version
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
@@ -122,11 +122,11 @@ def test_rows_accounts_and_reports_are_those_of_one_machine(cluster, bundle, fol
     files = find_images(folder)
     files.append(ImageFile(str(folder / "never.jpg"), "never.jpg"))
     files += files[:3]  # repeated names
-    expected, told = run(here, bundle, files, tmp_path / "here.jsonl")
+    expected, lines = run(here, bundle, files, tmp_path / "here.jsonl")
     found, reported = run(on_ray, bundle, files, tmp_path / "ray.jsonl")
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     assert accounts(found) == accounts(expected)
-    assert reported == told
+    assert reported == lines
     assert found.failed == 5
     assert found.found == found.done == len(files)
     assert found.times.images == len(files)
@@ -154,7 +154,7 @@ def test_an_image_that_kills_each_worker_fails_with_its_piece_alone(
     files = find_images(folder)
     found, _ = run(on_ray, bundle, files, tmp_path / "ray.jsonl")
     assert (folder / "08.kills_always.deaths").read_text().count("\n") == 4
-    rows = [decoded(line) for line in (tmp_path / "ray.jsonl").read_bytes().splitlines()]
+    rows = [row_from_line(line) for line in (tmp_path / "ray.jsonl").read_bytes().splitlines()]
     assert [row["path"] for row in rows] == [file.name for file in files]
     lost = [row for row in rows if row["error"] and "Ray worker died" in row["error"]]
     assert "08.kills_always.jpg" in [row["path"] for row in lost]
@@ -205,9 +205,9 @@ def test_a_run_whose_own_process_is_ended_is_resumed(bundle, folder, tmp_path, s
     )  # fmt: skip
     wait_for_a_row(process, output)
     process.send_signal(sent)
-    _, told = process.communicate()
-    assert process.returncode == code, told.decode()
-    assert b"Traceback" not in told
+    _, stderr = process.communicate()
+    assert process.returncode == code, stderr.decode()
+    assert b"Traceback" not in stderr
     kept = output.read_bytes().count(b"\n")
     assert 0 < kept < 620, "it was not killed on its way"
     resumed = hgdeploy(*command, "--resume")

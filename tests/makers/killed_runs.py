@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs over many images that are killed and resumed, for test_resume.py.
+"""Runs over many images that are killed and resumed, for tests/results/test_file.py.
 
     python killed_runs.py steps|moments|interrupts|limit|disk FOLDER SUFFIX
 
-The loop around `ResultsFile` is that of a real run; only the model is none: the class of an image
-is the number in its file, and its label names the model of the run, so that a row tells what made
-it. Every run is a fork of this process, which itself stays small: hundreds take a few seconds.
+The loop around `ResultsFile` is that of a real run, but there is no model: the class of an image is
+the number in its file, and its label names the model of the run, so that a row says what made it.
+Every run is a fork of this process, which stays small itself: hundreds take a few seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.file import OnChange, ResultsFile
-from hgdeploy.results.rows import Row, decoded, file_facts, row_of
+from hgdeploy.results.rows import Row, file_facts, row_from_line, row_from_prediction
 from hgdeploy.results.tables import table_format
 from hgdeploy.transforms.prediction import Prediction
 
@@ -46,7 +46,7 @@ def predicted(file: ImageFile, model: str) -> Prediction:
 
 
 def run(output: Path, files: list[ImageFile], model: str, resume: OnChange | None = None) -> int:
-    """One run, as a command makes it; returns how many rows were kept from before."""
+    """One run, as a command does it; return how many rows were kept from before."""
     with ResultsFile(output) as results:
         plan = results.begin(files, {"model": model}, resume)
         for file in plan.remaining:
@@ -61,11 +61,11 @@ def rows_of(output: Path) -> list[Row]:
     table = table_format(output)
     if table is not None:
         return list(table.read(output))
-    return [decoded(line) for line in output.read_bytes().splitlines(keepends=True)]
+    return [row_from_line(line) for line in output.read_bytes().splitlines(keepends=True)]
 
 
 def expected_rows(files: list[ImageFile], model: str) -> list[Row]:
-    return [row_of(predicted(file, model), file_facts(file.path)) for file in files]
+    return [row_from_prediction(predicted(file, model), file_facts(file.path)) for file in files]
 
 
 def check(output: Path, files: list[ImageFile], model: str) -> None:
@@ -76,7 +76,7 @@ def check(output: Path, files: list[ImageFile], model: str) -> None:
 
 
 def forked(work: Callable[[], object], kill_after: float | None = None) -> int:
-    """Do `work` in a process of its own, killed after so many seconds; returns how it ended."""
+    """Do `work` in a separate process, killed after so many seconds; return how it ended."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -119,7 +119,7 @@ def kill_at(step: int, folder: Path) -> None:
 def at_every_step(
     base: Path, output: Path, work: Callable[[], object], after: Callable[[], None]
 ) -> int:
-    """Kill `work` at its first step, at its second and so on; `after` each, go on and check."""
+    """Kill `work` at its first step, at its second and so on; `after` each, resume and check."""
     for step in range(1, 1000):
         shutil.rmtree(output.parent, ignore_errors=True)
         shutil.copytree(base, output.parent)
@@ -149,7 +149,7 @@ def steps(folder: Path, suffix: str) -> None:
 
     total = at_every_step(base, output, lambda: run(output, old, "A"), after_beginning)
     shutil.rmtree(base)
-    shutil.copytree(output.parent, base)  # a finished run, for the others to go on from
+    shutil.copytree(output.parent, base)  # a finished run, for the others to resume
 
     def after_replacing() -> None:
         ended = forked(lambda: run(output, old, "B", "refuse"))
@@ -185,7 +185,7 @@ def check_rows(output: Path, files: list[ImageFile], model: str) -> None:
 
 
 def moments(folder: Path, suffix: str) -> None:
-    """Runs killed at chance moments, resumed until one ends by itself."""
+    """Runs killed at random moments, and resumed until one ends by itself."""
     images, output = folder / "images", folder / "out" / f"x{suffix}"
     images.mkdir()
     files = [make_file(images, f"{i:04}.jpg", i) for i in range(400)]
@@ -211,23 +211,23 @@ def moments(folder: Path, suffix: str) -> None:
 
 
 def interrupts(folder: Path, suffix: str) -> None:
-    """Ctrl-C at chance moments: what is told of the rows is what is in the file."""
+    """Ctrl-C at random moments: what is reported of the rows is what is in the file."""
     images, output = folder / "images", folder / "out" / f"x{suffix}"
     images.mkdir()
     output.parent.mkdir()
     files = [make_file(images, f"{i:04}.jpg", i) for i in range(400)]
     chance, seen = random.Random(0), 0
     while seen < 25:
-        told, begun = os.pipe()
+        answers, begun = os.pipe()
         child = os.fork()
         if child == 0:
             interruptible(output, files, begun)
         os.close(begun)
-        os.read(told, 1)
+        os.read(answers, 1)
         time.sleep(chance.uniform(0, 0.01))
         os.kill(child, signal.SIGINT)
-        progress = os.read(told, 1000).decode()
-        os.close(told)
+        progress = os.read(answers, 1000).decode()
+        os.close(answers)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         seen += bool(progress)
         if progress:
@@ -238,7 +238,7 @@ def interrupts(folder: Path, suffix: str) -> None:
 
 
 def interruptible(output: Path, files: list[ImageFile], begun: int) -> None:
-    """A run in this process that says, when it is interrupted, how far it has come."""
+    """A run in this process that says, when it is interrupted, how far it has got."""
     results = ResultsFile(output)
     try:
         plan = results.begin(files, {"model": "A"})
@@ -256,7 +256,7 @@ def interruptible(output: Path, files: list[ImageFile], begun: int) -> None:
 
 
 def disk(folder: Path, suffix: str) -> None:
-    """A disk that is full, until it is made larger. Needs the right to mount one."""
+    """A disk that is full until it is made larger. Needs permission to mount one."""
     images, output = folder / "images", folder / "out" / f"x{suffix}"
     images.mkdir()
     output.parent.mkdir()
@@ -267,7 +267,7 @@ def disk(folder: Path, suffix: str) -> None:
         assert forked(lambda resume=resume: run(output, files, "A", resume)) == FULL
     rows = rows_path(output).read_bytes().splitlines(keepends=True)
     assert len(rows) > 100
-    assert [decoded(line) for line in rows] == expected_rows(files[: len(rows)], "A")
+    assert [row_from_line(line) for line in rows] == expected_rows(files[: len(rows)], "A")
     mount[1:5] = ["-o", "remount,size=1m"]
     subprocess.run(mount, check=True)
     done(lambda: run(output, files, "A", "refuse"))
@@ -279,7 +279,7 @@ def rows_path(output: Path) -> Path:
 
 
 def limit(folder: Path, suffix: str) -> None:
-    """A file that may not grow while rows are written, and while the file is made of them."""
+    """A file that may not grow while rows are written, and while the results are made of them."""
     images, output = folder / "images", folder / "out" / f"x{suffix}"
     images.mkdir()
     output.parent.mkdir()
@@ -294,7 +294,7 @@ def limit(folder: Path, suffix: str) -> None:
         assert forked(lambda size=size: limited(size)) == FULL
         lines = rows.read_bytes().splitlines(keepends=True)
         assert sum(map(len, lines)) > size - 200
-        assert [decoded(line) for line in lines] == expected_rows(files[: len(lines)], "A")
+        assert [row_from_line(line) for line in lines] == expected_rows(files[: len(lines)], "A")
 
     def limited_at_the_end() -> None:
         with ResultsFile(output) as results:

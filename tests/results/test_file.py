@@ -65,7 +65,7 @@ def rows_file(output: Path) -> Path:
     return output if output.suffix == ".jsonl" else output.with_name(f"{output.name}.rows.jsonl")
 
 
-def assert_told(line: str, output: Path, reason: str) -> None:
+def assert_reported(line: str, output: Path, reason: str) -> None:
     """The line of an error names the file, the reason, how far the rows go and what to do."""
     assert f"{output.name} cannot be written: {reason}; " in line
     assert line.endswith(
@@ -83,16 +83,16 @@ def test_a_run_killed_at_any_moment_ends_with_one_row_for_each_image(output):
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_tells_how_many_rows_there_are(tmp_path):
+def test_an_interrupt_says_how_many_rows_there_are(tmp_path):
     (tmp_path / "out").mkdir()
     assert int(*drive("interrupts", tmp_path / "out" / "x.jsonl")) >= 25
 
 
 def test_a_file_that_may_not_grow_fails_with_its_reason_and_keeps_whole_rows(output):
-    told = drive("limit", output)
-    assert len(told) == (2 if output.suffix == ".jsonl" else 3)
-    for line in told:
-        assert_told(line, output, "File too large")
+    lines = drive("limit", output)
+    assert len(lines) == (2 if output.suffix == ".jsonl" else 3)
+    for line in lines:
+        assert_reported(line, output, "File too large")
 
 
 def test_a_full_disk_fails_with_its_reason_and_keeps_whole_rows(output):
@@ -101,10 +101,10 @@ def test_a_full_disk_fails_with_its_reason_and_keeps_whole_rows(output):
     )
     if not mounts or mounts.returncode:
         pytest.skip("this user may not mount a small disk")
-    told = drive("disk", output, *OWN_MOUNTS)
-    assert len(told) == 2
-    for line in told:
-        assert_told(line, output, "No space left on device")
+    lines = drive("disk", output, *OWN_MOUNTS)
+    assert len(lines) == 2
+    for line in lines:
+        assert_reported(line, output, "No space left on device")
 
 
 @pytest.mark.parametrize("torn", [1, 30, 1000])
@@ -116,7 +116,7 @@ def test_half_a_row_at_the_end_is_dropped_and_done_again(output, files, torn):
     check(output, files, "A")
 
 
-def test_without_resume_a_run_begins_anew(output, files):
+def test_without_resume_a_run_starts_from_the_first_image(output, files):
     run(output, files, "A")
     assert run(output, files[:3], "B") == 0
     check(output, files[:3], "B")

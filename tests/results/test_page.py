@@ -78,20 +78,20 @@ def picture(tmp_path):
     return made
 
 
-def test_the_page_tells_accounts_classes_failures_and_the_run(picture, tmp_path):
+def test_the_page_shows_accounts_classes_failures_and_the_run(picture, tmp_path):
     file = picture("x.png", RED)
     predictions = [(good(f"{i}.png", 0.9, i % 2, f"class {i % 2}"), file) for i in range(5)]
     predictions += [(Prediction.failed(f"bad {i}.png", "is empty"), file) for i in range(2)]
     predictions.append((Prediction.failed("worse.png", "is truncated (PNG)"), file))
     page = write(tmp_path / "r.html", predictions, engine="onnxruntime", precision="bf16")
-    told = " / ".join(page.texts)
-    assert "8 images / found 8 = classified 5 + failed 3" in told
-    assert "engine / onnxruntime / precision / bf16" in told
-    assert "0 class 0 / 3 / 1 class 1 / 2" in told
-    assert "is empty / 2 / is truncated (PNG) / 1" in told
-    assert "bad 0.png / is empty / bad 1.png / is empty / worse.png / is truncated (PNG)" in told
-    assert "5 of 5 classified images, drawn at random" in told
-    assert "3.png / 1 class 1: 0.90 / 2 other: 0.01" in told
+    text = " / ".join(page.texts)
+    assert "8 images / found 8 = classified 5 + failed 3" in text
+    assert "engine / onnxruntime / precision / bf16" in text
+    assert "0 class 0 / 3 / 1 class 1 / 2" in text
+    assert "is empty / 2 / is truncated (PNG) / 1" in text
+    assert "bad 0.png / is empty / bad 1.png / is empty / worse.png / is truncated (PNG)" in text
+    assert "5 of 5 classified images, drawn at random" in text
+    assert "3.png / 1 class 1: 0.90 / 2 other: 0.01" in text
 
 
 def test_the_least_sure_come_first_and_are_the_least_sure_of_all(picture, tmp_path):
@@ -126,12 +126,12 @@ def test_the_page_of_very_many_images_is_small_and_says_what_it_leaves_out(tmp_p
         writer.write(Prediction.failed(f"{i}{name}", f"has {i} pixels {name}"), facts)
     writer.finish()
     assert path.stat().st_size < 2_000_000
-    told = Page(path.read_text(encoding="utf-8")).texts
-    assert "found 20,000 = classified 10,000 + failed 10,000" in told
-    assert "24 of 10,000 classified images, drawn at random" in told
-    assert "30 of 5,000 classes, the most frequent ones" in told
-    assert "100 of 10,000 failed images, the first ones" in told
-    assert any("all beyond the first 1,000 count as other reasons" in text for text in told)
+    texts = Page(path.read_text(encoding="utf-8")).texts
+    assert "found 20,000 = classified 10,000 + failed 10,000" in texts
+    assert "24 of 10,000 classified images, drawn at random" in texts
+    assert "30 of 5,000 classes, the most frequent ones" in texts
+    assert "100 of 10,000 failed images, the first ones" in texts
+    assert any("all beyond the first 1,000 count as other reasons" in text for text in texts)
 
 
 def test_every_image_may_be_in_the_sample_and_equal_runs_give_equal_pages(tmp_path):

@@ -16,11 +16,11 @@ from hgdeploy.images.find import find_images
 from hgdeploy.results.rows import (
     COLUMNS,
     FileFacts,
-    decoded,
-    encoded,
     file_facts,
-    prediction_of,
-    row_of,
+    line_from_row,
+    prediction_from_row,
+    row_from_line,
+    row_from_prediction,
 )
 from hgdeploy.results.tables import table_format
 from hgdeploy.results.writers import FailuresWriter, LabelFolderWriter, LineWriter
@@ -49,12 +49,12 @@ def in_table(suffix: str, rows: list[dict[str, object]], folder: Path) -> list[d
 
 def test_a_row_is_one_line_of_ascii_and_gives_the_prediction_back():
     for prediction in PREDICTIONS:
-        line = encoded(row_of(prediction, FACTS))
+        line = line_from_row(row_from_prediction(prediction, FACTS))
         assert line.count(b"\n") == 1
         assert line.endswith(b"\n")
         assert line.isascii()
-        row = decoded(line)
-        assert prediction_of(row) == prediction
+        row = row_from_line(line)
+        assert prediction_from_row(row) == prediction
         assert (row["size"], row["mtime_ns"]) == (12345, 1_700_000_000_123_456_789)
 
 
@@ -62,20 +62,20 @@ def test_a_row_is_one_line_of_ascii_and_gives_the_prediction_back():
     "name", ["a\nb", "\r\n", "\x00", "\x85\u2028", os.fsdecode(b"\xff\xfe"), '"\\', "\x1b[2J", "😀"]
 )
 def test_jsonl_holds_any_name_on_one_line(name):
-    line = encoded(row_of(Prediction.failed(name, name), FACTS))
+    line = line_from_row(row_from_prediction(Prediction.failed(name, name), FACTS))
     assert line.splitlines() == [line[:-1]]
-    assert prediction_of(decoded(line)) == Prediction.failed(name, name)
+    assert prediction_from_row(row_from_line(line)) == Prediction.failed(name, name)
 
 
 def test_scores_have_five_decimals():
     prediction = Prediction("x", (1,), (0.123456789,), ("a",))
-    assert row_of(prediction, FACTS)["scores"] == [0.12346]
+    assert row_from_prediction(prediction, FACTS)["scores"] == [0.12346]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables_give_back_the_rows_they_were_made_of(suffix, tmp_path):
     facts = [FACTS, FACTS, FileFacts(FACTS.path, 0, 0), FileFacts(FACTS.path, None, None), FACTS]
-    rows = [row_of(*pair) for pair in zip(PREDICTIONS, facts, strict=True)]
+    rows = [row_from_prediction(*pair) for pair in zip(PREDICTIONS, facts, strict=True)]
     assert in_table(suffix, rows, tmp_path) == rows
 
 
@@ -83,14 +83,20 @@ def test_tables_give_back_the_rows_they_were_made_of(suffix, tmp_path):
 def test_a_table_of_many_wide_rows_is_whole(suffix, tmp_path):
     """More rows than are held at a time, and one with more names than csv reads by default."""
     wide = Prediction("x", tuple(range(9000)), (0.5,) * 9000, ("a name of a class",) * 9000)
-    rows = [row_of(Prediction(f"{i}.jpg", (i,), (0.5,), ("a",)), FACTS) for i in range(9000)]
-    rows.append(row_of(wide, FACTS))
+    rows = [
+        row_from_prediction(Prediction(f"{i}.jpg", (i,), (0.5,), ("a",)), FACTS)
+        for i in range(9000)
+    ]
+    rows.append(row_from_prediction(wide, FACTS))
     assert in_table(suffix, rows, tmp_path) == rows
 
 
 def test_csv_is_read_by_other_readers_with_one_record_for_each_row(tmp_path):
     names = ["a,b", 'a"b', "a\nb", "a\r\nb", "a\rb", "=1", " x ", os.fsdecode(b"\xff")]
-    rows = [row_of(Prediction(name, (1, 2), (0.5, 0.25), ("a, b", "c")), FACTS) for name in names]
+    rows = [
+        row_from_prediction(Prediction(name, (1, 2), (0.5, 0.25), ("a, b", "c")), FACTS)
+        for name in names
+    ]
     in_table(".csv", rows, tmp_path)
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
         head, *records = csv.reader(file)
@@ -116,7 +122,7 @@ def test_a_time_beyond_the_year_2262_fits_in_every_table(tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(b"")
     os.utime(path, (0, 14_000_000_000))
-    rows = [row_of(PREDICTIONS[0], file_facts(path))]
+    rows = [row_from_prediction(PREDICTIONS[0], file_facts(path))]
     for suffix in (".csv", ".parquet"):
         assert in_table(suffix, rows, tmp_path) == rows
 
@@ -166,8 +172,8 @@ def test_the_list_of_failures_is_an_input_and_the_reasons_stand_beside_it(tmp_pa
     path = tmp_path / "lists" / "failures.txt"
     path.parent.mkdir()
     path.write_text("of an older run")
-    told = listed(path, [(files[0], None), *((file, "is\tempty\n") for file in files[1:])])
-    assert told == f"6 failed images are in {path}, with reasons in failures.txt.reasons.tsv"
+    sentence = listed(path, [(files[0], None), *((file, "is\tempty\n") for file in files[1:])])
+    assert sentence == f"6 failed images are in {path}, with reasons in failures.txt.reasons.tsv"
     assert [found.path for found in find_images(path)] == files[1:]
     reasons = (path.parent / "failures.txt.reasons.tsv").read_text(encoding="utf-8").splitlines()
     assert reasons[0] == "path\treason"
@@ -187,11 +193,11 @@ def test_relative_paths_are_listed_from_the_root(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "end ", os.fsdecode(b"\xff.jpg")])
-def test_a_name_no_list_can_hold_is_told_and_stands_with_its_reason(tmp_path, name):
+def test_a_name_that_a_list_cannot_hold_is_reported_with_its_reason(tmp_path, name):
     path = tmp_path / "f.txt"
-    told = listed(path, [(tmp_path / name, "is empty"), (tmp_path / "x.jpg", "is empty")])
-    assert "2 failed images are in" in told
-    assert "1 of them only there" in told
+    sentence = listed(path, [(tmp_path / name, "is empty"), (tmp_path / "x.jpg", "is empty")])
+    assert "2 failed images are in" in sentence
+    assert "1 of them only there" in sentence
     assert path.read_text() == f"{tmp_path}/x.jpg\n"
     assert len((tmp_path / "f.txt.reasons.tsv").read_text().splitlines()) == 3
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result file that survives its process: begun anew or resumed, one row for each image.
+"""A result file that survives its process: started or resumed, one row for each image.
 
-Rows are appended, in JSON lines and in the order of the images, to the result file itself or, for
-CSV and Parquet, to `NAME.rows.jsonl` beside it, from which they are made once all rows are there.
-Each row is handed to the system at once, so that only a row in the making can be lost with the
-process; half a line at the end is dropped. `NAME.run.json` says what the rows were made with.
+Rows are appended as JSON lines, in the order of the images, to the result file itself or, for CSV
+and Parquet, to `NAME.rows.jsonl` beside it, from which the table is made once all rows are there.
+Each row is handed to the system at once, so that a process that dies can lose only the row that it
+is writing; half a line at the end is dropped. `NAME.run.json` says what the rows were made with.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ import numpy as np
 
 from hgdeploy.errors import ConfigError, OutputError, one_line
 from hgdeploy.images.find import ImageFile
-from hgdeploy.results.match import Match, lines
-from hgdeploy.results.rows import FileFacts, Row, decoded, encoded, prediction_of, row_of
+from hgdeploy.results.match import Match, whole_lines
+from hgdeploy.results.rows import (
+    FileFacts,
+    Row,
+    line_from_row,
+    prediction_from_row,
+    row_from_line,
+    row_from_prediction,
+)
 from hgdeploy.results.run_record import RunRecord
 from hgdeploy.results.tables import stored_name, table_format
 from hgdeploy.results.writers import Writer
-from hgdeploy.system.files import (
-    check_replaceable,
-    remove_leftovers,
-    replacing,
-    to_disk,
-    writing,
-)
+from hgdeploy.system.files import check_replaceable, remove_leftovers, replacing, to_disk, writing
 from hgdeploy.system.locks import claim
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.prediction import Prediction
 
 OnChange = Literal["refuse", "redo"]
-"""What to do with rows that were made with something else: refuse them, or do them again."""
+"""What to do with rows that were made with something else: refuse them, or make them again."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Plan:
 
     Attributes:
         remaining: the images without a row, in order.
-        kept: rows that are kept from before.
-        kept_failed: those of them that tell of a failure.
-        dropped: rows from before whose image changed or is no longer found.
+        kept: rows of an earlier run that are kept.
+        kept_failed: how many of those are of images that failed.
+        dropped: rows of an earlier run whose image has changed or is no longer found.
     """
 
     remaining: Sequence[ImageFile]
@@ -60,13 +61,13 @@ class Plan:
 
 
 class ResultsFile:
-    """The rows of one run. Claim it, load the model, `begin`, `write` each row, `finish`, `close`.
+    """The rows of one run: open it, load the model, `begin`, `write` each row, `finish`, `close`.
 
     Nothing that exists is changed before `begin`. Use it as a context manager, or close it.
 
     Args:
         path: a `.jsonl`, `.csv` or `.parquet` file.
-        on_warning: takes a line where nothing keeps a second run from writing the same file.
+        on_warning: called with a line if a second run cannot be kept from writing the same file.
 
     Raises:
         ConfigError: another suffix, or Parquet without pyarrow.
@@ -90,7 +91,7 @@ class ResultsFile:
         self._file: io.FileIO | None = None
         self._files: Sequence[ImageFile] = ()
         self._plan = Plan(())
-        self._order = array("q")  # for each row, in the file's order, the place of its image
+        self._order = array("q")  # for each row, in the file's order, the index of its image
         self._end = 0
         self._written = 0
         busy = f"{path}: another process is writing it; wait for it, or name another file"
@@ -102,15 +103,15 @@ class ResultsFile:
         fingerprint: Mapping[str, str],
         resume: OnChange | None = None,
     ) -> Plan:
-        """Begin anew, or go on with a run that ended before its images did.
+        """Start a run, or resume one that ended before all of its images were done.
 
         Args:
-            files: all images, in order; a name may be there several times.
+            files: all images, in order; the same name may occur several times.
             fingerprint: what the rows depend on, by name: model, engine, precision and so on.
-            resume: None replaces what is there. Otherwise the rows of images that are unchanged are
-                kept; where an image (by its size and time), or the fingerprint, is not what it was,
-                `refuse` raises and changes nothing, and `redo` classifies it, or everything, again.
-                Without rows to go on with, a run begins anew.
+            resume: None replaces what is there. Otherwise the rows of unchanged images are kept; if
+                an image (by its size and time) or the fingerprint has changed, `refuse` raises and
+                changes nothing, and `redo` classifies that image, or all of them, again. Without
+                rows to go on with, the run starts from the first image.
 
         Returns:
             What is left to do: give `write` the predictions of `remaining`, in order.
@@ -144,11 +145,11 @@ class ResultsFile:
         return self._plan
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:
-        """Append the row of the next remaining image; after this no signal can lose it.
+        """Append the row of the next remaining image; once this returns, no signal can lose it.
 
         Args:
             prediction: what was found, or why nothing was.
-            facts: the image's file, looked at before it was read.
+            facts: the image's file, as it was before it was read.
 
         Raises:
             OutputError: the disk is full, for example; the rows before this one are intact.
@@ -158,12 +159,12 @@ class ResultsFile:
         expected = self._plan.remaining[self._written].name
         if prediction.path != expected:
             raise ValueError(f"the next row is that of {expected!r}, not of {prediction.path!r}")
-        line = encoded(row_of(prediction, facts))
+        line = line_from_row(row_from_prediction(prediction, facts))
         end, done = self._end + len(line), 0
         try:
             while done < len(line):
                 done += self._file.write(line[done:])
-        except BaseException as error:  # whatever it was, no half of a row stays
+        except BaseException as error:  # whatever happened, half a row must not stay
             self._file.truncate(self._end)
             if isinstance(error, OSError):
                 raise OutputError(
@@ -173,19 +174,19 @@ class ResultsFile:
         self._end, self._written = end, self._written + 1
 
     def replay(self, writers: Sequence[Writer]) -> None:
-        """Hand the rows that `begin` kept to writers of other things, such as a report."""
+        """Hand the rows that `begin` kept to other writers, such as that of a report."""
         if not writers or not self._plan.kept:
             return
         with writing(self._path):
-            kept = itertools.islice(lines(self._rows_path), self._plan.kept)
+            kept = itertools.islice(whole_lines(self._rows_path), self._plan.kept)
             for line, place in zip(kept, self._order, strict=False):
-                row = decoded(line)
+                row = row_from_line(line)
                 facts = FileFacts(self._files[place].path, row["size"], row["mtime_ns"])
                 for writer in writers:
-                    writer.write(prediction_of(row), facts)
+                    writer.write(prediction_from_row(row), facts)
 
     def progress(self) -> str:
-        """Say how far the rows go, and how to go on after an interruption."""
+        """Return how many images are done, and how to resume after an interruption."""
         done = self._plan.kept + self._written
         return (
             f"{done} of {len(self._files)} images are done and their rows are in "
@@ -193,7 +194,7 @@ class ResultsFile:
         )
 
     def finish(self) -> None:
-        """Bring the rows into the order of the images and make the file that was asked for.
+        """Put the rows into the order of the images and make the file that was asked for.
 
         Raises:
             OutputError: it cannot be written; the rows are intact, and a resumed run tries again.
@@ -205,7 +206,7 @@ class ResultsFile:
                 to_disk(self._file.fileno())
                 if self._table is not None:
                     with replacing(self._target) as stream:
-                        self._table.write(stream, map(decoded, self._ordered_lines()))
+                        self._table.write(stream, map(row_from_line, self._ordered_lines()))
                     self._rows_path.unlink()
                 elif not self._in_order():
                     with replacing(self._target) as stream:
@@ -214,10 +215,10 @@ class ResultsFile:
             raise OutputError(f"{error}; {self.progress()}") from None
 
     def close(self) -> None:
-        """Leave the rows on disk and let others write; a second call does nothing.
+        """Make sure that the rows are on disk, and let others write; a second call does nothing.
 
         Raises:
-            OutputError: the disk failed to take the rows.
+            OutputError: the rows could not be written to the disk.
         """
         try:
             if self._file is not None:
@@ -234,13 +235,13 @@ class ResultsFile:
         self.close()
 
     def _has_rows(self) -> bool:
-        """Tell whether an earlier run left rows; rows in the making go before a finished table."""
+        """Return whether an earlier run left rows; unfinished rows win over a finished table."""
         if self._rows_path.exists():
             return self._rows_path.stat().st_size > 0
         return self._target.exists()
 
     def _fits(self, fingerprint: Mapping[str, str], resume: OnChange) -> bool:
-        """Tell whether what is there was made with the same; raise where that is to be refused."""
+        """Return whether the fingerprint is unchanged; raise if a change is to be refused."""
         reason = self._record.difference(fingerprint)
         if reason and resume == "refuse":
             raise ConfigError(
@@ -251,18 +252,18 @@ class ResultsFile:
 
     def _old_lines(self) -> Iterator[bytes]:
         if self._table is None or self._rows_path.exists():
-            return lines(self._rows_path)
+            return whole_lines(self._rows_path)
         return self._table_lines(self._table.read(self._target))
 
     def _table_lines(self, rows: Iterator[Row]) -> Iterator[bytes]:
         """Yield a finished table's rows as lines."""
-        # Names that a table cannot hold are told by what it holds for them.
+        # A name that a table cannot hold is recognised by what it holds instead.
         places = ((stored_name(file.name), file.name) for file in self._files)
         names = {stored: name for stored, name in places if stored != name}
         try:
             for row in rows:
                 row["path"] = names.get(row["path"], row["path"])
-                yield encoded(row)
+                yield line_from_row(row)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"--resume: {self._path} cannot be read: {one_line(error)}; leave out --resume to "
@@ -270,24 +271,23 @@ class ResultsFile:
             ) from None
 
     def _keep(self, match: Match) -> None:
-        """Leave in the rows file what is kept and nothing else."""
+        """Leave in the rows file the rows that are kept and nothing else."""
         if self._rows_path.exists() and not match.misfits:
             os.truncate(self._rows_path, match.size)
             return
-        lines = itertools.compress(self._old_lines(), match.keeps)
         with replacing(self._rows_path) as stream:
-            stream.writelines(lines)
+            stream.writelines(itertools.compress(self._old_lines(), match.keeps))
 
     def _in_order(self) -> bool:
         order = np.frombuffer(self._order, np.int64)
         return bool((order[1:] > order[:-1]).all())
 
     def _ordered_lines(self) -> Iterator[bytes]:
-        """Yield the rows in the order of the images, with nothing but their places in memory."""
+        """Yield the rows in the order of the images, with only their positions in memory."""
         if self._in_order():
-            yield from lines(self._rows_path)
+            yield from whole_lines(self._rows_path)
             return
-        ends = np.cumsum(np.fromiter(map(len, lines(self._rows_path)), np.int64))
+        ends = np.cumsum(np.fromiter(map(len, whole_lines(self._rows_path)), np.int64))
         starts = np.concatenate([[0], ends[:-1]])
         with self._rows_path.open("rb") as file:
             for row in np.argsort(np.frombuffer(self._order, np.int64)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows of an earlier run belong to which images of now."""
+"""Match the rows of an earlier run with the images that are found now."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hgdeploy.images.find import ImageFile
-from hgdeploy.results.rows import (
-    decoded,
-    file_facts,
-)
+from hgdeploy.results.rows import file_facts, row_from_line
 from hgdeploy.transforms.prediction import printable
 
 _SHOWN = 3  # examples in a message
@@ -23,13 +20,13 @@ _SHOWN = 3  # examples in a message
 
 @dataclass
 class Match:
-    """Which rows from before belong to which images of now.
+    """Which rows of an earlier run belong to which of the images that are found now.
 
     Attributes:
-        files: the images of now.
-        order: for each row that is kept, the place of its image.
+        files: the images that are found now.
+        order: for each row that is kept, the index of its image.
         keeps: for each row, whether it is kept.
-        failed: how many kept rows tell of a failure.
+        failed: how many kept rows are of images that failed.
         misfits: how many rows are not kept.
         examples: the first of those, with the reason.
         size: the bytes of all rows, without half a line at the end.
@@ -56,9 +53,9 @@ class Match:
                     self.examples.append(reason)
 
     def _take(self, line: bytes, waiting: _Places) -> str | None:
-        """Match one row; return what is wrong with it."""
+        """Match one row; return what is wrong with it, else None."""
         try:
-            row = decoded(line)
+            row = row_from_line(line)
         except ValueError:
             return f"line {len(self.keeps) + 1} is damaged"
         place = waiting.pop(row["path"])
@@ -72,7 +69,7 @@ class Match:
         return None
 
     def refusal(self, path: Path) -> str:
-        """Say which rows of the result file `path` do not fit, and what can be done."""
+        """Return a message: which rows of the result file `path` do not fit, and what to do."""
         more = f" and {self.misfits - _SHOWN} more" if self.misfits > _SHOWN else ""
         return (
             f"--resume: {self.misfits} rows of {path} do not fit the images found now: "
@@ -81,14 +78,14 @@ class Match:
         )
 
     def remaining(self) -> array[int]:
-        """Return the places of the images that have no row, in order."""
+        """Return the indices of the images that have no row, in order."""
         missing = np.ones(len(self.files), bool)
         missing[np.frombuffer(self.order, np.int64)] = False
         return array("q", np.flatnonzero(missing).astype(np.int64).tobytes())
 
 
 class _Places:
-    """Where each name stands among the images, first the first of those that are equal."""
+    """The indices of the images with each name; equal names are taken in order."""
 
     def __init__(self, files: Sequence[ImageFile]) -> None:
         self._first: dict[str, int] = {}
@@ -100,15 +97,15 @@ class _Places:
                 self._first[file.name] = place
 
     def pop(self, name: str) -> int | None:
-        """Return the next place of that name; None if there is none left."""
+        """Return the next index with that name, and remove it; None if there is none left."""
         place = self._first.pop(name, None)
         if self._again.get(name):
             self._first[name] = self._again[name].popleft()
         return place
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a file: not what its writer was killed over."""
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, but not half a line that a killed process left at the end."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):

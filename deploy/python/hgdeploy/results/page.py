@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run over many images as one self-contained HTML page of bounded size.
 
-What is gathered does not grow with the images: counts, and the few images that the page shows. It
-shows them small, and says of how many they are.
+The data kept in memory does not grow with the images: counts, and the few images that the page
+shows. It shows them small, and says how many there are in all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLASSES = 30
 _CLASSES_OF_ONE = 5
 _FAILURES = 100
 _REASONS = 20
-_DISTINCT_REASONS = 1000  # told apart; some hold figures that are never the same twice
+_DISTINCT_REASONS = 1000  # that are counted; some have figures that are never the same twice
 _OTHER = "other reasons"
 _CHARACTERS = 200  # of a name or a reason
 # The browser itself keeps the page from fetching anything and from running any script.
@@ -57,7 +57,7 @@ class _Picture:
 
 @dataclass
 class _Gathered:
-    """What a page is made of; its size does not depend on how many images were written."""
+    """What a page is made from; its size does not depend on the number of images."""
 
     classified: int = 0
     failed: int = 0
@@ -74,8 +74,8 @@ class ReportWriter:
     """Gathers predictions and makes the page; see the module.
 
     Args:
-        path: the page; what is there is replaced when the run is finished.
-        about: what the page says of the run: model, engine, precision and so on.
+        path: the page; an existing file is replaced when the run is finished.
+        about: what the page says about the run: model, engine, precision and so on.
 
     Raises:
         OutputError: the page cannot be written.
@@ -116,10 +116,10 @@ class ReportWriter:
             heapq.heappushpop(gathered.unsure, entry)
 
     def finish(self) -> None:
-        """Make the page; the images it shows are read once more.
+        """Make the page; the images that it shows are read once more.
 
         Raises:
-            OutputError: it cannot be written; what was there is as it was.
+            OutputError: it cannot be written; an existing page is unchanged.
         """
         write_text(self._path, _page(self._gathered, self._about))
 
@@ -127,7 +127,7 @@ class ReportWriter:
         """Do nothing: without `finish` there is no page."""
 
     def _sample(self, picture: _Picture) -> None:
-        """Keep it with the chance that makes every image equally likely to be shown."""
+        """Keep it with such a probability that every image is equally likely to be shown."""
         sample = self._gathered.sample
         if len(sample) < _PICTURES:
             sample.append(picture)
@@ -204,22 +204,22 @@ def _figure(picture: _Picture) -> str:
             f"{_class_name(prediction, i)}: {prediction.scores[i]:.2f}"
             for i in range(min(len(prediction.scores), _CLASSES_OF_ONE))
         ] or ["no class"]
-    told = "<br>".join(map(html.escape, lines))
+    scores = "<br>".join(map(html.escape, lines))
     name = html.escape(_cut(prediction.path))
     shown = _thumbnail(picture.file)
     return (
-        f"<figure><div class='picture'>{shown}</div><figcaption><b>{name}</b>{told}</figcaption>"
+        f"<figure><div class='picture'>{shown}</div><figcaption><b>{name}</b>{scores}</figcaption>"
         "</figure>\n"
     )
 
 
 def _thumbnail(path: Path) -> str:
-    """Return the image made small, as an element that holds it; else the reason why not."""
+    """Return an HTML element with the image made small; else the reason why there is none."""
     from PIL import Image
 
     try:
         image = Image.fromarray(read_image(path))
-    except ImageError as error:  # it has gone or changed since it was classified
+    except ImageError as error:  # it was removed or changed since it was classified
         return html.escape(_cut(str(error)))
     image.thumbnail((_PIXELS, _PIXELS))
     stream = io.BytesIO()
@@ -250,16 +250,16 @@ def _table(
 
 
 def _section(title: str, body: str, note: str) -> str:
-    told = f"<p class='note'>{html.escape(note)}</p>\n" if note else ""
-    return f"<section><h2>{html.escape(title)}</h2>\n{told}{body}\n</section>\n"
+    paragraph = f"<p class='note'>{html.escape(note)}</p>\n" if note else ""
+    return f"<section><h2>{html.escape(title)}</h2>\n{paragraph}{body}\n</section>\n"
 
 
 def _of(shown: int, there: int, what: str) -> str:
-    """Say how many of how many are shown."""
+    """Return how many of how many are shown."""
     return f"{shown:,} of {there:,} {what}"
 
 
 def _cut(text: str) -> str:
-    """Return text as the page may show it: printable, and not without end."""
+    """Return text as the page may show it: printable, and of limited length."""
     shown = printable(text)
     return shown if len(shown) <= _CHARACTERS else shown[:_CHARACTERS] + "…"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a result file: what one holds, and its forms in JSON lines, CSV and Parquet."""
+"""The rows of a result file: what a row holds, made from predictions and lines, and back."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 
 from hgdeploy.transforms.prediction import Prediction
 
+Row = dict[str, Any]
+"""One row of a result file: the values of `COLUMNS`, by name and in their order."""
+
 COLUMNS = ("path", "class_ids", "scores", "labels", "error", "size", "mtime_ns")
 _KINDS: tuple[Any, ...] = (str, list | None, list, list, str | None, int | None, int | None)
-Row = dict[str, Any]
-# Parquet's integers end here: in the year 2262, while file systems go on.
+# The largest integer in Parquet, which is in the year 2262; file systems allow later times.
 _MOST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """An image's file as it was when it was read; tells whether it has changed since.
+    """An image's file as it was when it was read, to find out whether it has changed since.
 
     Attributes:
-        path: where it is.
-        size: its bytes; None if the file could not be looked at.
+        path: its path.
+        size: its bytes; None if the file could not be accessed.
         mtime_ns: when it was last modified, in nanoseconds since 1970; None like `size`.
     """
 
@@ -33,10 +35,10 @@ class FileFacts:
 
 
 def file_facts(path: Path) -> FileFacts:
-    """Look at an image's file.
+    """Return size and time of an image's file.
 
     Call it before the file is read: a change during the reading then shows as a change, and is not
-    taken for what was classified.
+    mistaken for what was classified.
     """
     try:
         status = path.stat()
@@ -45,7 +47,7 @@ def file_facts(path: Path) -> FileFacts:
     return FileFacts(path, status.st_size, min(status.st_mtime_ns, _MOST_NS))
 
 
-def row_of(prediction: Prediction, facts: FileFacts) -> Row:
+def row_from_prediction(prediction: Prediction, facts: FileFacts) -> Row:
     """Return a prediction as a row: scores rounded to five decimals, no tuples."""
     return {
         "path": prediction.path,
@@ -58,8 +60,8 @@ def row_of(prediction: Prediction, facts: FileFacts) -> Row:
     }
 
 
-def prediction_of(row: Row) -> Prediction:
-    """Return a row as the prediction it was made of."""
+def prediction_from_row(row: Row) -> Prediction:
+    """Return a row as the prediction that it was made from."""
     ids = row["class_ids"]
     return Prediction(
         row["path"],
@@ -70,21 +72,21 @@ def prediction_of(row: Row) -> Prediction:
     )
 
 
-def encoded(row: Row) -> bytes:
+def line_from_row(row: Row) -> bytes:
     """Return a row as a line of JSON; ASCII, so that no name can break the line."""
     return json.dumps(row).encode("ascii") + b"\n"
 
 
-def decoded(line: bytes) -> Row:
+def row_from_line(line: bytes) -> Row:
     """Return the row that a line of JSON holds.
 
     Raises:
-        ValueError: the line is no row of a result file.
+        ValueError: the line is not a row of a result file.
     """
     row = json.loads(line)
     if not isinstance(row, dict) or tuple(row) != COLUMNS:
         raise ValueError("not a row of a result file")
     for value, kinds in zip(row.values(), _KINDS, strict=True):
         if not isinstance(value, kinds):
-            raise ValueError("a value of another kind than a result file has there")
+            raise ValueError("not a value that a result file has in this column")
     return row

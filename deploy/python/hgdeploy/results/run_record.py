@@ -10,7 +10,7 @@ from pathlib import Path
 from hgdeploy.system.files import write_text
 
 _SCHEMA = 1
-_LONGEST_VALUE = 40  # a longer one, such as a hash, says nothing to a reader
+_LONGEST_VALUE = 40  # a longer one, such as a hash, means nothing to a reader
 
 
 class RunRecord:
@@ -36,9 +36,9 @@ class RunRecord:
         write_text(self.path, json.dumps(record, indent=1) + "\n")
 
     def difference(self, fingerprint: Mapping[str, str]) -> str:
-        """Tell in which values the rows were made otherwise; empty where they were made with these.
+        """Return how the rows' fingerprint differs from this one; empty if it does not.
 
-        A record that is missing or cannot be understood is a difference too.
+        A record that is missing or cannot be understood counts as a difference.
         """
         try:
             record = json.loads(self.path.read_text(encoding="utf-8"))

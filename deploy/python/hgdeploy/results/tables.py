@@ -14,7 +14,7 @@ from typing import IO
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.results.rows import COLUMNS, Row
 
-# CSV has no lists: classes and scores are parted by a space, names (which hold commas) by this.
+# CSV has no lists: a space separates classes and scores, and this the labels, which have commas.
 _CSV_LABEL_SEPARATOR = " | "
 _PARQUET_ROWS = 4096
 
@@ -29,7 +29,7 @@ class TableFormat:
     """A format that can only be written as a whole.
 
     Attributes:
-        write: writes rows to a binary stream, holding a few thousand of them at most.
+        write: writes rows to a binary stream, with a few thousand of them in memory at most.
         read: yields the rows of a file, likewise.
     """
 
@@ -62,7 +62,7 @@ def table_format(path: Path) -> TableFormat | None:
 
 
 def _write_csv(stream: IO[bytes], rows: Iterable[Row]) -> None:
-    """Write a header and one record a row; line breaks in a name are quoted, as RFC 4180 says."""
+    """Write a header and one record per row; line breaks in a name are quoted, as in RFC 4180."""
     text = io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline="")
     table = csv.writer(text)
     table.writerow(COLUMNS)
@@ -73,7 +73,7 @@ def _write_csv(stream: IO[bytes], rows: Iterable[Row]) -> None:
         cells["labels"] = _CSV_LABEL_SEPARATOR.join(row["labels"])
         table.writerow("" if cells[name] is None else cells[name] for name in COLUMNS)
     text.flush()
-    text.detach()  # the stream stays its owner's
+    text.detach()  # so that the stream stays open for its owner
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -87,7 +87,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
             name, ids, scores, labels, error, size, mtime_ns = record
             yield {
                 "path": name,
-                # A bare score has no class; an image that has neither got none or failed.
+                # A bare score has no class; an image with neither got no class, or failed.
                 "class_ids": None if scores and not ids else [int(i) for i in ids.split()],
                 "scores": [float(score) for score in scores.split()],
                 "labels": labels.split(_CSV_LABEL_SEPARATOR) if labels else [],
@@ -125,7 +125,7 @@ def _write_parquet(stream: IO[bytes], rows: Iterable[Row]) -> None:
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
         writer.close()
     finally:
-        writer.is_open = False  # else it would try again, when it is freed, to write what failed
+        writer.is_open = False  # else it would try to write again when it is freed
 
 
 def _utf8(row: Row) -> Row:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where predictions go besides the result file: PaddleClas's lines, and the list of failures."""
+"""The other writers of predictions: PaddleClas's lines, the list of failures, folders by class."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Writer(Protocol):
         """Take one prediction, and the image's file as it was when it was read."""
 
     def finish(self) -> None:
-        """Make what is to be made once every image has been written."""
+        """Make the files that need all images, once every image has been written."""
 
     def close(self) -> None:
-        """Let go of what is held; a second call does nothing."""
+        """Release files and memory; a second call does nothing."""
 
 
 class LineWriter:
-    """Writes PaddleClas's line for each classified image; failures are told elsewhere."""
+    """Writes PaddleClas's line for each classified image; failures are reported elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
-        """Write one line, at once, so that a reader sees it when it is known."""
+        """Write one line at once, so that a reader sees it immediately."""
         if prediction.error is None:
             self._stream.write(text_line(prediction) + "\n")
             self._stream.flush()
@@ -50,12 +50,12 @@ class LineWriter:
 class FailuresWriter:
     """Lists the images that failed, so that the list can be given to `predict` again.
 
-    `NAME` has one absolute path a line, and `NAME.reasons.tsv` beside it the same paths, with
-    control characters escaped, each with its reason. Both replace what is there when the run is
-    finished, and are empty but for the heading if nothing failed.
+    `NAME` has one absolute path per line, and `NAME.reasons.tsv` beside it the same paths, with
+    control characters escaped, each with its reason. Both replace existing files when the run is
+    finished, and are empty except for the heading if nothing failed.
 
     Args:
-        path: the list; its suffix is one that `find_images` takes for a list's.
+        path: the list; it must have a suffix that `find_images` reads as a list.
 
     Raises:
         ConfigError: another suffix.
@@ -72,7 +72,7 @@ class FailuresWriter:
         check_replaceable(path)
         check_replaceable(self._reasons_path)
         with writing(path):
-            # Files without a name: a run that is killed leaves nothing of them.
+            # Files without a name: a killed run leaves nothing behind.
             folder = path.absolute().parent
             self._list = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (close() closes it)
             self._reasons = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -81,7 +81,7 @@ class FailuresWriter:
         self._unlisted = 0
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:
-        """Take one prediction; nothing is made of one that did not fail."""
+        """Take one prediction; one that did not fail is ignored."""
         if prediction.error is None:
             return
         path = str(facts.path.absolute())
@@ -98,7 +98,7 @@ class FailuresWriter:
         """Make both files.
 
         Raises:
-            OutputError: one cannot be written; it is as it was before.
+            OutputError: one of them cannot be written; an existing file is unchanged.
         """
         for part, path in ((self._list, self._path), (self._reasons, self._reasons_path)):
             with replacing(path) as stream:
@@ -106,27 +106,27 @@ class FailuresWriter:
                 shutil.copyfileobj(part, stream)
 
     def close(self) -> None:
-        """Drop what was gathered."""
+        """Drop the gathered failures."""
         for part in (self._list, self._reasons):
             with writing(self._path):
                 part.close()
 
     def text(self) -> str:
-        """Say what is in the files."""
-        told = (
+        """Return what is in the files, in one sentence."""
+        sentence = (
             f"{self._failed} failed images are in {self._path}, with reasons in "
             f"{self._reasons_path.name}"
         )
         if self._unlisted:
-            told += (
-                f"; {self._unlisted} of them only there, since no text list can hold a name that "
+            sentence += (
+                f"; {self._unlisted} of them only there, since a text list cannot hold a name that "
                 "has line breaks, spaces at its end or bytes that are not UTF-8"
             )
-        return told
+        return sentence
 
 
 def _listable(path: str) -> bool:
-    """Tell whether a line of a UTF-8 text list can stand for a path; see `find_images`."""
+    """Return whether a line of a UTF-8 text list can hold a path; see `find_images`."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -140,7 +140,7 @@ class LabelFolderWriter:
     The path relative to the searched folder is kept, so that equal names do not collide.
 
     Args:
-        folder: the folder that holds one folder a class.
+        folder: the folder that holds one folder per class.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -155,7 +155,7 @@ class LabelFolderWriter:
         if prediction.error is not None:
             return
         best = prediction.class_ids[0] if prediction.class_ids else "none"
-        # A name may be a whole path; none may lead out of the class's folder.
+        # A name may be a whole path, but it must not lead out of the class's folder.
         parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
         target = self._folder.joinpath(str(best), *parts)
         try:
@@ -165,7 +165,7 @@ class LabelFolderWriter:
             raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
 
     def finish(self) -> None:
-        """Do nothing: each copy is whole when it is written."""
+        """Do nothing: each copy was made at once."""
 
     def close(self) -> None:
         """Do nothing."""

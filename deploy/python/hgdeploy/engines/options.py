@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of an engine."""
+"""The options of an engine: device, precision, threads and so on."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What is asked of an engine; what it cannot do is an error, never something else instead.
+    """The options of an engine; one that it cannot satisfy is an error and is never replaced.
 
     Attributes:
         device: `cpu` or `gpu:N`.
         precision: `fp32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no bf16).
         threads: CPU threads of one inference; None for all this process may use.
-        streams: inferences that are meant to run at once, each with `threads`. A GPU has its own
-            idea of that.
+        streams: inferences that are meant to run at once, each with `threads`. A GPU decides that
+            itself.
         max_batch: the largest batch that will be fed, for engines that plan by shape.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
         profile: let the engine print or write its own operator profile.
         cache_dir: where engines keep what is slow to make and can be made again; None to keep
             only what takes minutes, beside the model.
-        own: options that only one engine knows, such as `PaddleOptions`; the others pass them over.
+        own: options that only one engine has, such as `PaddleOptions`; the others ignore them.
     """
 
     device: str = "cpu"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenVINO on CPU, and on Intel GPU or NPU by device name; reads ONNX and Paddle 2's `.pdmodel`.
 
-OpenVINO picks bf16 by itself on a CPU that has it, so the precision is always said, and read back
-from the compiled model. Concurrency comes from infer requests: each holds its own buffers.
+OpenVINO picks bf16 by itself on a CPU that has it, so the precision is always set explicitly, and
+read back from the compiled model. Concurrency comes from infer requests: each has its own buffers.
 """
 
 from __future__ import annotations
@@ -37,23 +37,15 @@ from hgdeploy.system.files import updating_folder
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import available_cpus
 
-# What OpenVINO calls a precision, and the capability a device must list for it. An int8 model
-# carries its precision in its own quantize nodes; what is left of it runs in fp32.
+# OpenVINO's name of a precision, and the capability that a device must list for it. The precision
+# of an int8 model is in its own quantize nodes; the rest of it runs in fp32.
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-
-
 _CAPABILITIES = {"fp32": "FP32", "fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
-
-
 # The kinds of activations that `hgdeploy quantize` makes, and whether they are signed.
 _SIGNED = {"int8": True, "uint8": False}
-
-
-_MOST_INT8_ERROR = 0.01  # of the network in `openvino_probe`, where it computes rightly
-
-
+_MOST_INT8_ERROR = 0.01  # of the network in `probe`, where OpenVINO computes it correctly
 # Two requests for each inference at once: OpenVINO runs an inference on a thread of its own, which
-# would wait for its caller to come back with the next.
+# would otherwise wait for its caller to bring the next.
 _REQUESTS_PER_STREAM = 2
 
 
@@ -78,7 +70,7 @@ class OpenVinoEngine(CheckedEngine):
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         request = self._requests.get()
         try:
-            # Shared: OpenVINO wants what it shares writable, though it only reads it.
+            # OpenVINO insists that shared memory is writable, though it only reads it.
             arrays = {name: np.require(array, requirements="W") for name, array in feeds.items()}
             for name, array in arrays.items():
                 request.set_tensor(name, self._tensor_of(array, shared_memory=True))
@@ -96,9 +88,9 @@ class OpenVinoEngine(CheckedEngine):
 
 
 def artifact_names(precision: str) -> tuple[str, ...]:
-    """Name the bundle files this engine can read for `precision`, best first.
+    """Return the names of the bundle files this engine can read for `precision`, best first.
 
-    fp16 and bf16 are computed from the fp32 model, by OpenVINO itself.
+    For fp16 and bf16, OpenVINO itself converts the fp32 model.
     """
     if precision == "int8":
         return ("inference.int8.onnx",)
@@ -110,7 +102,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
 
     Args:
         source: `.onnx`, or `.pdmodel` with its `.pdiparams` beside it.
-        options: what is asked for; `device` is `cpu`, `gpu:N` (Intel) or `npu`.
+        options: `device` is `cpu`, `gpu:N` (Intel) or `npu`.
 
     Raises:
         EngineError: OpenVINO, the device or the precision is not available.
@@ -126,7 +118,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     ran = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if ran != _HINTS[options.precision]:
         raise EngineError(
-            f"OpenVINO would run {ran} on {device} although {options.precision} was asked for"
+            f"OpenVINO would run {ran} on {device}, but {options.precision} was asked for"
         )
     runtime = RuntimeInfo(
         engine="openvino",
@@ -151,7 +143,7 @@ def intermediates(
 
 
 def capability() -> Capability:
-    """Tell what OpenVINO can do on this machine."""
+    """Return what OpenVINO can do on this machine."""
     version = installed_version("openvino")
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[openvino]'",))
@@ -162,11 +154,9 @@ def capability() -> Capability:
     note = "int8 needs the bundle's inference.int8.onnx"
     if not right:
         precisions = tuple(name for name in precisions if name != "int8")
-        note = "int8: OpenVINO computes it wrongly on this CPU; use onnxruntime for int8"
+        note = "int8: OpenVINO computes wrong results on this CPU; use onnxruntime for int8"
     elif len(right) < len(_SIGNED):
-        note += (
-            f", made with --activations {right[0]}: OpenVINO computes others wrongly on this CPU"
-        )
+        note += f", made with --activations {right[0]}: with others OpenVINO is wrong on this CPU"
     return Capability(version, devices, precisions, (note,))
 
 
@@ -208,12 +198,12 @@ def _check_precision(core: Any, device: str, options: EngineOptions, source: Pat
         )
     if options.precision != "int8" or device != "CPU":
         return
-    told = (read_sidecar(source) or {}).get("activations")
-    wrong = [kind for kind in _SIGNED if told in (kind, None) and not _int8_is_right(kind)]
+    made_with = (read_sidecar(source) or {}).get("activations")
+    wrong = [kind for kind in _SIGNED if made_with in (kind, None) and not _int8_is_right(kind)]
     if wrong:
         raise EngineError(
             f"OpenVINO computes int8 with {' and '.join(wrong)} activations wrongly on this CPU, "
-            f"and {source.name} may have these; use onnxruntime for int8, or openvino in fp32"
+            f"and {source.name} may have them; use onnxruntime for int8, or openvino in fp32"
         )
 
 
@@ -231,11 +221,12 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
         threads = options.cpu_threads * options.streams
         settings["INFERENCE_NUM_THREADS"] = threads
         settings["NUM_STREAMS"] = options.streams
-        # OpenVINO pins threads to the first CPUs: processes that use a part would share the same.
+        # OpenVINO pins threads to the first CPUs: processes that use only some of the CPUs would
+        # all be pinned to the same ones.
         settings["ENABLE_CPU_PINNING"] = threads >= available_cpus()
     try:
         with _cache(source, device, settings, options.cache_dir) as cache:
-            # By its path: a model that is read first takes most of the time that the cache saves.
+            # By its path: reading the model first takes most of the time that the cache saves.
             return core.compile_model(str(source), device, settings | cache)
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot load {source}: {one_line(error)}") from error
@@ -245,12 +236,12 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
 def _cache(
     source: Path, device: str, settings: dict[str, Any], root: Path | None
 ) -> Iterator[dict[str, str]]:
-    """Yield the settings by which OpenVINO keeps a compiled model, and takes it the next time.
+    """Yield the settings with which OpenVINO keeps a compiled model, and loads it the next time.
 
     Each model, as its files are now, has a folder for each set of settings: OpenVINO itself looks
-    at the first file alone, not at its weights. It writes in place, so a new folder is filled aside
-    and gets its name when it is whole. It tells its own versions apart by itself. Where nothing can
-    be written, nothing is kept.
+    only at the first file, not at its weights. It writes in place, so a new folder is filled aside
+    and renamed when it is whole. OpenVINO itself notices that its version has changed. If the
+    folder cannot be written, nothing is kept.
     """
     if root is None:
         yield {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paddle's configuration for what was asked, TensorRT subgraphs included."""
+"""Paddle's configuration for our options, including TensorRT subgraphs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from hgdeploy.system.machine import cpu_flags
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _TENSORRT_MIN_SUBGRAPH = 30
-
-
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
 
 
 def cpu_has_bf16() -> bool:
+    """Return whether this CPU has the instructions that Paddle needs for bf16."""
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
 
 def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
-    """Return the GPU's index, or None for the CPU, once all that was asked for is known to be here.
+    """Check that device and precision are available; return the GPU's index, or None for the CPU.
 
     Raises:
-        EngineError: something that was asked for is not available; names what is.
+        EngineError: one is not available; the message says what is.
     """
     own = options.own_of(PaddleOptions)
     index = device_index(options.device)
@@ -77,7 +76,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
 
 
 def build_config(source: Path, params: Path, options: EngineOptions, index: int | None) -> Any:
-    """Build Paddle's configuration, each switch said explicitly."""
+    """Build Paddle's configuration, with every switch set explicitly."""
     from paddle.inference import Config
 
     own = options.own_of(PaddleOptions)
@@ -98,7 +97,7 @@ def build_config(source: Path, params: Path, options: EngineOptions, index: int 
         config.disable_mkldnn()
         return config
     config.enable_mkldnn()
-    # oneDNN caches primitives by shape; a bound keeps folders of many batch sizes from growing it.
+    # oneDNN caches primitives by shape; the bound keeps many batch sizes from filling the memory.
     config.set_mkldnn_cache_capacity(10)
     if options.precision == "bf16":
         config.enable_mkldnn_bfloat16()
@@ -106,6 +105,11 @@ def build_config(source: Path, params: Path, options: EngineOptions, index: int 
 
 
 def open_predictor(config: Any, source: Path) -> Any:
+    """Make a Paddle predictor.
+
+    Raises:
+        BundleError: Paddle cannot load the model.
+    """
     from paddle.inference import create_predictor
 
     try:
@@ -117,7 +121,8 @@ def open_predictor(config: Any, source: Path) -> Any:
         ) from error
 
 
-def providers_of(options: EngineOptions, index: int | None) -> tuple[str, ...]:
+def provider_names(options: EngineOptions, index: int | None) -> tuple[str, ...]:
+    """Return what Paddle computes with, most preferred first, for `RuntimeInfo.providers`."""
     own = options.own_of(PaddleOptions)
     if index is not None:
         return ("TensorRT", "CUDA") if own.tensorrt else ("CUDA",)
@@ -127,19 +132,19 @@ def providers_of(options: EngineOptions, index: int | None) -> tuple[str, ...]:
 def use_tensorrt(
     config: Any, source: Path, params: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]
 ) -> None:
-    """Hand subgraphs to TensorRT, for every batch from 1 to `max_batch`, with engines kept on disk.
+    """Give subgraphs to TensorRT, for every batch from 1 to `max_batch`, and keep engines on disk.
 
-    Dynamic shapes need the range of every tensor inside the model; Paddle collects it from real
-    runs, which are done once and kept beside the engines. The cache is keyed by what the engines
-    depend on, so that a changed model or Paddle never meets an old engine.
+    Dynamic shapes need the range of every tensor inside the model. Paddle collects the ranges in
+    real runs; this is done once, and they are kept beside the engines. The cache is keyed by what
+    the engines depend on, so that a changed model or Paddle never meets an old engine.
     """
     from paddle.inference import PrecisionType
 
     if source.suffix == ".json":
-        # Its tensors are named after memory addresses, so that no range can be kept on disk.
+        # Its tensors are named after memory addresses, so ranges cannot be kept on disk.
         raise EngineError(
-            f"use_tensorrt needs a Paddle 2 program (inference.pdmodel), and {source} is of Paddle "
-            "3; export it with Paddle 2, or drop use_tensorrt"
+            "use_tensorrt needs a Paddle 2 program (inference.pdmodel), and Paddle 3 made "
+            f"{source}; export it with Paddle 2, or drop use_tensorrt"
         )
     precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
     digest = hashlib.sha256()
@@ -171,7 +176,7 @@ def _collect_shape_ranges(
     inputs: tuple[TensorSpec, ...],
     target: Path,
 ) -> None:
-    """Run the smallest and the largest batch once and let Paddle write down all shapes it met."""
+    """Run the smallest and the largest batch once, and let Paddle write the shapes it meets."""
     config = build_config(source, params, options, device_index(options.device))
     config.collect_shape_range_info(str(target))
     predictor = open_predictor(config, source)
@@ -186,6 +191,6 @@ def _collect_shape_ranges(
             predictor.get_input_handle(spec.name).copy_from_cpu(np.zeros(shape, spec.dtype))
         predictor.run()
     del predictor
-    gc.collect()  # Paddle writes the file when the predictor goes
+    gc.collect()  # Paddle writes the file when the predictor is freed
     if not target.is_file():
-        raise EngineError(f"Paddle did not write down the shapes that it met in {source}")
+        raise EngineError(f"Paddle did not write the shapes that it met in {source}")

@@ -32,7 +32,7 @@ from hgdeploy.engines.paddle.config import (
     check_device,
     cpu_has_bf16,
     open_predictor,
-    providers_of,
+    provider_names,
     use_tensorrt,
 )
 from hgdeploy.engines.paddle.options import PaddleOptions
@@ -160,7 +160,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         library="paddlepaddle" if index is None else "paddlepaddle-gpu",
         version=str(paddle.__version__),
         device=options.device,
-        providers=providers_of(options, index),
+        providers=provider_names(options, index),
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )

@@ -146,21 +146,21 @@ def test_a_different_preprocessing_wins_and_is_warned_about(mini):
         assert classifier.warnings == []
 
 
-def test_a_bundle_that_tells_no_preprocessing_needs_a_config(mini):
+def test_a_bundle_without_preprocessing_needs_a_config(mini):
     (mini / "inference.yml").unlink()
     with pytest.raises(ConfigError, match="nothing says how to preprocess"):
         Classifier(mini)
 
 
 @pytest.mark.parametrize(
-    ("ops", "told"),
+    ("ops", "message"),
     [
         (imagenet_ops(256, 224), "takes images of 64x64, but the preprocessing makes 224x224"),
         (imagenet_ops(72, 64)[:2], "takes float32, but the preprocessing makes uint8"),
     ],
 )
-def test_preprocessing_that_does_not_fit_the_model_is_refused(mini, engine_name, ops, told):
-    with pytest.raises(BundleError, match=told):
+def test_preprocessing_that_does_not_fit_the_model_is_refused(mini, engine_name, ops, message):
+    with pytest.raises(BundleError, match=message):
         Classifier.from_settings(mini, ClassifierSettings(engine_name, preprocess=ops))
 
 

@@ -55,11 +55,11 @@ def many(tmp_path) -> Path:
 
 def classified(bundle, engine, files, *, batch_size=1, streams=1, workers=None):
     options = EngineOptions(threads=1, streams=streams, max_batch=batch_size)
-    gathered, summary, told = Gathered(), Summary(len(files)), []
+    gathered, summary, lines = Gathered(), Summary(len(files)), []
     settings = ClassifierSettings(engine, batch_size, options)
     with Classifier.from_settings(bundle, settings) as classifier:
-        classify_files(classifier, files, [gathered], told.append, summary, workers)
-    return gathered, summary, told
+        classify_files(classifier, files, [gathered], lines.append, summary, workers)
+    return gathered, summary, lines
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -67,7 +67,7 @@ def test_many_threads_give_what_one_gives(mini, engine_name, many, batch_size):
     files = find_images(many)
     with Classifier(mini, engine_name) as classifier:
         expected = list(classifier.predict(many))
-    gathered, summary, told = classified(
+    gathered, summary, lines = classified(
         mini, engine_name, files, batch_size=batch_size, streams=3, workers=5
     )
     assert [p.path for p in gathered.predictions] == [p.path for p in expected]
@@ -76,7 +76,7 @@ def test_many_threads_give_what_one_gives(mini, engine_name, many, batch_size):
     for mine, theirs in zip(gathered.predictions, expected, strict=True):
         np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-6)
     assert (summary.classified, summary.failed) == (51, 9)
-    assert len(told) == 9
+    assert len(lines) == 9
     assert summary.workers == 5
 
 
@@ -213,7 +213,7 @@ def test_openvino_keeps_the_compiled_model_and_computes_the_same_with_it(mini, t
 
 
 def test_the_whole_run_uses_the_cpus_that_were_allowed(mini, photos_of):
-    """What the summary tells of threads is at least one a CPU, and the lines are those of one."""
+    """The summary has at least one thread per CPU, and the lines are those of one."""
     out = io.StringIO()
     files = find_images(photos_of)
     options = folder_options(EngineOptions(), len(files))
@@ -264,13 +264,13 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
     process = run(*command, "--output", broken)
     wait_for_a_row(process, rows)
     process.send_signal(number)
-    _, told = process.communicate(timeout=DEADLINE)
-    assert process.returncode == (130 if number == signal.SIGINT else -9), told
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == (130 if number == signal.SIGINT else -9), stderr
     before = [json.loads(line) for line in rows.read_text().splitlines(True) if line[-1] == "\n"]
     assert 0 < len(before) < 800
     if number == signal.SIGINT:
-        assert f"interrupted: {len(before)} of 800 images are done" in told
-        assert "--resume" in told
+        assert f"interrupted: {len(before)} of 800 images are done" in stderr
+        assert "--resume" in stderr
 
     resumed = run_here(main, *command, "--output", broken, "--resume")
     assert resumed.returncode == 3, resumed.stderr
@@ -288,7 +288,7 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--resume",), "--resume has no effect without --output"),
         (("--output", "x.jsonl", "--redo-changed"), "--redo-changed has no effect without"),
@@ -297,10 +297,12 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
         (("--failures", "x.csv"), "--failures x.csv: unknown suffix"),
     ],
 )
-def test_options_without_effect_are_refused(mini, photos_of, tmp_path, arguments, told, run_here):
+def test_options_without_effect_are_refused(
+    mini, photos_of, tmp_path, arguments, message, run_here
+):
     result = run_here(main, "predict", mini, photos_of, "--engine", "onnxruntime", *arguments)
     assert result.returncode == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 

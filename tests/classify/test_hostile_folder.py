@@ -72,7 +72,7 @@ def test_each_result_and_each_failure_is_one_line_of_text(hostile, mini, capsys)
     folder, expected = hostile
     assert main(["predict", str(mini), str(folder), "--batch-size", "8"]) == EXIT_SOME_IMAGES_FAILED
     out, err = capsys.readouterr()
-    results, told = out.split("\n"), err.split("\n")
+    results, messages = out.split("\n"), err.split("\n")
     assert results.pop() == ""
     assert all(line.replace("\t", "", 1).isprintable() for line in results)
     files = find_images(folder)
@@ -80,7 +80,7 @@ def test_each_result_and_each_failure_is_one_line_of_text(hostile, mini, capsys)
     for line, name in zip(results, classified, strict=True):
         assert line.startswith(f"{printable(name.rpartition('/')[2])}:\tclass id(s): [")
     prefix = "hgdeploy: warning: "
-    warnings = [line.removeprefix(prefix) for line in told if line.startswith(prefix)]
+    warnings = [line.removeprefix(prefix) for line in messages if line.startswith(prefix)]
     assert all(line.isprintable() for line in warnings)
     failed = [file.name for file in files if expected[file.name] is not None]
     for line, name in zip(warnings, failed, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Classifier`: a bundle loaded into an engine, with its own pre- and postprocessing around it."""
+"""`Classifier`: a bundle loaded into an engine, with the bundle's own pre- and postprocessing."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess, Topk
 from hgdeploy.transforms.prediction import Prediction
 
-# How far a row of probabilities may sum from one; bf16 and int8 softmax stay well inside.
+# How far the sum of a row of probabilities may be from 1; bf16 and int8 softmax are well within it.
 _SUM_TOLERANCE = 0.02
 Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
 
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to classify: what to call it, and how to get its tensor, into a place if given."""
+    """One image to classify: its name, and a function that makes its tensor, in `out` if given."""
 
     name: str
     read: Callable[[NDArray[Any] | None], ReadImage]
@@ -55,11 +55,11 @@ class Classifier:
     Args:
         bundle: the model's folder.
         engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`.
-        precision: `fp32`, `fp16`, `bf16` or `int8`, as far as the engine and the bundle have it.
+        precision: `fp32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it.
         device: `cpu` or `gpu:N`.
-        batch_size: images an inference takes.
-        topk: how many classes to give; None for what the bundle says.
-        settings: all of these and more in one; the others must be left out then.
+        batch_size: images per inference.
+        topk: how many classes to give; None for the bundle's own number.
+        settings: all of these and more in one; the other arguments must then be left out.
 
     Raises:
         BundleError: model files are missing or do not fit each other.
@@ -86,15 +86,15 @@ class Classifier:
 
     @classmethod
     def from_settings(cls, bundle: str | Path, settings: ClassifierSettings) -> Classifier:
-        """Load `bundle` as `settings` say; raises what the constructor raises."""
+        """Load `bundle` with these settings; raises what the constructor raises."""
         return cls(bundle, settings=settings)
 
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings) -> None:
         ops = settings.preprocess if settings.preprocess is not None else bundle.preprocess
         if ops is None:
             raise ConfigError(
-                f"nothing says how to preprocess for {bundle.root}: it has no inference.yml; "
-                "give a config with -c, such as deploy/configs/inference_cls.yaml"
+                f"nothing says how to preprocess images for {bundle.root}: it has no "
+                "inference.yml; give a config with -c, such as deploy/configs/inference_cls.yaml"
             )
         self.bundle = bundle
         self.times = StageTimes()
@@ -125,25 +125,25 @@ class Classifier:
 
     @property
     def settings(self) -> ClassifierSettings:
-        """How it was loaded and is driven."""
+        """The settings with which it was loaded."""
         return self._settings
 
     @property
     def postprocess(self) -> Postprocess:
-        """The postprocessing in force."""
+        """The postprocessing that is used: of the settings, the bundle, or the default."""
         return self._postprocess
 
     def predict(self, source: Source) -> Iterator[Prediction]:
-        """Classify images, lazily and in order, one batch after the other.
+        """Classify images lazily and in order, one batch after the other.
 
-        An image that fails keeps its place. For many files `hgdeploy.folder` is faster.
+        An image that fails keeps its place. For many files, `hgdeploy.folder` is faster.
 
         Args:
             source: a file, folder, glob or text list; the bytes of an image file; a decoded image
                 as uint8 RGB of shape (height, width, 3); or an iterable of any of these.
 
         Yields:
-            One `Prediction` an image. One that cannot be read carries its reason in `error`.
+            One `Prediction` per image. If it cannot be read, `error` says why.
 
         Raises:
             InputError: a named file, folder or glob holds no images.
@@ -154,13 +154,13 @@ class Classifier:
             yield from self._classify(batch)
 
     def classify(self, files: Sequence[ImageFile]) -> list[Prediction]:
-        """Classify image files, a batch of them at most; safe from many threads at once.
+        """Classify at most one batch of image files; safe to call from many threads at once.
 
         Args:
-            files: as `find_images` gives them.
+            files: as `find_images` returns them.
 
         Returns:
-            One `Prediction` a file, in order. One that cannot be read carries its reason.
+            One `Prediction` per file, in order. If it cannot be read, `error` says why.
 
         Raises:
             EngineError: the engine failed.
@@ -177,7 +177,7 @@ class Classifier:
         """Return what predictions depend on, by name: the model's files, the engine, the settings.
 
         Raises:
-            BundleError: a model file cannot be read any more.
+            BundleError: a model file can no longer be read.
         """
         runtime, name = self.engine.runtime, self.bundle.model_name
         return {
@@ -242,7 +242,7 @@ class Classifier:
             except ImageError as error:
                 predictions[place] = Prediction.failed(image.name, str(error))
             times.slowest.append((time.perf_counter() - start, image.name))
-        # Tensors of several shapes (no crop, and a model of any size) share no inference.
+        # Tensors of different shapes (no crop, and a model of any size) need separate inferences.
         for _, group in itertools.groupby(tensors, lambda place: tensors[place].shape):
             places = list(group)
             start = time.perf_counter()
@@ -258,7 +258,7 @@ class Classifier:
         return [predictions[place] for place in range(len(images))]
 
     def _batch(self, images: int) -> NDArray[Any] | None:
-        """Return room for the tensors of so many images; None where their shapes may differ."""
+        """Return an empty batch for so many images; None if their shapes may differ."""
         shape = self.reader.preprocessor.output_shape
         return None if shape is None else np.empty((images, *shape), self.reader.preprocessor.dtype)
 
@@ -270,27 +270,27 @@ class Classifier:
             total = float(scores.sum(dtype=np.float64))
             if scores.min() < 0 or not math.isclose(total, 1.0, abs_tol=_SUM_TOLERANCE):
                 self.warnings.append(
-                    f"the model's scores sum to {total:.3g}, not to 1: they are no probabilities; "
-                    "export the model with a softmax at its end"
+                    f"the model's scores sum to {total:.3g}, not to 1, so they are not "
+                    "probabilities; export the model with a softmax at its end"
                 )
         return self._postprocess.output(path, scores)
 
 
 def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> list[str]:
-    """Name the keys in which a config's preprocessing differs from the model's own."""
+    """Return a warning that names the keys in which a config differs from the bundle, if any."""
     if given is None or bundle.preprocess is None:
         return []
     differences = ops_difference(given, bundle.preprocess)
     if not differences:
         return []
     return [
-        f"the config's preprocessing differs from the bundle's own ({bundle.root}) and wins: "
+        f"the config's preprocessing differs from the bundle's own ({bundle.root}) and is used: "
         f"{'; '.join(differences)}; leave PreProcess out of the config to use the bundle's own"
     ]
 
 
 def _postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Postprocess:
-    """Return the config's postprocessing, else the bundle's, else Top-5 without names."""
+    """Return the settings' postprocessing, else the bundle's, else Top-5 without names."""
     chosen = settings.postprocess or bundle.postprocess or Postprocess(Topk(5), None, False)
     own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
     if not chosen.labels_given and own is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify many files at full speed, losing none: each is classified, or failed with its reason."""
+"""Classify many files at full speed and lose none: each is classified, or fails with a reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.classify.summary import Summary, account
+from hgdeploy.classify.summary import Summary, count_prediction
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import OutputError
 from hgdeploy.images.find import ImageFile
@@ -16,21 +16,25 @@ from hgdeploy.images.reader import use_one_opencv_thread
 from hgdeploy.results.rows import FileFacts, file_facts
 from hgdeploy.results.writers import LabelFolderWriter, Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
 
-# Threads beyond one a CPU pay only while others wait for a disk or network.
+Classified = list[tuple[Prediction, FileFacts]]
+"""The predictions of some files, in order, with the files as they were when they were read."""
+
+# More than one thread per CPU helps only while some of them wait for a disk or network.
 _MOST_WORKERS_PER_CPU = 4
 
 
 def folder_options(options: EngineOptions, images: int) -> EngineOptions:
-    """Return engine options for many images: on a CPU, inferences side by side on a thread each.
+    """Return engine options for many images: on a CPU, inferences side by side on one thread each.
 
-    A thread of its own costs an inference nothing for its neighbours, while several threads on one
-    inference wait for each other; and a thread that is not inside the engine reads files.
+    Inferences on one thread each do not wait for one another, but the threads of a single inference
+    do; and a thread that is not inside the engine reads files.
 
     Args:
-        options: as for one image: `threads` are all that may be used.
-        images: how many there are; one gets all threads.
+        options: as for one image: `threads` is the number that may be used in all.
+        images: how many there are; a single image gets all threads.
     """
     streams = min(options.cpu_threads, images) if options.device == "cpu" else 1
     if options.streams > 1 or streams < 2:
@@ -42,7 +46,7 @@ def classify_files(
     classifier: Classifier,
     files: Sequence[ImageFile],
     writers: Sequence[Writer],
-    report: Callable[[str], None],
+    on_warning: OnLine,
     summary: Summary,
     workers: int | None = None,
 ) -> None:
@@ -52,27 +56,27 @@ def classify_files(
         classifier: the loaded model.
         files: the images.
         writers: where predictions go; the caller finishes and closes them.
-        report: takes one line for each failed image and each warning, as it happens.
-        summary: filled as the run goes, so that it holds when the run is interrupted.
-        workers: threads that read, infer and postprocess; None to find out how many pay.
+        on_warning: called with a line for each failed image and each warning, as it happens.
+        summary: updated during the run, so that it is right when the run is interrupted.
+        workers: threads that read, infer and postprocess; None to find the best number.
 
     Raises:
         OutputError: a writer, or `SavePreLabel`, cannot write.
         EngineError: the engine failed.
     """
     start = time.perf_counter()
-    told = 0
+    reported = 0
     tuner = worker_tuner(classifier, len(files), workers)
-    everybody = all_writers(classifier, writers)
+    receivers = all_writers(classifier, writers)
 
     def take(batch: Classified) -> None:
-        nonlocal told
-        for warning in classifier.warnings[told:]:
-            report(warning)
-        told = len(classifier.warnings)
+        nonlocal reported
+        for warning in classifier.warnings[reported:]:
+            on_warning(warning)
+        reported = len(classifier.warnings)
         for prediction, facts in batch:
-            deliver(prediction, facts, everybody)
-            account(summary, prediction, report)
+            write_to_all(receivers, prediction, facts)
+            count_prediction(summary, prediction, on_warning)
 
     try:
         classify_in_order(classifier, files, tuner, take)
@@ -82,16 +86,13 @@ def classify_files(
 
 
 def worker_tuner(classifier: Classifier, images: int, workers: int | None = None) -> WorkerTuner:
-    """Return the tuner of the threads for so many images; `workers` is a fixed number of them."""
+    """Return the tuner of the threads for so many images; `workers` fixes their number."""
     if workers is not None:
         return WorkerTuner(workers, workers, classifier.cpus)
-    # As many as can be inside the engine; whether more pay, to read meanwhile, the run shows.
+    # At first as many as can be inside the engine; the run shows whether more, for reading, help.
     least = max(1, min(classifier.engine.concurrency, images))
     most = _MOST_WORKERS_PER_CPU * max(least, classifier.cpus)
     return WorkerTuner(least, max(least, min(most, images)), classifier.cpus)
-
-
-Classified = list[tuple[Prediction, FileFacts]]
 
 
 def classify_in_order(
@@ -100,7 +101,7 @@ def classify_in_order(
     tuner: WorkerTuner,
     take: Callable[[Classified], None],
 ) -> None:
-    """Classify `files` on many threads, and give `take` batches of them, in order; see `in_order`.
+    """Classify `files` on many threads and pass the results to `take`, batch by batch, in order.
 
     Raises:
         EngineError: the engine failed.
@@ -111,7 +112,7 @@ def classify_in_order(
 
 def _work(classifier: Classifier) -> Callable[[Sequence[ImageFile]], Classified]:
     def work(files: Sequence[ImageFile]) -> Classified:
-        # Looked at before they are read: a change meanwhile then shows as a change.
+        # Before they are read, so that a change meanwhile shows as a change.
         facts = [file_facts(file.path) for file in files]
         return list(zip(classifier.classify(files), facts, strict=True))
 
@@ -121,7 +122,7 @@ def _work(classifier: Classifier) -> Callable[[Sequence[ImageFile]], Classified]
 def _batches(
     files: Sequence[ImageFile], size: int, tuner: WorkerTuner
 ) -> Iterator[Sequence[ImageFile]]:
-    """Yield batches; the last ones are smaller, so that all threads end together."""
+    """Yield batches; the last ones are smaller, so that all threads finish together."""
     start = 0
     while start < len(files):
         count = min(size, -(-(len(files) - start) // tuner.workers))
@@ -130,13 +131,13 @@ def _batches(
 
 
 def all_writers(classifier: Classifier, writers: Sequence[Writer]) -> list[Writer]:
-    """Return `writers`, and the one that `SavePreLabel` asks for."""
+    """Return `writers`, followed by the one that `SavePreLabel` asks for."""
     folder = classifier.postprocess.save_dir
     return [*writers, *([LabelFolderWriter(folder)] if folder is not None else [])]
 
 
-def deliver(prediction: Prediction, facts: FileFacts, writers: Sequence[Writer]) -> None:
-    """Hand a prediction to every writer.
+def write_to_all(writers: Sequence[Writer], prediction: Prediction, facts: FileFacts) -> None:
+    """Write a prediction with every writer.
 
     Raises:
         OutputError: a writer cannot write.
@@ -145,6 +146,6 @@ def deliver(prediction: Prediction, facts: FileFacts, writers: Sequence[Writer])
         for writer in writers:
             writer.write(prediction, facts)
     except BrokenPipeError:
-        raise  # a reader such as `head` has had enough; that is no failure to write
+        raise  # a reader such as `head` has stopped reading, which is not an error
     except OSError as error:
         raise OutputError(f"results cannot be written: {error.strerror}") from None

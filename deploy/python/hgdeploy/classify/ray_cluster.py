@@ -9,12 +9,13 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.errors import ConfigError, EngineError, one_line
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.system.progress import OnLine
 
 LOCAL = "local"
 _ADDRESS = re.compile(r"[^/\s]+:\d+")
@@ -23,12 +24,12 @@ _CONNECT_SECONDS = 10.0
 
 @contextlib.contextmanager
 def ray_cluster(address: str) -> Iterator[None]:
-    """Start Ray on this machine, or connect to a cluster; undone when the context is left.
+    """Start Ray on this machine, or connect to a cluster; leaving the context undoes that.
 
-    Where this process has already called `ray.init`, that is used and left as it is.
+    If this process has already called `ray.init`, that cluster is used and left as it is.
 
     Args:
-        address: `local`, `auto` for the cluster this machine belongs to, or the HOST:PORT of one.
+        address: `local`, `auto` for this machine's own cluster, or the HOST:PORT of a cluster.
 
     Raises:
         ConfigError: another form of address.
@@ -39,8 +40,8 @@ def ray_cluster(address: str) -> Iterator[None]:
             f"--ray {address}: expected local, auto or the HOST:PORT of a cluster that this "
             "machine belongs to"
         )
-    # Else Ray sends statistics about its use to its makers, and its C++ parts write errors to
-    # stderr that are either told by this module or none.
+    # Otherwise Ray would send usage statistics to its makers, and its C++ code would write to
+    # stderr about errors that this module reports itself, and about things that are not errors.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -65,36 +66,42 @@ def ray_cluster(address: str) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.CRITICAL,
         )
-    except Exception as error:  # of many kinds: an address, a version, a timeout
+    except Exception as error:  # of many types: an address, a version, a timeout
         ray.shutdown()
         raise EngineError(f"--ray {address}: cannot use this cluster: {one_line(error)}") from None
     try:
         yield
     finally:
-        with stdout_spared():
+        with stdout_to_stderr():
             ray.shutdown()
 
 
-def stdout_spared() -> contextlib.AbstractContextManager[object]:
-    """Let Ray, whose threads print to `sys.stdout`, print to stderr: stdout is for results."""
+def stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
+    """Send what Ray's threads print to stdout to stderr: stdout is for results."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How many workers there are, and what each has for itself."""
+    """How many workers there are, and how many CPUs and GPUs each of them has."""
 
     workers: int
     cpus: int
     gpus: int
 
 
-def open_pool(classifier: Classifier, report: Callable[[str], None]) -> Pool:
-    """Let each worker have what the run has here, or what the largest machine has.
+def divide_cluster(classifier: Classifier, on_warning: OnLine) -> Pool:
+    """Return how many workers fit, if each has as many CPUs as the run has here.
+
+    A worker has fewer if even the largest machine does not have that many.
+
+    Args:
+        classifier: gives the device and the CPUs.
+        on_warning: called with a line if CPUs are left over.
 
     Raises:
         ConfigError: a GPU other than the first was asked for.
-        EngineError: the cluster has no machine that could do it.
+        EngineError: no machine of the cluster has what a worker needs.
     """
     import ray
 
@@ -111,9 +118,9 @@ def open_pool(classifier: Classifier, report: Callable[[str], None]) -> Pool:
         each = min(classifier.cpus, max(cpus, default=0))
         workers = sum(count // each for count in cpus) if each else 0
         if workers * each < sum(cpus):
-            report(
+            on_warning(
                 f"Ray: {workers} workers of {each} CPUs use {workers * each} of {sum(cpus)} CPUs; "
-                "choose --threads so that it divides those of each machine"
+                "choose --threads so that it divides the CPUs of each machine"
             )
     else:
         shares = [cpu // gpu for cpu, gpu in zip(cpus, gpus, strict=True) if gpu]

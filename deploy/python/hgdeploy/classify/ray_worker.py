@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ray actor that classifies one piece of the files after another."""
+"""The Ray actor that classifies pieces of the files, one after another."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.classify.folder import (
-    Classified,
-    classify_in_order,
-    worker_tuner,
-)
+from hgdeploy.classify.folder import Classified, classify_in_order, worker_tuner
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.errors import EngineError, kind_and_message
 from hgdeploy.images.find import ImageFile
 
 
-def comparable(classifier: Classifier) -> dict[str, str]:
-    """Return what must be the same for all workers; the model is told by its files' hash."""
+def shared_fingerprint(classifier: Classifier) -> dict[str, str]:
+    """Return what must be the same on all workers: all but the model's name, for it has a hash."""
     return {name: value for name, value in classifier.fingerprint().items() if name != "model"}
 
 
 class Worker:
-    """A Ray actor: one loaded model. It raises nothing; what went wrong is part of the result."""
+    """A Ray actor with one loaded model. It raises nothing: an error is part of the result."""
 
     def __init__(
         self, bundle: str, settings: ClassifierSettings, fingerprint: Mapping[str, str]
@@ -39,17 +35,17 @@ class Worker:
         except Exception as error:
             self._error = kind_and_message(error)
         else:
-            # A worker sees many pieces, so its threads are not limited by the size of one.
+            # A worker gets many pieces, so the size of one does not limit its threads.
             self._tuner = worker_tuner(self._classifier, 10 * self._classifier.cpus)
 
     def _check(self, expected: Mapping[str, str]) -> None:
-        """Refuse to make rows that are not those of the other workers."""
-        own = comparable(self._classifier)
+        """Refuse to make other rows than the run that started this worker would."""
+        own = shared_fingerprint(self._classifier)
         for name, value in expected.items():
             if own.get(name) != value:
                 raise EngineError(
-                    f"its {name} is {own.get(name)}, but {value} where the run was started; all "
-                    "machines of a cluster must have the same"
+                    f"its {name} is {own.get(name)}, but {value} where the run was started; it "
+                    "must be the same on all machines of a cluster"
                 )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:

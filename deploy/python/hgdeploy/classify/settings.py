@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a bundle is loaded and driven, and where the time went."""
+"""The settings of a `Classifier`, and the times of its stages."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Postprocess
 
 _SLOWEST = 5
-# The stages that StageTimes tells the seconds of.
+# The stages whose seconds StageTimes has.
 STAGES = ("decode", "preprocess", "infer", "postprocess")
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """How to load and drive a bundle.
+    """How to load a bundle and classify with it.
 
     Attributes:
         engine: the engine's name.
-        batch_size: images an inference takes.
-        options: what is asked of the engine.
+        batch_size: images per inference.
+        options: the engine's options.
         preprocess: transform ops instead of the bundle's own.
         postprocess: postprocessing instead of the bundle's own.
-        topk: how many classes to give, instead of what the postprocessing says.
-        fast_decode: decode JPEG files at a reduced scale; faster, with slightly other pixels.
+        topk: how many classes to give, instead of the postprocessing's own number.
+        fast_decode: decode JPEG files at a reduced scale; faster, with slightly different pixels.
         image_timeout: seconds that reading one file may take, in a process of its own; None to read
             in this process.
     """
@@ -48,9 +48,9 @@ class StageTimes:
     Attributes:
         images: how many.
         decode: reading and decoding files.
-        preprocess: making tensors of pixels.
-        infer: running the engine, and waiting for its turn.
-        postprocess: making predictions of scores.
+        preprocess: turning pixels into tensors.
+        infer: running the engine, including the wait for a free slot.
+        postprocess: turning scores into predictions.
         slowest: the images that took longest to become tensors, as (seconds, name).
     """
 

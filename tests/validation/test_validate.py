@@ -133,7 +133,7 @@ def test_no_readable_image_is_an_error(mini, tmp_path):
         validate(open_bundle(mini), ValidateOptions(parse_runs("paddle"), files))
 
 
-def test_accuracy_is_told_with_its_interval(mini):
+def test_accuracy_is_reported_with_its_interval(mini):
     report = validate(open_bundle(mini), options(*parse_runs("paddle")))
     # pphgnet_mini answers class 2 to every photograph; so two of these five labels are right.
     labelled = options(*parse_runs("paddle,onnxruntime"), labels=(2, 2, 0, 0, 0))
@@ -148,7 +148,7 @@ def test_accuracy_is_told_with_its_interval(mini):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("paddel", "did you mean 'paddle'"),
         ("paddle:fp8", "unknown precision"),
@@ -156,8 +156,8 @@ def test_accuracy_is_told_with_its_interval(mini):
         ("", "unknown engine"),
     ],
 )
-def test_a_wrong_list_of_engines_is_refused(text, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_wrong_list_of_engines_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
         parse_runs(text)
 
 
@@ -239,7 +239,7 @@ def test_the_command_fails_in_one_line_where_engines_differ(mini, tmp_path, run_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (("--report", "x.txt"), 2, "unknown suffix"),
         (("--report", "none/x.md"), 10, "its folder does not exist"),
@@ -248,11 +248,11 @@ def test_the_command_fails_in_one_line_where_engines_differ(mini, tmp_path, run_
     ],
 )
 def test_a_wrong_command_line_is_refused_before_any_model_loads(
-    mini, arguments, code, told, run_here
+    mini, arguments, code, message, run_here
 ):
     result = run_here(main, "validate", mini, *arguments)
     assert result.returncode == code
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -263,9 +263,9 @@ def test_bisect_names_the_first_layer_that_parts(mini, change, layer, run_here):
     break_onnx(mini, change)
     result = run_here(main, "validate", mini, "--images", IMAGES, "--bisect")
     assert result.returncode == 11
-    lines = [line for line in result.stdout.splitlines() if "first parts at layer" in line]
+    lines = [line for line in result.stdout.splitlines() if "first differs at layer" in line]
     assert len(lines) == 2, "for the images and for the random inputs"
-    assert all(f"first parts at layer {layer} by" in line for line in lines)
+    assert all(f"first differs at layer {layer} by" in line for line in lines)
 
 
 def test_nothing_parts_where_all_is_right(mini, golden):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do two runs of one model agree, and where not?"""
+"""Whether two runs of one model agree, and where they differ."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy on labelled images, with its interval."""
+"""Accuracy on labelled images, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from hgdeploy.validation.compare import top_classes
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A run's accuracy on labelled images, with 95 % Wilson intervals (low, high)."""
+    """A run's accuracy on labelled images, with 95 % Wilson intervals (low, high).
+
+    Attributes:
+        run: the run's name.
+        rows: how many images.
+        top1: share of images whose best class is right.
+        top1_interval: its interval.
+        top5: share of images whose right class is among the best five.
+        top5_interval: its interval.
+    """
 
     run: str
     rows: int
@@ -24,7 +33,14 @@ class Accuracy:
     top5_interval: tuple[float, float]
 
 
-def accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accuracy:
+def measure_accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accuracy:
+    """Return a run's accuracy.
+
+    Args:
+        run: the run's name.
+        rows: the scores, one row per image.
+        labels: the right class of each image.
+    """
     best = top_classes(rows, 5)
     first = int((best[:, 0] == labels).sum())
     among = int((best == labels[:, None]).any(axis=1).sum())

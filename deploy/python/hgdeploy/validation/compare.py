@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far two engines' probabilities for the same inputs are apart."""
+"""How far apart two engines' probabilities for the same inputs are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Probabilities below this are not compared as logarithms: no user sees them, and a float32 softmax
-# keeps few digits of them.
+# The logarithms of probabilities below this are not compared: no user sees them, and a float32
+# softmax keeps few digits of them.
 LOG_FLOOR = 1e-6
 
 
@@ -26,9 +26,9 @@ class Comparison:
         max_log: largest difference of natural logarithms, on the same entries.
         min_cosine: smallest cosine similarity of two rows.
         top1_agreement: share of rows with the same best class.
-        topk_agreement: mean share of the reference's k best classes among the candidate's.
+        topk_agreement: mean share of the reference's k best classes that the candidate has too.
         topk: that k.
-        max_sum_error: how far the candidate's worst row sums from 1.
+        max_sum_error: largest distance from 1 of the sum of a candidate's row.
         finite: neither side has NaN or infinity.
     """
 
@@ -63,7 +63,7 @@ def compare(reference: NDArray[Any], candidate: NDArray[Any], topk: int = 5) -> 
         return Comparison(rows, far, far, far, far, -1.0, 0.0, 0.0, k, far, finite=False)
     difference = np.abs(a - b)
     seen = a >= LOG_FLOOR
-    with np.errstate(divide="ignore"):  # a candidate's zero is infinitely far from what is seen
+    with np.errstate(divide="ignore"):  # the logarithm of a candidate's zero is minus infinity
         logs = np.abs(np.log(a[seen]) - np.log(np.maximum(b[seen], 0)))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.divide((a * b).sum(axis=1), norms, out=np.zeros(rows), where=norms > 0)

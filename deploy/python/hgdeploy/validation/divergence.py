@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the first layer where two runs of one model part."""
+"""Find the first layer where two runs of one model differ."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hgdeploy.images.reader import ImageReader
 from hgdeploy.validation.inputs import random_rows
 from hgdeploy.validation.validate import Report, ValidateOptions
 
-# A layer's largest difference over its largest value; coarser precisions are further off in every
-# layer, and errors grow with depth, so the limits are well above what single layers show.
+# A layer's largest difference over its largest value. In coarser precisions every layer differs
+# more, and errors grow with depth, so the limits are well above what single layers show.
 _LIMITS = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 2e-1, "int8": 5e-1}
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs part.
+    """Where two runs first differ.
 
     Attributes:
-        layer: the first layer beyond the limit; None where all agree.
+        layer: the first layer beyond the limit; None if all agree.
         difference: its largest difference over its largest value.
         before: how many layers before it were compared.
         before_difference: the largest such figure among them.
@@ -43,13 +43,13 @@ class Divergence:
         """Return the finding on one line."""
         agree = f"{self.before} layers agree to {self.before_difference:.1e}"
         if self.layer is None:
-            return f"no layer parts: all {agree} of their largest value"
-        parts = f"first parts at layer {self.layer} by {self.difference:.1e} of its largest value"
-        return f"{parts}; {agree} before it"
+            return f"no layer differs: all {agree} of their largest value"
+        first = f"first differs at layer {self.layer} by {self.difference:.1e} of its largest value"
+        return f"{first}; {agree} before it"
 
 
 def bisect_failures(bundle: ModelBundle, options: ValidateOptions, report: Report) -> list[str]:
-    """Say for each failed pair of a validation where it first parts, on its worst input.
+    """Return for each failed pair a line with the first layer that differs, on its worst input.
 
     Raises:
         EngineError: onnx is missing, or an engine cannot show its layers.
@@ -82,9 +82,9 @@ def _random_row(
 def first_divergence(
     bundle: ModelBundle, reference: Run, candidate: Run, row: NDArray[Any]
 ) -> Divergence:
-    """Run one input through both and compare every layer that both have.
+    """Run one input through both runs and compare every layer that both have.
 
-    Layers are matched by name; a folded or fused layer that only one run has is passed over.
+    Layers are matched by name; a folded or fused layer that only one run has is skipped.
 
     Args:
         bundle: the bundle.
@@ -103,8 +103,8 @@ def first_divergence(
         for name, value in a.items()
         if name in b and b[name].shape == value.shape and value.size
     ]
-    # Written so that NaN is beyond the limit. One layer alone between layers that agree is no
-    # parting: Paddle may keep a tensor in another memory layout for one operator.
+    # Written so that NaN is beyond the limit. A single layer between layers that agree does not
+    # count: Paddle may keep a tensor in another memory layout for one operator.
     beyond = [not difference <= limit for _, difference in found]
     for i, (name, difference) in enumerate(found):
         if beyond[i] and all(beyond[i : i + 2]):
@@ -127,7 +127,7 @@ def _layers(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> Mapping[str, ND
 
 
 def _common_name(name: str) -> str:
-    """Return one name for a layer in all forms: `p2o.pd_op.relu_.7.0` and `relu.7` are `relu.7`."""
+    """Return a layer's name in every form: both `p2o.pd_op.relu_.7.0` and `relu.7` are `relu.7`."""
     match = re.fullmatch(r"p2o\.pd_op\.(\w+?)_?\.(\d+)\.0", name)
     if match is not None:
         return f"{match[1]}.{match[2]}"

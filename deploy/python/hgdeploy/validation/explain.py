@@ -3,8 +3,8 @@
 
 A run is a preprocessing, a model and an engine with a precision. The stages of a run are the
 channel order of the decoded image, resize, crop, normalisation, the model's file, and the engine
-with its precision. Taking run A and replacing one stage by run B's tells what that stage alone is
-worth; replacing them all in turn leads from A's score to B's without a remainder.
+with its precision. Replacing one stage of run A by run B's shows the effect of that stage alone;
+replacing all of them in turn leads from A's score to B's without a remainder.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Side:
-    """One run, stage by stage.
+    """One of the two runs, with what each of its stages uses.
 
     Attributes:
         name: what the user called it.
         ops: the transform ops.
-        bundle: where the model lies.
+        bundle: the model's bundle.
         run: engine, precision and device.
-        options: what else is asked of the engine.
+        options: further options of the engine.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Side:
 
 @dataclass(frozen=True)
 class StageEffect:
-    """What one stage is worth.
+    """The effect of one stage on the score.
 
     Attributes:
         stage: one of `STAGES`.
-        same: both runs have this stage alike, so that nothing was swapped.
-        alone: change of A's score when only this stage is B's; None where that cannot run.
+        same: the stage is the same in both runs, so nothing was swapped.
+        alone: change of A's score when only this stage is B's; None if that cannot run.
         in_turn: change when this stage becomes B's after all stages before it.
         reason: why `alone` is None.
     """
@@ -88,11 +88,11 @@ class Explanation:
 
     Attributes:
         image: the image's path.
-        class_id: A's best class, which all scores are of.
-        score_a: A's score of it.
-        score_b: B's score of it.
+        class_id: A's best class; all scores are those of this class.
+        score_a: its score in A.
+        score_b: its score in B.
         best_b: B's own best class.
-        effects: one a stage; their `in_turn` sums to `score_b - score_a`.
+        effects: one per stage; their `in_turn` add up to `score_b - score_a`.
     """
 
     image: str
@@ -104,7 +104,7 @@ class Explanation:
 
     @property
     def cause(self) -> str | None:
-        """The stage with the largest effect in turn; None where nothing moved."""
+        """The stage with the largest effect in turn; None if the score did not change."""
         largest = max(self.effects, key=lambda effect: abs(effect.in_turn))
         return largest.stage if largest.in_turn else None
 
@@ -133,7 +133,7 @@ def explain(image: Path, a: Side, b: Side) -> Explanation:
         b: the second run.
 
     Raises:
-        ImageError: the image cannot be read, or not preprocessed by one of the two runs.
+        ImageError: the image cannot be read, or one of the two runs cannot preprocess it.
         BundleError: a model is missing or cannot be loaded.
         EngineError: an engine or precision is not available here.
     """
@@ -141,7 +141,7 @@ def explain(image: Path, a: Side, b: Side) -> Explanation:
         return _explain(image, _Scorer(read_image(image), stack), a, b)
 
 
-# What a mixture of two runs may run into although each of them is fine by itself.
+# What a mixture of two runs may raise although each of them is fine by itself.
 _MISFITS = (ImageError, ConfigError, TensorError)
 
 
@@ -173,7 +173,7 @@ def _explain(image: Path, scorer: _Scorer, a: Side, b: Side) -> Explanation:
 def _alone(
     scorer: _Scorer, a: Side, b: Side, stage: str, class_id: int
 ) -> tuple[float | None, str]:
-    """Return A's score with one stage of B, or why there is none."""
+    """Return A's score with one stage of B, or None and the reason why there is none."""
     try:
         return scorer.score(_swapped(a, b, stage), class_id), ""
     except _MISFITS as error:
@@ -181,7 +181,7 @@ def _alone(
 
 
 def _stage(side: Side, stage: str) -> object:
-    """Return what a run has for a stage, for comparison."""
+    """Return what a run uses in a stage, for comparison."""
     if stage == "model":
         return side.bundle.root.resolve()
     if stage == "precision":
@@ -199,7 +199,7 @@ def _swapped(side: Side, other: Side, stage: str) -> Side:
 
 
 def _merged(mine: Sequence[Op], other: Sequence[Op], kinds: tuple[type, ...]) -> tuple[Op, ...]:
-    """Replace my ops of `kinds` by the other's, in the one order that all lists share."""
+    """Replace my ops of `kinds` by the other's; all lists of ops have the same order."""
     order = [kind for stage in _KINDS.values() for kind in stage]
     kept = [op for op in mine if not isinstance(op, kinds)]
     taken = [op for op in other if isinstance(op, kinds)]
@@ -207,7 +207,7 @@ def _merged(mine: Sequence[Op], other: Sequence[Op], kinds: tuple[type, ...]) ->
 
 
 class _Scorer:
-    """Scores of one decoded image under any side; each engine is loaded once."""
+    """The scores of one decoded image in any run; each engine is loaded once."""
 
     def __init__(self, rgb: NDArray[np.uint8], stack: contextlib.ExitStack) -> None:
         self._rgb = rgb

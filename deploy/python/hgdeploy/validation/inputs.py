@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inputs that runs are compared on."""
+"""The random inputs on which runs are compared, and how rows are fed to several engines."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.engines import (
-    Engine,
-    TensorSpec,
-    infer_rows,
-)
+from hgdeploy.engines import Engine, TensorSpec, infer_rows
 from hgdeploy.transforms.preprocess import Preprocessor
 
 
-def batch_of(engines: Sequence[Engine], wanted: int) -> int:
-    """Return the batch all can take: the smallest fixed one, else what is wanted."""
+def common_batch_size(engines: Sequence[Engine], most: int) -> int:
+    """Return the largest batch size up to `most` that all engines can take."""
     fixed = [engine.inputs[0].shape[0] for engine in engines if engine.inputs[0].shape[0] > 0]
-    return min([wanted, *fixed])
+    return min([most, *fixed])
 
 
-def outputs(engine: Engine, rows: NDArray[Any], batch: int) -> NDArray[Any]:
-    parts = [infer_rows(engine, rows[i : i + batch]) for i in range(0, len(rows), batch)]
-    return np.concatenate(parts)
+def infer_in_batches(engine: Engine, rows: NDArray[Any], batch_size: int) -> NDArray[Any]:
+    """Run a model on any number of rows, in batches, and return its output for each."""
+    starts = range(0, len(rows), batch_size)
+    return np.concatenate([infer_rows(engine, rows[i : i + batch_size]) for i in starts])
 
 
 def random_rows(
     spec: TensorSpec, bundle: ModelBundle | None, count: int, seed: int
 ) -> NDArray[Any]:
-    """Return standard normal rows, which is what normalised images look like.
+    """Return standard normal rows, which resemble normalised images.
 
     Args:
         spec: the model's input.
-        bundle: tells the image size where the model leaves it open; else it is 224.
+        bundle: gives the image size if the model leaves it open; without it, the size is 224.
         count: how many rows.
         seed: the same seed gives the same rows.
     """

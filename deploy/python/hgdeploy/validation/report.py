@@ -7,7 +7,6 @@ import dataclasses
 import html
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ from hgdeploy.validation.validate import PairReport, Report
 
 _SUFFIXES = (".json", ".md", ".html")
 
+TableRow = tuple[str, ...]
+"""The cells of one row of a table for people."""
+
 
 def check_report_path(path: Path) -> None:
-    """Refuse a report's path that could not be written, before the work begins.
+    """Refuse a path that a report could not be written to, before the work begins.
 
     Raises:
         ConfigError: an unknown suffix.
@@ -45,7 +47,7 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def as_json(report: Report) -> str:
-    """Return the report as JSON; infinite limits are null."""
+    """Return the report as JSON; an infinite limit becomes null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -66,8 +68,7 @@ _ACCURACY_HEAD = ("run", "images", "top-1 (95 % interval)", "top-5 (95 % interva
 _WORST_HEAD = ("pair", "input", "difference", "reference's answer", "candidate's answer")
 
 
-def pair_row(pair: PairReport) -> tuple[str, ...]:
-    """Return one pair as the cells of a table."""
+def _pair_row(pair: PairReport) -> TableRow:
     c = pair.comparison
     return (
         pair.reference,
@@ -84,15 +85,15 @@ def pair_row(pair: PairReport) -> tuple[str, ...]:
     )
 
 
-def _accuracy_row(a: Accuracy) -> tuple[str, ...]:
+def _accuracy_row(a: Accuracy) -> TableRow:
     def share(value: float, interval: tuple[float, float]) -> str:
         return f"{value:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
 
     return a.run, str(a.rows), share(a.top1, a.top1_interval), share(a.top5, a.top5_interval)
 
 
-def _worst_rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the worst images of the reference's own pairs; the others repeat them."""
+def _worst_rows(report: Report) -> list[TableRow]:
+    """Return the worst images of the pairs with the reference; other pairs repeat them."""
     reference = next(iter(report.runtimes))
     return [
         (
@@ -108,14 +109,14 @@ def _worst_rows(report: Report) -> list[tuple[str, ...]]:
     ]
 
 
-def _tables(report: Report) -> list[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
-    """Return the report as titled tables, without the empty ones."""
-    ran: list[tuple[str, ...]] = [
+def _tables(report: Report) -> list[tuple[str, TableRow, list[TableRow]]]:
+    """Return the report's tables as (title, heading, rows), without the empty ones."""
+    ran: list[TableRow] = [
         (name, f"{r.library} {r.version}", r.precision, r.device, ", ".join(r.providers))
         for name, r in report.runtimes.items()
     ]
-    tables: list[tuple[str, Sequence[str], list[tuple[str, ...]]]] = [
-        ("Pairs", _PAIR_HEAD, [pair_row(pair) for pair in report.pairs]),
+    tables: list[tuple[str, TableRow, list[TableRow]]] = [
+        ("Pairs", _PAIR_HEAD, [_pair_row(pair) for pair in report.pairs]),
         ("Accuracy", _ACCURACY_HEAD, [_accuracy_row(a) for a in report.accuracies]),
         ("Largest differences", _WORST_HEAD, _worst_rows(report)),
         ("What ran", ("run", "library", "precision", "device", "providers"), ran),
@@ -147,7 +148,7 @@ _STYLE = (
 
 
 def as_html(report: Report) -> str:
-    """Return the report as one page that needs no other file."""
+    """Return the report as one HTML page that needs no other file."""
     title = html.escape(_title(report))
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",

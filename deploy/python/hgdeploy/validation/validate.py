@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several engines, the same inputs, a verdict.
+"""Run the same inputs through several engines and decide whether they agree.
 
 Real images go through the real preprocessing once and then through every engine; seeded random
 inputs follow, which reach corners that photographs do not. Every pair of runs is compared; with
-labels the accuracy of every run is told as well.
+labels, the accuracy of every run is measured as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,22 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.engines import (
-    Engine,
-    RuntimeInfo,
-    infer_rows,
-)
+from hgdeploy.engines import Engine, RuntimeInfo, infer_rows
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
-from hgdeploy.errors import (
-    InputError,
-    ValidationError,
-)
+from hgdeploy.errors import InputError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader, read_batches
-from hgdeploy.validation.accuracy import Accuracy, accuracy
+from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.validation.accuracy import Accuracy, measure_accuracy
 from hgdeploy.validation.compare import Comparison, compare, top_classes
-from hgdeploy.validation.inputs import batch_of, outputs, random_rows
+from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
 from hgdeploy.validation.tolerance import COARSENESS, TOLERANCES, Tolerance, tolerance_misses
 
 _WORST = 5
@@ -46,10 +40,10 @@ class ValidateOptions:
     Attributes:
         runs: at least one; the first is the reference in the reports of its pairs.
         images: real images; may be empty.
-        labels: the right class of each image, in the same order; None for no accuracy.
+        labels: the right class of each image, in the same order; None to measure no accuracy.
         random_rows: how many random inputs.
-        seed: of the random inputs.
-        batch_size: rows an inference takes, where the model leaves it open.
+        seed: the seed of the random inputs.
+        batch_size: rows per inference, if the model leaves it open.
         threads: CPU threads; None for all.
     """
 
@@ -63,13 +57,13 @@ class ValidateOptions:
 
     @property
     def engine_options(self) -> EngineOptions:
-        """What is asked of every engine."""
+        """The options of every engine."""
         return EngineOptions(threads=self.threads, max_batch=self.batch_size)
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """The two answers for one of the inputs that differ most."""
+    """The two results for one of the inputs on which two runs differ most."""
 
     name: str
     max_abs: float
@@ -81,7 +75,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class PairReport:
-    """One pair of runs on one kind of inputs.
+    """One pair of runs on one kind of input.
 
     Attributes:
         reference: name of the first run.
@@ -89,7 +83,7 @@ class PairReport:
         inputs: `images` or `random`.
         comparison: the figures.
         tolerance: what was allowed.
-        misses: each figure that is out of tolerance, in words; empty where the pair passes.
+        misses: each figure that is out of tolerance, as text; empty if the pair passes.
         worst: the inputs with the largest differences, worst first.
     """
 
@@ -108,11 +102,11 @@ class Report:
 
     Attributes:
         bundle: the bundle's folder.
-        runtimes: what really ran, by run.
+        runtimes: what really ran, by the run's name.
         images: how many images were compared.
         failed: images that could not be read, with their reasons.
-        pairs: every pair on every kind of inputs.
-        accuracies: one a run where there were labels.
+        pairs: every pair on every kind of input.
+        accuracies: one per run if there were labels.
     """
 
     bundle: str
@@ -129,14 +123,14 @@ class Report:
 
 
 def validate(
-    bundle: ModelBundle, options: ValidateOptions, progress: Callable[[str], None] = lambda _: None
+    bundle: ModelBundle, options: ValidateOptions, on_progress: OnLine = nothing
 ) -> Report:
-    """Run the same inputs through every run and compare.
+    """Give the same inputs to every run and compare the results.
 
     Args:
         bundle: the bundle; each run uses the artifact that predictions would use.
         options: what to compare.
-        progress: takes a line now and then.
+        on_progress: called with a line after each batch of images.
 
     Raises:
         ConfigError: the bundle does not say how to preprocess the images.
@@ -149,7 +143,7 @@ def validate(
         for run in options.runs:
             engines[run.name] = open_run(bundle, run, options.engine_options).engine
             stack.callback(engines[run.name].close)
-        names, found, failed = _on_images(bundle, engines, options, progress)
+        names, found, failed = _on_images(bundle, engines, options, on_progress)
         random = _on_random(bundle, engines, options)
     pairs = []
     for a, b in itertools.combinations(options.runs, 2):
@@ -162,7 +156,7 @@ def validate(
     if options.labels is not None:
         right = dict(zip((f.name for f in options.images), options.labels, strict=True))
         kept = np.array([right[name] for name in names])
-        accuracies = tuple(accuracy(name, rows, kept) for name, rows in found.items())
+        accuracies = tuple(measure_accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
     return Report(str(bundle.root), runtimes, len(names), failed, tuple(pairs), accuracies)
 
@@ -171,25 +165,25 @@ def _on_images(
     bundle: ModelBundle,
     engines: Mapping[str, Engine],
     options: ValidateOptions,
-    progress: Callable[[str], None],
+    on_progress: OnLine,
 ) -> tuple[list[str], dict[str, NDArray[Any]], tuple[tuple[str, str], ...]]:
     """Return the images' names, each run's rows for them, and the images that failed."""
     if not options.images:
         return [], {}, ()
     reader = ImageReader(bundle.own_preprocess())
-    batch = batch_of(list(engines.values()), options.batch_size)
+    batch = common_batch_size(list(engines.values()), options.batch_size)
     failed: list[tuple[str, str]] = []
     names: list[str] = []
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
     for chunk_names, rows in read_batches(reader, options.images, batch, failed):
         names += chunk_names
         for name, engine in engines.items():
-            parts[name].append(infer_rows(engine, rows))
-        progress(f"{len(names) + len(failed)} of {len(options.images)} images")
+            found[name].append(infer_rows(engine, rows))
+        on_progress(f"{len(names) + len(failed)} of {len(options.images)} images")
     if not names:
         path, reason = failed[0]
         raise InputError(f"none of {len(failed)} images can be read; {path}: {reason}")
-    return names, {name: np.concatenate(rows) for name, rows in parts.items()}, tuple(failed)
+    return names, {name: np.concatenate(rows) for name, rows in found.items()}, tuple(failed)
 
 
 def _on_random(
@@ -199,8 +193,8 @@ def _on_random(
         return {}
     loaded = list(engines.values())
     rows = random_rows(loaded[0].inputs[0], bundle, options.random_rows, options.seed)
-    batch = batch_of(loaded, options.batch_size)
-    return {name: outputs(engine, rows, batch) for name, engine in engines.items()}
+    batch = common_batch_size(loaded, options.batch_size)
+    return {name: infer_in_batches(engine, rows, batch) for name, engine in engines.items()}
 
 
 def _pair(
@@ -209,8 +203,8 @@ def _pair(
     reference, candidate = found[a.name], found[b.name]
     if reference.shape != candidate.shape:
         raise ValidationError(
-            f"{a.name} gives {reference.shape[1]} classes and {b.name} {candidate.shape[1]}: "
-            "the artifacts are not of one model"
+            f"{a.name} gives {reference.shape[1]} classes and {b.name} {candidate.shape[1]}, so "
+            "the two were not made from the same model; convert the bundle again"
         )
     comparison = compare(reference, candidate)
     tolerance = TOLERANCES[max(a.precision, b.precision, key=COARSENESS.index)]

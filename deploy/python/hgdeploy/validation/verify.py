@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check an artifact against what it was made from."""
+"""Check that an artifact computes what the file that it was made from computes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.engines import (
-    load_engine,
-)
+from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import (
-    ValidationError,
-)
+from hgdeploy.errors import ValidationError
 from hgdeploy.validation.compare import compare
-from hgdeploy.validation.inputs import batch_of, outputs, random_rows
+from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
 from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 
-# Unoptimised: ONNX Runtime would take out the roundings that stand for bf16.
+# Unoptimised: ONNX Runtime would remove the rounding that emulates bf16.
 _AS_WRITTEN = EngineOptions(graph_optimization=False)
 
 
@@ -36,7 +32,7 @@ class _Side(NamedTuple):
 
 
 def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
-    """Compare a Paddle model and the ONNX file made of it, in fp32, on seeded random inputs.
+    """Compare a Paddle model and the ONNX file made from it, in fp32, on seeded random inputs.
 
     Args:
         source: the Paddle program, with its parameters beside it.
@@ -57,8 +53,8 @@ def verify_precision(
     """Return a function that compares an fp32 ONNX file with a variant of it in `precision`.
 
     Args:
-        precision: whose tolerance holds.
-        rows: preprocessed images (1, 3, H, W); none for seeded random inputs.
+        precision: the precision, which decides the tolerance.
+        rows: preprocessed images (1, 3, H, W); empty for seeded random inputs.
 
     Returns:
         A function like `verify_conversion`.
@@ -81,8 +77,8 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
         inputs = "random" if rows is None else "images"
         if rows is None:
             rows = random_rows(engines[0].inputs[0], None, 4, 0)
-        batch = batch_of(engines, 3)
-        reference, candidate = (outputs(engine, rows, batch) for engine in engines)
+        batch = common_batch_size(engines, 3)
+        reference, candidate = (infer_in_batches(engine, rows, batch) for engine in engines)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate)
     misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)

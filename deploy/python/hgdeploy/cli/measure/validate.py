@@ -29,7 +29,7 @@ def add_validate(verbs: Verbs) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument("--report", type=Path, help="write a .json, .md or .html report")
     parser.add_argument(
-        "--bisect", action="store_true", help="name the first layer where a failed pair parts"
+        "--bisect", action="store_true", help="name the first layer where a failed pair differs"
     )
     parser.set_defaults(run=_validate)
 

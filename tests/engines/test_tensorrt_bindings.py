@@ -129,7 +129,7 @@ def test_each_exception_is_one(uses, apis):
 
 
 # What our code touches while it works: as a check of the reading of the source, and of the numbers
-# of arguments that the source does not tell.
+# of arguments that the source does not give.
 
 _NOTED = """
 import dataclasses, json, sys
@@ -292,7 +292,7 @@ class Session: ...
     ]
 
 
-# The check itself: what it must tell, and what it must not.
+# The check itself: what it must report, and what it must not.
 
 TENSORRT_10, TENSORRT_11 = (f"tensorrt {version}" for version in VERSIONS)
 TENSORRT_RTX = f"tensorrt_rtx {installed_version('tensorrt-rtx')}"

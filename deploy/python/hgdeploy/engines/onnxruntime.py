@@ -91,7 +91,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         raise EngineError(
             f"{options.device} was asked for, but this onnxruntime has only "
             f"{', '.join(ort.get_available_providers())}; use the cpu (-o Global.use_gpu=False), "
-            "or run pip install 'hgdeploy[gpu]'"
+            "or pip install 'hgdeploy[gpu]'"
         )
     session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())

@@ -143,9 +143,9 @@ def test_what_the_config_says_to_feed_is_what_the_bundle_feeds(write, mini):
     _, config, _ = write(backend="onnxruntime")
     facts = json.loads(config.parameters["hgdeploy"].string_value)
     image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
-    told = Preprocessor(parse_ops(facts["preprocess"], "preprocess"))(image)
-    assert np.array_equal(told, Preprocessor(open_bundle(mini).preprocess)(image))
-    assert list(told.shape) == list(config.input[0].dims)
+    tensor = Preprocessor(parse_ops(facts["preprocess"], "preprocess"))(image)
+    assert np.array_equal(tensor, Preprocessor(open_bundle(mini).preprocess)(image))
+    assert list(tensor.shape) == list(config.input[0].dims)
 
 
 def test_onnx_runtime_joins_requests_up_to_the_largest_batch(write, schema):
@@ -187,7 +187,7 @@ def test_openvino_takes_requests_of_any_size_as_they_are(write, schema):
     assert any("one image at a time" in line for line in warnings)
 
 
-def test_openvino_is_told_to_compute_bf16(write):
+def test_openvino_is_set_to_compute_bf16(write):
     _, config, warnings = write(backend="openvino", precision="bf16")
     assert config.parameters["HINT_BF16"].string_value == "YES"
     assert not any("fp32" in line for line in warnings)
@@ -302,7 +302,7 @@ def test_a_bundle_without_description_is_served_with_warnings(write, mini):
     assert not config.output[0].label_filename
     assert sorted(files_of(folder)) == ["1/model.onnx", "config.pbtxt"]
     assert [line.split(",")[0] for line in warnings] == [
-        "the bundle tells no preprocessing",
+        "the bundle has no preprocessing",
         "the bundle has no labels",
     ]
 
@@ -354,7 +354,7 @@ def test_another_bundle_does_not_take_the_place_of_a_model(write, mini):
     before = files_of(folder)
     description = mini / "inference.yml"
     description.write_text(description.read_text().replace("pphgnet_mini", "other"))
-    with pytest.raises(OutputError, match="holds another model"):
+    with pytest.raises(OutputError, match="contains another model"):
         write(backend="onnxruntime", name="pphgnet_mini")
     assert files_of(folder) == before
 
@@ -434,7 +434,7 @@ def test_an_engine_of_the_rtx_library_is_refused_whatever_it_is_called(write, mi
 @pytest.mark.parametrize("network", [{"inputs": None}, {"outputs": [{"name": "y"}]}])
 def test_a_sidecar_that_does_not_describe_its_engine_is_refused(write, mini, network):
     give_engine(mini, **network)
-    with pytest.raises(BundleError, match="does not say what the engine takes and gives"):
+    with pytest.raises(BundleError, match="does not describe the engine's inputs and outputs"):
         write()
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models for servers."""
+"""Prepare models for servers."""

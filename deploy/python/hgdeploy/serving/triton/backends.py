@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's backends: which files they serve and with which settings."""
+"""Triton's backends: the files that each serves, and its settings."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """What the server is to do with the model.
+    """How the server should serve the model.
 
     Attributes:
         backend: `tensorrt`, `onnxruntime` or `openvino`.
         precision: which of the bundle's artifacts to serve.
-        name: the model's name in the server; None takes the bundle's.
-        device: `gpu` or `cpu`; None takes the GPU for TensorRT, else the CPU.
+        name: the model's name in the server; None for the bundle's.
+        device: `gpu` or `cpu`; None for the GPU with TensorRT, else the CPU.
         instances: copies of the model that run at once, on each device.
-        max_batch: the most images of one run; None takes what the engine was built for, or 8.
+        max_batch: the most images of one run; None for what the engine was built for, or 8.
         queue_delay_us: how long a request may wait for others to share its run, in microseconds.
         threads: CPU threads of one instance; None leaves it to the backend.
     """
@@ -60,7 +60,7 @@ class TritonOptions:
                     f"{nearest(value, known)}"
                 )
         if self.name is not None:
-            checked_name(self.name)
+            check_model_name(self.name)
         check_fields(
             self,
             instances=whole(1),
@@ -68,18 +68,20 @@ class TritonOptions:
             queue_delay_us=whole(0),
             threads=optional(whole(1)),
         )
-        if self.threads is not None and self.backend == "tensorrt":
-            raise ConfigError("threads has no effect on Triton's tensorrt backend; leave it out")
+        if self.threads is not None and not allowed.has_threads:
+            raise ConfigError(
+                f"threads has no effect on Triton's {self.backend} backend; leave it out"
+            )
 
     @property
     def runs_on(self) -> str:
-        """`gpu` or `cpu`."""
+        """The device that is used: `gpu` or `cpu`."""
         return self.device or BACKENDS[self.backend].devices[0]
 
 
 @dataclass(frozen=True)
 class Network:
-    """What the served file takes and gives; `profile` is that of a TensorRT engine."""
+    """The inputs and outputs of the served file; `profile` is that of a TensorRT engine."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -87,7 +89,7 @@ class Network:
 
     @property
     def any_batch(self) -> bool:
-        """Every input and output leaves its first axis open."""
+        """Whether every input and output leaves its first axis open."""
         return all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
 
 
@@ -97,26 +99,33 @@ class _Backend:
 
     Attributes:
         platform: Triton's name for backend and file format; empty where it has none.
-        precisions: what it can be asked for.
+        precisions: the precisions that it serves.
         devices: where it runs, the usual one first.
-        batches: it joins requests into batches of any size up to a maximum.
-        find: names the files to serve, by the name that they get: the model first.
-        read: reads what the model takes and gives from its files: source, and copy to be served.
-        parameters: its own settings.
-        caveats: what it does otherwise than was asked for, and how to have it so.
+        batches: whether it joins requests into batches of any size up to a maximum.
+        has_threads: whether it has a setting for CPU threads.
+        find: returns the files to serve, by the name that they get: the model first.
+        read: reads the model's inputs and outputs from its source file and the copy to serve.
+        parameters: returns the backend's own settings.
+        caveats: returns where it cannot do what was asked, and what to do about it.
     """
 
     platform: str
     precisions: tuple[str, ...]
     devices: tuple[str, ...]
     batches: bool
+    has_threads: bool
     find: Callable[[ModelBundle, str], dict[str, Path]]
     read: Callable[[Path, Path, str], Network]
     parameters: Callable[[TritonOptions], dict[str, str]]
     caveats: Callable[[TritonOptions], list[str]]
 
 
-def checked_name(name: str) -> str:
+def check_model_name(name: str) -> str:
+    """Return a model's name, if it can be the name of a folder.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"Triton model name {name!r}, expected letters, digits and . _ - only, since it names "
@@ -141,12 +150,12 @@ def _only_rtx(path: Path) -> BundleError:
 
 
 def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
-    """Read the sidecar, since only the GPU that an engine was built for can open it."""
+    """Read the sidecar: only the GPU that an engine was built for can open the engine itself."""
     where = sidecar_path(source)
     facts = read_sidecar(source)
     if facts is None or facts.get("sha256") != file_sha256(copy):
         raise BundleError(
-            f"{where} is missing or describes another file, so what {source.name} takes is "
+            f"{where} is missing or describes another file, so the inputs of {source.name} are "
             "unknown; build it again with hgdeploy build"
         )
     key = EngineKey.from_json(facts.get("key") or {}, str(where))
@@ -163,14 +172,14 @@ def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
         )
     except (KeyError, TypeError, ValueError):
         raise BundleError(
-            f"{where} does not say what the engine takes and gives; build it again with "
+            f"{where} does not describe the engine's inputs and outputs; build it again with "
             "hgdeploy build"
         ) from None
     return Network(inputs, outputs, key.profile)
 
 
 def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Path]:
-    """Name the ONNX file that one of our engines reads, and the files that hold its weights."""
+    """Return the ONNX file that one of our engines reads, and the files with its weights."""
     names = engine_module(engine).artifact_names(precision)
     path = bundle.find([name for name in names if name.endswith(".onnx")])
     beside = (read_sidecar(path) or {}).get("files", {})
@@ -178,7 +187,7 @@ def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Pa
     for name in beside:
         if Path(name).name != name or name in files or not path.with_name(name).is_file():
             raise BundleError(
-                f"{path} keeps weights in {name!r}, which is not a file beside it; make it anew "
+                f"{path} keeps weights in {name!r}, which is not a file beside it; make it again "
                 "with hgdeploy convert"
             )
         files[name] = path.with_name(name)
@@ -186,13 +195,13 @@ def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Pa
 
 
 def _read_onnx(source: Path, copy: Path, precision: str) -> Network:
-    """Load the copy, which shows that it is whole: weights in other files are found beside it."""
+    """Load the copy, which shows that it is complete, with the weights in files beside it."""
     options = EngineOptions(precision=precision, threads=1, graph_optimization=False)
     try:
         engine = load_engine("onnxruntime", copy, options)
     except BundleError as error:
         raise BundleError(
-            f"{source} cannot be served, its copy does not load ({error}); make it anew with "
+            f"{source} cannot be served, its copy does not load ({error}); make it again with "
             "hgdeploy convert or quantize"
         ) from None
     try:
@@ -230,7 +239,7 @@ def _onnxruntime_caveats(options: TritonOptions) -> list[str]:
     if options.runs_on != "gpu" or options.precision == "fp16":
         return []
     return [
-        "Triton has ONNX Runtime compute fp32 as TF32 on GPUs that have it; start the server with "
+        "in Triton, ONNX Runtime computes fp32 as TF32 on GPUs that have it; start the server with "
         "NVIDIA_TF32_OVERRIDE=0 for IEEE fp32"
     ]
 
@@ -250,6 +259,7 @@ BACKENDS: Mapping[str, _Backend] = {
         precisions=("fp32", "fp16", "bf16", "int8"),
         devices=("gpu",),
         batches=True,
+        has_threads=False,
         find=_find_engine,
         read=_read_engine,
         parameters=_tensorrt_parameters,
@@ -260,17 +270,19 @@ BACKENDS: Mapping[str, _Backend] = {
         precisions=("fp32", "fp16", "int8"),
         devices=("cpu", "gpu"),
         batches=True,
+        has_threads=True,
         find=functools.partial(_find_onnx, "onnxruntime"),
         read=_read_onnx,
         parameters=_onnxruntime_parameters,
         caveats=_onnxruntime_caveats,
     ),
-    # With max_batch_size set it would run every request as a whole batch of that size.
+    # With max_batch_size set, it would run every request as a full batch of that size.
     "openvino": _Backend(
         platform="",
         precisions=("fp32", "bf16", "int8"),
         devices=("cpu",),
         batches=False,
+        has_threads=True,
         find=functools.partial(_find_onnx, "openvino"),
         read=_read_onnx,
         parameters=_openvino_parameters,

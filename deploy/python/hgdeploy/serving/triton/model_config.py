@@ -16,7 +16,7 @@ from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions
 from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.preprocess import Preprocessor
 
-# Where the model allows any batch and none is asked for.
+# Where the model takes any batch and no maximum is asked for.
 _DEFAULT_MAX_BATCH = 8
 DTYPES = {
     "float32": "TYPE_FP32",
@@ -30,14 +30,17 @@ DTYPES = {
 
 
 def _max_batch(network: Network, options: TritonOptions) -> int:
-    """Return Triton's `max_batch_size`: 0 where a request's shape is the model's as it stands."""
+    """Return Triton's `max_batch_size`; 0 where a request must have the model's whole shape."""
     backend, profile = BACKENDS[options.backend], network.profile
     if not (backend.batches and network.any_batch):
-        why = "the model has a fixed batch" if backend.batches else "the backend joins no requests"
+        reason = "the model has a fixed batch"
+        if not backend.batches:
+            reason = "the backend joins no requests"
         if options.max_batch is not None or options.queue_delay_us:
             raise ConfigError(
-                f"{options.backend}: max_batch and queue_delay_us do not apply, since {why}; leave "
-                "them out" + (", or make the model with a dynamic batch" if backend.batches else "")
+                f"{options.backend}: max_batch and queue_delay_us do not apply, since {reason}; "
+                "leave them out"
+                + (", or make the model with a dynamic batch" if backend.batches else "")
             )
         return 0
     least, most = (profile.batch[0], profile.batch[2]) if profile is not None else (1, None)
@@ -45,7 +48,7 @@ def _max_batch(network: Network, options: TritonOptions) -> int:
     if wanted < least or (most is not None and wanted > most):
         raise ConfigError(
             f"max_batch is {wanted}, but the engine serves batches of {least} to {most}; choose "
-            "one of these, or build it anew with hgdeploy build --batch"
+            "one of these, or build it again with hgdeploy build --batch"
         )
     if wanted == 1 and options.queue_delay_us:
         raise ConfigError("queue_delay_us does not apply to batches of 1; leave it out")
@@ -53,7 +56,18 @@ def _max_batch(network: Network, options: TritonOptions) -> int:
 
 
 def model_config(name: str, model: str, network: Network, options: TritonOptions) -> Any:
-    """Build the `ModelConfig`, but for what depends on the bundle."""
+    """Return the `ModelConfig`, without what depends on the bundle.
+
+    Args:
+        name: the model's name in the server.
+        model: the name of the served file.
+        network: the model's inputs and outputs.
+        options: how the server should serve it.
+
+    Raises:
+        ConfigError: the model cannot be batched as asked.
+        EngineError: tritonclient is missing or does not load.
+    """
     schema, backend = load_schema(), BACKENDS[options.backend]
     max_batch = _max_batch(network, options)
     first_axis = 1 if max_batch else 0
@@ -66,7 +80,7 @@ def model_config(name: str, model: str, network: Network, options: TritonOptions
     )
     config.version_policy.latest.num_versions = 1
     for spec in network.inputs:
-        # Triton allows a format only where dims are the three of an image.
+        # Triton allows a format only where `dims` are the three of an image.
         layout = "FORMAT_NCHW" if max_batch else "FORMAT_NONE"
         config.input.add(
             name=spec.name,
@@ -91,17 +105,17 @@ def model_config(name: str, model: str, network: Network, options: TritonOptions
 
 
 def _tune_for_profile(config: Any, profile: Profile) -> None:
-    """Prefer the batches that an engine is tuned for, and replay them as CUDA graphs."""
+    """Prefer the batches that an engine is tuned for, and run them as CUDA graphs."""
     if config.HasField("dynamic_batching"):
         sizes = {size for size in profile.batch[1:] if 1 < size <= config.max_batch_size}
         config.dynamic_batching.preferred_batch_size.extend(sorted(sizes))
-    # A graph is of one shape, and Triton makes one for each batch size only.
+    # A CUDA graph has one shape, and Triton only makes one for each batch size.
     if -1 not in config.input[0].dims:
         config.optimization.cuda.graphs = True
 
 
 def add_warmup(config: Any, bundle: ModelBundle, profile: Profile | None) -> None:
-    """Let the server run once with the least and the largest batch, where the size is known."""
+    """Warm up with the smallest and the largest batch, where the size of images is known."""
     (spec,) = config.input
     size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
     if profile is not None:
@@ -111,7 +125,7 @@ def add_warmup(config: Any, bundle: ModelBundle, profile: Profile | None) -> Non
         image = [own if own != -1 else known for own, known in zip(image, size, strict=True)]
     if -1 in (channels, *image):
         return
-    batch = [abs(axis) for axis in spec.dims[:-3]]  # an open axis is warmed up with one image
+    batch = [abs(axis) for axis in spec.dims[:-3]]  # an open batch is warmed up with one image
     least = min(profile.batch[0], config.max_batch_size) if profile is not None else 1
     for count in sorted({max(least, 1), max(config.max_batch_size, 1)}):
         sample = config.model_warmup.add(name=f"batch {count}", batch_size=count)
@@ -122,24 +136,30 @@ def add_warmup(config: Any, bundle: ModelBundle, profile: Profile | None) -> Non
 
 
 def config_digest(config: Any) -> str:
+    """Return a hash of the config, to notice later changes."""
     return hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest()
 
 
 def write_config(config: Any, path: Path) -> None:
-    """Write the config, and read it back as the server will."""
+    """Write the config, and read it back as the server will.
+
+    Raises:
+        OutputError: it does not read back as it was written.
+        OSError: the file cannot be written.
+    """
     text_format = import_library("google.protobuf.text_format", "triton")
     text = text_format.MessageToString(config, as_utf8=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     if read_config(path) != config:
-        raise OutputError(f"{path.name} does not read back as what was written; report this")
+        raise OutputError(f"{path.name} does not read back as it was written; please report this")
 
 
 def read_config(path: Path) -> Any:
     """Parse a config.
 
     Raises:
-        OSError: there is none.
-        ValueError: it is not one.
+        OSError: the file cannot be read.
+        ValueError: it is not a config.
     """
     text_format = import_library("google.protobuf.text_format", "triton")
     try:
@@ -150,10 +170,10 @@ def read_config(path: Path) -> Any:
 
 @functools.cache
 def load_schema() -> Any:
-    """Load tritonclient's `model_config_pb2` by itself: its package would ask for grpc.
+    """Load tritonclient's `model_config_pb2` alone: its package would need grpc.
 
     Raises:
-        EngineError: tritonclient or protobuf is missing, or the two do not fit each other.
+        EngineError: tritonclient or protobuf is missing, or their versions do not fit together.
     """
     package = Path(import_library("tritonclient", "triton").__path__[0])
     spec = importlib.util.spec_from_file_location(

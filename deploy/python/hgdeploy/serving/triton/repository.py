@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a bundle as a model repository for NVIDIA's Triton Inference Server.
 
-`config.pbtxt` is built as the protobuf message that the server itself parses, and what it says of
-the model's inputs and outputs is read from the served file or, for TensorRT, from its sidecar.
+`config.pbtxt` is built as the protobuf message that the server itself parses. The model's inputs
+and outputs are read from the served file or, for TensorRT, from its sidecar.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import check_feed, image_input
 from hgdeploy.errors import BundleError, OutputError
-from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, checked_name
+from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, check_model_name
 from hgdeploy.serving.triton.model_config import (
     DTYPES,
     add_warmup,
@@ -29,6 +29,7 @@ from hgdeploy.serving.triton.model_config import (
 )
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.files import replacing_folder
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -40,32 +41,32 @@ _VERSION_FOLDER = "1"
 
 
 def triton_repository(
-    bundle: ModelBundle, folder: Path, options: TritonOptions, warn: Callable[[str], None]
+    bundle: ModelBundle, folder: Path, options: TritonOptions, on_warning: OnLine
 ) -> Path:
     """Write `FOLDER/NAME/config.pbtxt`, `FOLDER/NAME/1/MODEL` and, with labels, `labels.txt`.
 
-    The config's parameter `hgdeploy` holds JSON: `preprocess` is the bundle's own preprocessing,
-    in PaddleClas's words, so that a client can ask the server how to make a tensor of an image.
+    The config's parameter `hgdeploy` contains JSON. Its `preprocess` is the bundle's preprocessing
+    in PaddleClas's form, so that a client can ask the server how to make a tensor of an image.
 
     Args:
-        bundle: the bundle; it has the artifact of the backend and precision.
-        folder: the model repository. A model of that name in it is replaced if it was written from
-            this bundle and nobody has changed or added anything since.
-        options: what the server is to do.
-        warn: takes a line for what a client or operator has to know.
+        bundle: a bundle with the artifact for the backend and precision.
+        folder: the model repository. A model with the same name in it is replaced if it was written
+            from this bundle and nothing in it has been changed or added since.
+        options: how the server should serve the model.
+        on_warning: called with each thing that clients or operators should know, on one line.
 
     Returns:
-        The model's folder, `FOLDER/NAME`; it is there whole, or as it was before.
+        The model's folder, `FOLDER/NAME`. After an error it is as it was before.
 
     Raises:
         BundleError: the artifact is missing or stale, or does not fit the backend or the labels.
         ConfigError: the model cannot be served as asked.
         EngineError: tritonclient, or ONNX Runtime for an ONNX file, is not installed.
-        OutputError: the folder cannot be written, or holds something else.
+        OutputError: the folder cannot be written, or contains something else.
     """
-    load_schema()  # first: without it there is nothing to write
+    load_schema()  # first: nothing can be written without it
     backend, identity = BACKENDS[options.backend], _identity(bundle)
-    name = options.name or checked_name(identity)
+    name = options.name or check_model_name(identity)
     files = backend.find(bundle, options.precision)
     target = folder / name
     _check_replaceable(target, identity)
@@ -87,7 +88,7 @@ def triton_repository(
         _add_facts(config, made, bundle, options)
         write_config(config, made / CONFIG_FILE)
     for note in (*backend.caveats(options), *_notes(config, bundle, network)):
-        warn(note)
+        on_warning(note)
     return target
 
 
@@ -96,7 +97,7 @@ def _identity(bundle: ModelBundle) -> str:
 
 
 def _check_fit(bundle: ModelBundle, network: Network, source: Path) -> None:
-    """Refuse a model that is no image classifier, or not what the bundle's preprocessing feeds."""
+    """Refuse a model that is not an image classifier, or does not take the preprocessed images."""
     for spec in (*network.inputs, *network.outputs):
         if spec.dtype not in DTYPES:
             raise BundleError(f"{source}: {spec.name} is {spec.dtype}, which Triton does not serve")
@@ -106,7 +107,7 @@ def _check_fit(bundle: ModelBundle, network: Network, source: Path) -> None:
 
 
 def _labels(bundle: ModelBundle, network: Network, source: Path) -> list[str] | None:
-    """Return a name for each class in their order; None where the bundle has none."""
+    """Return the names of the classes in order; None where the bundle has none."""
     if bundle.postprocess is None or bundle.postprocess.output.labels is None:
         return None
     labels, shape = bundle.postprocess.output.labels, network.outputs[0].shape
@@ -116,14 +117,14 @@ def _labels(bundle: ModelBundle, network: Network, source: Path) -> list[str] | 
     for label in ordered:
         if "\n" in label:
             raise BundleError(
-                f"{bundle.root}: the label {label!r} has more than one line, and Triton reads one "
-                "label a line; shorten it in inference.yml"
+                f"{bundle.root}: the label {label!r} has more than one line, but Triton reads one "
+                "label per line; shorten it in inference.yml"
             )
     return ordered
 
 
 def _add_facts(config: Any, made: Path, bundle: ModelBundle, options: TritonOptions) -> None:
-    """Add what clients and a later run want to know, as JSON in a parameter."""
+    """Add what clients and a later run need to know, as JSON in a parameter."""
     ops = bundle.preprocess
     facts = {
         "version": __version__,
@@ -137,7 +138,7 @@ def _add_facts(config: Any, made: Path, bundle: ModelBundle, options: TritonOpti
 
 
 def _contents(folder: Path) -> dict[str, str | None]:
-    """Return each file below a folder but the config with its hash, and each folder with None."""
+    """Return the hash of each file in a folder, except the config; None for each folder in it."""
     return {
         path.relative_to(folder).as_posix(): None if path.is_dir() else file_sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -146,27 +147,27 @@ def _contents(folder: Path) -> dict[str, str | None]:
 
 
 def _check_replaceable(target: Path, identity: str) -> None:
-    """Refuse a folder that holds anything but what an earlier run wrote there for this bundle."""
+    """Refuse a folder with anything other than what an earlier run wrote for this bundle."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     try:
         config = read_config(target / CONFIG_FILE)
         facts = json.loads(config.parameters.pop(FACTS).string_value)
-        told = facts["bundle"], facts["files"], facts["config"]
-        ours = told == (identity, _contents(target), config_digest(config))
+        written = facts["bundle"], facts["files"], facts["config"]
+        ours = written == (identity, _contents(target), config_digest(config))
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
         raise OutputError(
-            f"{target} holds another model, or something was changed or added in it since it was "
-            "written; move it away, or choose another folder or model name"
+            f"{target} contains another model, or was changed since it was written; move it away, "
+            "or choose another folder or model name"
         )
 
 
 def _notes(config: Any, bundle: ModelBundle, network: Network) -> Iterator[str]:
-    """Tell what a client or operator has to know of this model."""
+    """Yield what clients and operators should know about this model."""
     if bundle.preprocess is None:
-        yield "the bundle tells no preprocessing, so clients cannot ask the server what to feed"
+        yield "the bundle has no preprocessing, so clients cannot ask the server what to feed"
     if not config.output[0].label_filename:
         yield "the bundle has no labels, so the server knows no class names"
     elif not config.max_batch_size and network.inputs[0].shape[0] != 1:
@@ -175,6 +176,9 @@ def _notes(config: Any, bundle: ModelBundle, network: Network) -> Iterator[str]:
             "(class_count) with one image at a time"
         )
     if network.profile is not None and network.profile.batch[0] > 1:
-        yield f"the engine takes no fewer than {network.profile.batch[0]} images, and Triton may"
+        yield (
+            f"the engine takes at least {network.profile.batch[0]} images at a time, but Triton "
+            "may send fewer"
+        )
     if not config.model_warmup:
-        yield "the image size is open, so the server does not warm up and its first answer is slow"
+        yield "the image size is open, so the server does not warm up, and its first answer is slow"

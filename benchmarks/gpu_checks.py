@@ -94,7 +94,7 @@ def artifact(target: str, precision: str) -> str:
 def check_build(job: Job) -> str:
     """Build, and find that there is nothing to build the second time."""
     from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
-    from hgdeploy.convert.variants import built
+    from hgdeploy.convert.variants import build_engine
 
     bundle = open_bundle(job.bundle)
     how = BuildOptions(
@@ -102,7 +102,7 @@ def check_build(job: Job) -> str:
     )
     told: list[list[str]] = [[], []]
     for lines in told:
-        made = built(bundle, Shapes(batch=job.profile), how, lines.append, lines.append)
+        made = build_engine(bundle, Shapes(batch=job.profile), how, lines.append, lines.append)
     if made.built:
         raise ValidationError(f"the second time it was built again: {told[1][0]}")
     return told[0][-1]

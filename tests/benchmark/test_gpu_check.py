@@ -117,7 +117,7 @@ TOLD = {
     "command": "5 photographs classified",
 }
 
-# The fake library has no builder: this one stands in for `variants.built` in every process.
+# The fake library has no builder: this one stands in for `variants.build_engine` in every process.
 BUILDER = """
 import os, sys
 sys.setdlopenflags(os.RTLD_LAZY)
@@ -126,10 +126,10 @@ from hgdeploy.convert import variants
 from hgdeploy.convert.tensorrt.options import EngineBuild
 from hgdeploy.bundle.names import engine_name
 
-def built(bundle, shapes, options, progress, warn):
+def build_engine(bundle, shapes, options, on_progress, on_warning):
     path = bundle.root / engine_name(options.precision, options.runtime)
-    progress("building")
-    progress("built")
+    on_progress("building")
+    on_progress("built")
     if path.is_file():
         return EngineBuild(path, False)
     profile = {"x": [(batch, 3, 64, 64) for batch in shapes.batch]}
@@ -137,7 +137,7 @@ def built(bundle, shapes, options, progress, warn):
     path.write_bytes(fake_tensorrt.engine_file(onnx, profile))
     return EngineBuild(path, True)
 
-variants.built = built
+variants.build_engine = build_engine
 """
 
 

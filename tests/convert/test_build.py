@@ -38,7 +38,7 @@ from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.convert.tensorrt.target_gpu import Gpu
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from hgdeploy.convert.variants import built, ensure_artifact
+from hgdeploy.convert.variants import build_engine, ensure_artifact
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.gpu.driver import nvidia_gpus
@@ -98,10 +98,10 @@ def model(request, registry_weights, tmp_path_factory) -> ModelBundle:
 def build(
     source: Path, target: Path, shapes: Shapes | None = None, **options: Any
 ) -> tuple[EngineBuild, list[str]]:
-    """Build with TensorRT-RTX for an Ampere GPU, and return also what was told."""
-    told: list[str] = []
+    """Build with TensorRT-RTX for an Ampere GPU, and return also the lines of progress."""
+    said: list[str] = []
     how = BuildOptions(**{"runtime": RTX, "compute_capabilities": (AMPERE,), **options})
-    return engine_from_onnx(source, target, shapes or Shapes(), how, told.append), told
+    return engine_from_onnx(source, target, shapes or Shapes(), how, said.append), said
 
 
 def facts_of(engine: Path) -> dict[str, Any]:
@@ -222,12 +222,12 @@ def test_sizes_that_the_model_leaves_open_are_asked_for(mini, capsys):
 @pytest.mark.usefixtures("rtx")
 def test_a_fixed_model_serves_its_own_shape_only(mini, capsys):
     edited(mini / "inference.onnx", mini / "inference.onnx", [2, 3, 64, 64])
-    for flags, told in (
-        (("--batch", "1,2,4"), "fixed batch of 2, and 1,2,4 was asked for"),
-        (("--input-size", "96"), "fixed height of 64, and 96,96,96 was asked for"),
+    for flags, message in (
+        (("--batch", "1,2,4"), "fixed batch of 2, but 1,2,4 was asked for"),
+        (("--input-size", "96"), "fixed height of 64, but 96,96,96 was asked for"),
     ):
         assert main("build", mini, *HERE, *flags) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     for flags in ((), ("--batch", 2, "--input-size", 64)):
         assert main("build", mini, *HERE, *flags) == 0
     engine = mini / "inference.rtx.engine"
@@ -242,13 +242,13 @@ def test_a_fixed_model_serves_its_own_shape_only(mini, capsys):
 @pytest.mark.usefixtures("rtx")
 def test_an_engine_is_built_once_for_each_key(mini):
     source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
-    first, told = build(source, target)
+    first, said = build(source, target)
     assert first.built
-    assert f"building {target}: there is none yet" in told
+    assert f"building {target}: there is none yet" in said
     before = target.stat()
-    again, told = build(source, target)
+    again, said = build(source, target)
     assert not again.built
-    assert told == [f"{target} fits: there is nothing to build"]
+    assert said == [f"{target} fits: there is nothing to build"]
     assert target.stat() == before
     changes: list[tuple[dict[str, Any], Shapes, str]] = [
         ({"optimization_level": 1}, Shapes(), "flags is optimization_level=default"),
@@ -257,29 +257,29 @@ def test_an_engine_is_built_once_for_each_key(mini):
         ({"force": True}, Shapes(batch=(1, 1, 1)), "it was asked for"),
     ]
     for options, shapes, reason in changes:
-        other, told = build(source, target, shapes, **options)
+        other, said = build(source, target, shapes, **options)
         assert other.built
-        assert reason in told[0]
+        assert reason in said[0]
         build(source, target)
 
 
 @pytest.mark.usefixtures("rtx")
-def test_another_model_or_library_version_builds_anew(mini):
+def test_another_model_or_library_version_builds_again(mini):
     source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
     build(source, target)
     sidecar = sidecar_path(target)
     sidecar.write_text(sidecar.read_text().replace(str(installed_version("tensorrt-rtx")), "1.0.0"))
-    rebuilt, told = build(source, target)
+    rebuilt, said = build(source, target)
     assert rebuilt.built
-    assert "version is 1.0.0" in told[0]
+    assert "version is 1.0.0" in said[0]
     found = onnx.load(source)
     found.producer_name = "somebody else"
     onnx.save(found, source)
     with pytest.raises(BundleError, match=r"stale: inference\.onnx has changed"):
         open_bundle(mini).find([target.name])
-    rebuilt, told = build(source, target)
+    rebuilt, said = build(source, target)
     assert rebuilt.built
-    assert "onnx_sha256 is" in told[0]
+    assert "onnx_sha256 is" in said[0]
 
 
 @pytest.mark.usefixtures("rtx")
@@ -305,9 +305,9 @@ def test_weights_beside_the_onnx_file_belong_to_the_key(mini):
     assert target.stat().st_size > weights.stat().st_size  # the plan has taken them in
     values = np.fromfile(weights, np.float32)
     (values * 2).tofile(weights)
-    rebuilt, told = build(source, target)
+    rebuilt, said = build(source, target)
     assert rebuilt.built
-    assert "onnx_sha256 is" in told[0]
+    assert "onnx_sha256 is" in said[0]
     weights.unlink()
     with pytest.raises(BundleError, match=r"keeps weights in .*weights\.bin, which does not exist"):
         build(source, target)
@@ -339,18 +339,18 @@ def drop_key(engine: Path) -> None:
     ("spoil", "reason"),
     [
         (spoil_engine, "it is not the file that its sidecar"),
-        (put_foreign_engine, "does not exist, so what it is for is unknown"),
-        (spoil_sidecar, "cannot be read, so what it is for is unknown"),
-        (drop_key, "holds no readable key"),
+        (put_foreign_engine, "does not exist, so it is unknown what it was built for"),
+        (spoil_sidecar, "cannot be read, so it is unknown what it was built for"),
+        (drop_key, "has no readable key"),
     ],
 )
-def test_a_file_that_cannot_be_trusted_is_built_anew(mini, spoil, reason):
+def test_a_file_that_cannot_be_trusted_is_built_again(mini, spoil, reason):
     source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
     build(source, target)
     spoil(target)
-    rebuilt, told = build(source, target)
+    rebuilt, said = build(source, target)
     assert rebuilt.built
-    assert reason in told[0]
+    assert reason in said[0]
     assert facts_of(target)["sha256"] == file_sha256(target)
     assert not build(source, target)[0].built
 
@@ -360,9 +360,9 @@ def test_a_wider_engine_is_taken_only_where_that_is_asked_for(mini):
     source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
     wide = {"compute_capabilities": (AMPERE, BLACKWELL), "optimization_level": 1}
     build(source, target, Shapes(batch=(1, 8, 32)), **wide)
-    for batch, built_anew in (((1, 4, 4), False), ((1, 64, 64), True)):
+    for batch, built_again in (((1, 4, 4), False), ((1, 64, 64), True)):
         result, _ = build(source, target, Shapes(batch=batch), accept_wider=True)
-        assert result.built == built_anew
+        assert result.built == built_again
     assert build(source, target, Shapes(batch=(1, 4, 4)))[0].built
 
 
@@ -373,9 +373,9 @@ def test_a_wider_engine_is_taken_only_where_that_is_asked_for(mini):
 def test_of_two_processes_one_builds_and_the_other_finds_it(mini):
     command = [*HGDEPLOY, "build", str(mini), *HERE]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=DEADLINE)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert sorted("there is nothing to build" in text for text in told) == [False, True], told
+    said = [process.communicate(timeout=DEADLINE)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("there is nothing to build" in text for text in said) == [False, True], said
     engine = mini / "inference.rtx.engine"
     assert facts_of(engine)["sha256"] == file_sha256(engine)
     assert not [path for path in mini.iterdir() if path.name.startswith(".")]
@@ -393,10 +393,10 @@ def test_a_killed_builder_holds_nobody_up(mini):
     assert holder.stdout is not None
     with holder:
         assert holder.stdout.readline() == "held\n"
-        told: list[str] = []
+        said: list[str] = []
 
         def tell(line: str) -> None:
-            told.append(line)
+            said.append(line)
             if "another process builds" in line:
                 holder.kill()
 
@@ -405,7 +405,7 @@ def test_a_killed_builder_holds_nobody_up(mini):
             mini / "inference.onnx", mini / "inference.rtx.engine", Shapes(), options, tell
         )
     assert made.built
-    assert told[0] == f"another process builds in {mini}: waiting for it"
+    assert said[0] == f"another process builds in {mini}: waiting for it"
 
 
 @pytest.mark.usefixtures("rtx")
@@ -424,7 +424,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch
     before, ends = sorted(path.name for path in mini.iterdir()), []
     stops: list[threading.Event] = []
 
-    def build_engine(*arguments: Any) -> Any:
+    def write_engine(*arguments: Any) -> Any:
         stops.extend(a for a in arguments if isinstance(a, threading.Event))
         try:
             return whole(*arguments)
@@ -438,8 +438,8 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch
             os.kill(os.getpid(), signal.SIGINT)
             stops[0].wait(DEADLINE)  # until the main thread has noticed
 
-    whole = tensorrt.build_engine
-    monkeypatch.setattr(tensorrt, "build_engine", build_engine)
+    whole = tensorrt.write_engine
+    monkeypatch.setattr(tensorrt, "write_engine", write_engine)
     monkeypatch.setattr("hgdeploy.cli.make.build.say", say)
     assert main("build", mini, *HERE) == 130
     assert capsys.readouterr().err.endswith("hgdeploy: interrupted\n")
@@ -487,13 +487,13 @@ def test_the_parsers_reason_names_the_node(tmp_path):
         assert "\n" not in str(error.value)
     junk = tmp_path / "junk.onnx"
     junk.write_bytes(b"junk" * 100)
-    with pytest.raises(BundleError, match="no readable ONNX model"):
+    with pytest.raises(BundleError, match="is not a readable ONNX model"):
         build(junk, tmp_path / "x.engine")
     assert not list(tmp_path.glob("*.engine*"))
 
 
 @pytest.mark.usefixtures("rtx")
-def test_the_builders_reason_is_told_and_the_old_engine_stays(mini):
+def test_the_builders_reason_is_reported_and_the_old_engine_stays(mini):
     source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
     build(source, target)
     before = file_sha256(target)
@@ -508,7 +508,7 @@ def test_the_builders_reason_is_told_and_the_old_engine_stays(mini):
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_a_file_that_computes_in_fp32_is_no_engine_of_less(mini, precision):
     shutil.copy(mini / "inference.onnx", mini / f"inference.{precision}.onnx")
-    with pytest.raises(BundleError, match=f"computes in float32, and {precision} was asked for"):
+    with pytest.raises(BundleError, match=f"computes in float32, but {precision} was asked for"):
         build(
             mini / f"inference.{precision}.onnx", mini / "inference.rtx.engine", precision=precision
         )
@@ -527,7 +527,7 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (("--runtime", "tensorrtx"), "unknown TensorRT runtime 'tensorrtx', did you mean"),
         (("--precision", "fp61"), "unknown precision 'fp61', did you mean 'fp16'?"),
@@ -545,16 +545,16 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
             "does not build for compute capability '9.0', expected one of: 7.5, 8.0, 8.6, 8.9, 12",
         ),
         ((*HERE, "--triton", "x"), "Triton has no backend for tensorrt-rtx; leave out --output"),
-        (("--triton", "x", "--output", "y"), "--triton serves the engine that lies in the bundle"),
+        (("--triton", "x", "--output", "y"), "--triton serves the engine in the bundle"),
         (("--triton-backend", "openvino"), "--triton-backend has no effect without --triton"),
         (("--triton", "x", "--triton-backend", "pytorch"), "unknown Triton backend 'pytorch'"),
         ((*HERE[:3], "86"), "does not build for compute capability '86', expected one of"),
     ],
 )
-def test_a_wrong_flag_is_one_line_that_says_what_is_allowed(rtx, mini, capsys, flags, told):
+def test_a_wrong_flag_is_one_line_that_says_what_is_allowed(rtx, mini, capsys, flags, message):
     assert main("build", mini, *flags) == 2
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.startswith("hgdeploy: error: ")
     assert err.count("\n") == 1
 
@@ -575,14 +575,17 @@ def test_tensorrt_without_a_gpu_is_one_line_and_no_crash(mini):
     refused = run_command("-c", code, "build", mini)
     assert refused.returncode == 6
     assert refused.stderr.count("\n") == 1
-    assert "tensorrt needs the NVIDIA GPU 0, and no NVIDIA driver" in refused.stderr
+    assert "tensorrt needs NVIDIA GPU 0, but no NVIDIA driver" in refused.stderr
 
 
 @needs_no_gpu
 @pytest.mark.usefixtures("rtx")
 def test_rtx_without_a_gpu_asks_what_to_build_for(mini, capsys):
     assert main("build", mini, "--runtime", "tensorrt-rtx") == 6
-    assert "name the GPUs to build for with --compute-capability" in capsys.readouterr().err
+    assert (
+        "name the GPUs to build for with hgdeploy build --compute-capability"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_missing_library_is_one_line_that_names_the_extra(mini):
@@ -612,21 +615,21 @@ def fake_driver(tmp_path_factory) -> Path:
 @needs_no_gpu
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(
-    ("runtime", "flags", "code", "told"),
+    ("runtime", "flags", "code", "message"),
     [
         ("tensorrt-rtx", (), 6, "(compute capability 9.0), only for 7.5, 8.0"),
-        ("tensorrt", ("--compute-capability", "8.6"), 2, "capability 9.0, and 8.6 was asked for"),
+        ("tensorrt", ("--compute-capability", "8.6"), 2, "capability 9.0, but 8.6 was asked for"),
     ],
 )
 def test_a_gpu_at_hand_that_cannot_be_built_for_is_named(
-    mini, fake_driver, monkeypatch, runtime, flags, code, told
+    mini, fake_driver, monkeypatch, runtime, flags, code, message
 ):
     monkeypatch.setenv("LD_LIBRARY_PATH", str(fake_driver))
     monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "9.0")
     program = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     refused = run_command("-c", program, "build", mini, "--runtime", runtime, *flags)
     assert refused.returncode == code, refused.stderr
-    assert told in refused.stderr
+    assert message in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
@@ -635,9 +638,9 @@ def test_a_thread_works_on_the_gpu_it_was_given_and_gives_it_back(fake_driver, m
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     program = (
         "from cuda.bindings import driver\n"
-        "from hgdeploy.convert.tensorrt.target_gpu import gpu_at_hand, working_on\n"
+        "from hgdeploy.convert.tensorrt.target_gpu import local_gpu, working_on\n"
         "from hgdeploy.bundle.names import RUNTIMES\n"
-        "gpu = gpu_at_hand(1, RUNTIMES[0])\n"
+        "gpu = local_gpu(1, RUNTIMES[0])\n"
         "with working_on(gpu):\n"
         "    print(gpu.index, gpu.compute_capability, int(driver.cuCtxGetDevice()[1]))\n"
         "print(int(driver.cuCtxGetCurrent()[1]))\n"
@@ -647,16 +650,16 @@ def test_a_thread_works_on_the_gpu_it_was_given_and_gives_it_back(fake_driver, m
 
 
 def test_kernel_times_are_kept_between_builds(rtx, tmp_path):
-    path, told = tmp_path / "cache" / "tensorrt.timing_cache", []
+    path, said = tmp_path / "cache" / "tensorrt.timing_cache", []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in TensorRT-RTX, which times nothing
         builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
         config = builder.create_builder_config()
-        load_timing_cache(config, path, told.append)
+        load_timing_cache(config, path, said.append)
         save_timing_cache(config, path)
         assert path.stat().st_size > 0
-        load_timing_cache(builder.create_builder_config(), path, told.append)
-    assert told == []
+        load_timing_cache(builder.create_builder_config(), path, said.append)
+    assert said == []
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -667,18 +670,18 @@ def test_kernel_times_are_kept_between_builds(rtx, tmp_path):
 @pytest.mark.usefixtures("rtx")
 def test_the_fp32_onnx_file_is_made_where_it_is_missing_or_stale(mini):
     (mini / "inference.onnx").unlink()
-    bundle, told = open_bundle(mini), []
+    bundle, said = open_bundle(mini), []
     options = BuildOptions(RTX, compute_capabilities=(AMPERE,))
-    assert built(bundle, Shapes(), options, told.append, told.append).built
-    assert "is missing, or the Paddle model has changed since: converting" in told[0]
-    assert not built(bundle, Shapes(), options, told.append, told.append).built
+    assert build_engine(bundle, Shapes(), options, said.append, said.append).built
+    assert "is missing, or the Paddle model has changed since: converting" in said[0]
+    assert not build_engine(bundle, Shapes(), options, said.append, said.append).built
     params = mini / "inference.pdiparams"
     data = bytearray(params.read_bytes())
     data[-1] ^= 1
     params.write_bytes(data)
-    del told[:]
-    assert built(bundle, Shapes(), options, told.append, told.append).built
-    assert "the Paddle model has changed since: converting" in told[0]
+    del said[:]
+    assert build_engine(bundle, Shapes(), options, said.append, said.append).built
+    assert "the Paddle model has changed since: converting" in said[0]
 
 
 @pytest.mark.usefixtures("rtx")
@@ -686,9 +689,9 @@ def test_a_reduced_precision_is_made_from_an_onnx_file_alone(mini):
     for name in ("inference.pdmodel", "inference.pdiparams"):
         (mini / name).unlink()
     given = file_sha256(mini / "inference.onnx")
-    told, warned = [], []
+    said, warned = [], []
     options = BuildOptions(RTX, "fp16", (AMPERE,))
-    made = built(open_bundle(mini), Shapes(), options, told.append, warned.append)
+    made = build_engine(open_bundle(mini), Shapes(), options, said.append, warned.append)
     assert made.path == mini / "inference.fp16.rtx.engine"
     assert "is made without real images" in warned[0]
     assert facts_of(made.path)["network"]["layer_precisions"]["float16"] > 100
@@ -713,10 +716,10 @@ def engine_files(monkeypatch) -> None:
 
 
 def ensure(bundle: Path, engine: str, **options: Any) -> list[str]:
-    told: list[str] = []
+    said: list[str] = []
     wanted = EngineOptions(**{"device": "gpu:0", **options})
-    ensure_artifact(open_bundle(bundle), engine, wanted, told.append, told.append)
-    return told
+    ensure_artifact(open_bundle(bundle), engine, wanted, said.append, said.append)
+    return said
 
 
 def test_only_engine_files_are_made_for_a_run(mini):
@@ -730,8 +733,8 @@ def test_only_engine_files_are_made_for_a_run(mini):
 @pytest.mark.usefixtures("rtx", "engine_files")
 def test_a_run_builds_the_engine_that_it_lacks_and_only_then(mini, monkeypatch):
     # There is no GPU here to be found, so one is named where the build asks for it.
-    monkeypatch.setattr(tensorrt, "gpu_at_hand", lambda *_: Gpu(0, "A GPU", AMPERE))
-    monkeypatch.setattr(tensorrt, "build_engine", _without_the_gpu(tensorrt.build_engine))
+    monkeypatch.setattr(tensorrt, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
+    monkeypatch.setattr(tensorrt, "write_engine", _without_the_gpu(tensorrt.write_engine))
     target = mini / "inference.rtx.engine"
     ensure(mini, "tensorrt", max_batch=4)
     assert facts_of(target)["key"]["profile"]["batch"] == [1, 4, 4]
@@ -743,10 +746,10 @@ def test_a_run_builds_the_engine_that_it_lacks_and_only_then(mini, monkeypatch):
     assert ensure(mini, "tensorrt", max_batch=99) == []
 
 
-def _without_the_gpu(build_engine: Any) -> Any:
+def _without_the_gpu(write_engine: Any) -> Any:
     def build(trt: Any, job: Any, *rest: Any) -> Any:
         assert job.gpu.compute_capability == AMPERE
-        return build_engine(trt, dataclasses.replace(job, gpu=None), *rest)
+        return write_engine(trt, dataclasses.replace(job, gpu=None), *rest)
 
     return build
 

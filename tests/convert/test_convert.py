@@ -149,21 +149,21 @@ def test_dropout_that_scales_at_inference_keeps_its_factor(bundle):
 
 
 def test_the_file_carries_what_is_needed_to_use_it_alone(bundle):
-    told = {p.key: p.value for p in load_onnx(bundle / "inference.onnx").metadata_props}
-    assert told["hgdeploy.model_name"] == "pphgnet_mini"
-    assert told["hgdeploy.precision"] == "fp32"
-    assert json.loads(told["hgdeploy.labels"])[-1] == "é, ü"
-    operators = json.loads(told["hgdeploy.preprocess"])
+    metadata = {p.key: p.value for p in load_onnx(bundle / "inference.onnx").metadata_props}
+    assert metadata["hgdeploy.model_name"] == "pphgnet_mini"
+    assert metadata["hgdeploy.precision"] == "fp32"
+    assert json.loads(metadata["hgdeploy.labels"])[-1] == "é, ü"
+    operators = json.loads(metadata["hgdeploy.preprocess"])
     assert [next(iter(op)) for op in operators] == [
         "ResizeImage",
         "CropImage",
         "NormalizeImage",
         "ToCHWImage",
     ]
-    sources = json.loads(told["hgdeploy.source_sha256"])
+    sources = json.loads(metadata["hgdeploy.source_sha256"])
     assert sources == {name: file_sha256(bundle / name) for name in sources}
     assert "inference.pdiparams" in sources
-    assert json.loads(told["hgdeploy.versions"])["paddle2onnx"]
+    assert json.loads(metadata["hgdeploy.versions"])["paddle2onnx"]
 
 
 def test_the_sidecar_tells_how_it_was_made(bundle):
@@ -255,7 +255,7 @@ def test_the_output_is_called_what_it_is(tmp_path, ending, name):
     assert [name in note for note in onnx_notes(path)] == [True] * (ending != "softmax")
 
 
-def test_an_opset_too_low_for_the_model_is_raised_and_told_or_refused(tmp_path):
+def test_an_opset_too_low_for_the_model_is_raised_with_a_note_or_refused(tmp_path):
     paddle = pytest.importorskip("paddle")
     paddle.seed(0)
     pool = paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten(), paddle.nn.Softmax()
@@ -295,7 +295,7 @@ def test_a_size_that_the_model_is_bound_to_cannot_be_dynamic(tmp_path):
 
 def test_a_model_of_another_fixed_batch_is_refused(tmp_path):
     folder = export_net(tmp_path, "softmax", batch=1)
-    with pytest.raises(BundleError, match="fixed batch of 1, and 8 was asked for"):
+    with pytest.raises(BundleError, match="fixed batch of 1, but 8 was asked for"):
         onnx_from_paddle(open_bundle(folder), OnnxOptions(batch=8), verify=None)
 
 
@@ -347,11 +347,11 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("name", FORMATS)
 def test_bad_models_are_refused_in_one_line_and_leave_nothing(tmp_path, name, case):
-    spoil, told = BAD[case]
+    spoil, message = BAD[case]
     folder = copy_model(name, tmp_path / "model")
     spoil(folder)
     before = sorted(folder.iterdir())
-    with pytest.raises(BundleError, match=told) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         onnx_from_paddle(open_bundle(folder), verify=None)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 900
@@ -383,7 +383,7 @@ def test_a_difference_from_paddle_leaves_what_was_there(mini_pir):
 
 
 def test_probabilities_that_do_not_sum_to_one_are_refused(mini_pir):
-    with pytest.raises(BundleError, match="misses a sum of 1"):
+    with pytest.raises(BundleError, match="the sum of a row of its output differs from 1"):
         onnx_from_paddle(open_bundle(mini_pir), verify=lambda *_: {"max_sum_error": 0.2})
 
 
@@ -400,13 +400,13 @@ def test_a_batch_of_zero_is_refused():
         OnnxOptions(batch=0)
 
 
-def test_a_place_that_cannot_be_written_is_told(mini_pir):
+def test_a_place_that_cannot_be_written_is_reported(mini_pir):
     target = mini_pir / "inference.yml" / "x.onnx"
     with pytest.raises(OutputError, match="cannot be written"):
         onnx_from_paddle(open_bundle(mini_pir), None, target, verify=None)
 
 
-def test_a_missing_paddle2onnx_is_told(mini_pir, monkeypatch):
+def test_a_missing_paddle2onnx_is_reported(mini_pir, monkeypatch):
     monkeypatch.setattr(paddle2onnx_process, "installed_version", lambda _: None)
     with pytest.raises(EngineError, match=r"pip install 'hgdeploy\[convert\]'"):
         onnx_from_paddle(open_bundle(mini_pir), verify=None)
@@ -566,7 +566,7 @@ def test_errors_name_the_users_own_files(tmp_path):
     ],
 )
 def test_paddle2onnx_flags_that_cannot_be_served_are_refused_by_name(mini_pir, flag, value):
-    with pytest.raises(ConfigError, match=f"--{flag} cannot be served: "):
+    with pytest.raises(ConfigError, match=f"--{flag} is not supported: "):
         convert("--model_dir", mini_pir, "--save_file", mini_pir / "x.onnx", f"--{flag}", value)
 
 

@@ -120,8 +120,8 @@ def test_a_variant_computes_in_16_bits_between_fp32_ends(
     assert 0 < facts["verdict"]["max_abs"] <= tolerance
     assert facts["verdict"]["top1_agreement"] == 1.0
     assert ("twin" in facts["verdict"]["compared"]) is (precision == "bf16")
-    told = {p.key: p.value for p in onnx.load(str(target)).metadata_props}
-    assert told["hgdeploy.precision"] == precision
+    metadata = {p.key: p.value for p in onnx.load(str(target)).metadata_props}
+    assert metadata["hgdeploy.precision"] == precision
 
 
 def test_layers_whose_values_overflow_stay_in_fp32(tmp_path):
@@ -149,7 +149,7 @@ def test_weights_that_overflow_stay_in_fp32(tmp_path):
     assert types_of(target)["w"] == FLOAT
 
 
-def test_without_images_random_ones_are_scanned_and_told(tmp_path):
+def test_without_images_random_ones_are_scanned_and_recorded(tmp_path):
     source = tiny(tmp_path / "inference.onnx", gain=1e5)
     target = fp16_from_onnx(source, tmp_path / "inference.fp16.onnx", None, verify=None)
     facts = read_sidecar(target)
@@ -236,11 +236,11 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path, conver
     junk.write_bytes(b"no model" * 9)
     cases = {
         tmp_path / "absent.onnx": "does not exist",
-        half: "no fp32 model",
-        junk: "no readable ONNX model",
+        half: "is not an fp32 model",
+        junk: "is not a readable ONNX model",
     }
-    for path, told in cases.items():
-        with pytest.raises(BundleError, match=told) as caught:
+    for path, message in cases.items():
+        with pytest.raises(BundleError, match=message) as caught:
             convert(path, target, None, verify=None)
         assert "\n" not in str(caught.value)
 

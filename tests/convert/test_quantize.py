@@ -146,7 +146,7 @@ def test_a_cpu_without_vnni_takes_weights_of_7_bits_only(folded, crops, tmp_path
         load_engine("onnxruntime", tmp_path / f"{bits}.onnx", options).close()
     pretend(True)
     load_engine("onnxruntime", tmp_path / "7.onnx", options).close()
-    with pytest.raises(EngineError, match=r"weights of 8 bits.*overflow.*--weight-bits 7"):
+    with pytest.raises(EngineError, match=r"8-bit weights.*overflow.*--weight-bits 7"):
         load_engine("onnxruntime", tmp_path / "8.onnx", options)
     (tmp_path / "8.onnx.meta.json").unlink()
     with pytest.raises(EngineError, match="does not say how many bits"):
@@ -169,7 +169,7 @@ def test_openvino_refuses_int8_where_it_computes_it_wrongly(folded, crops, tmp_p
     with pytest.raises(EngineError, match=r"with int8 activations wrongly.*use onnxruntime"):
         load_engine("openvino", target, options)
     (tmp_path / "a.onnx.meta.json").unlink()
-    with pytest.raises(EngineError, match=r"a\.onnx may have these"):
+    with pytest.raises(EngineError, match=r"a\.onnx may have them"):
         load_engine("openvino", target, options)
     error[False] = 0.08
     with pytest.raises(EngineError, match="with int8 and uint8 activations wrongly"):
@@ -218,8 +218,8 @@ def test_layers_left_in_fp32_read_and_compute_in_fp32(folded, symmetric):
     graph = qdq.load_folded(folded)
     kept = qdq.layer_names(graph)[3:6]
     nodes = [name for name in qdq.node_names(graph) if name not in kept]
-    ranges = dict.fromkeys(qdq.activations(graph), (-4.0, 4.0))
-    result = qdq.quantized(graph, ranges, nodes, symmetric=symmetric, weight_bits=8)
+    ranges = dict.fromkeys(qdq.activation_names(graph), (-4.0, 4.0))
+    result = qdq.quantized_graph(graph, ranges, nodes, symmetric=symmetric, weight_bits=8)
     onnx.checker.check_model(result.model, full_check=True)
     makers = {name: node for node in result.nodes for name in node.output}
     for node in result.nodes:
@@ -242,7 +242,9 @@ def test_what_no_recipe_reaches_is_an_error_that_leaves_nothing(folded, crops, t
     target = tmp_path / "inference.int8.onnx"
     with pytest.raises(BundleError) as caught:
         int8_from_onnx(folded, target, find_images(crops), PREPROCESS, wanted, lines.append)
-    assert "no recipe agrees with fp32 on 10 held-out images as asked (1.01)" in str(caught.value)
+    assert "no recipe reaches min_agreement 1.01 with fp32 on 10 held-out images" in str(
+        caught.value
+    )
     assert "top-1 agreement" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -323,7 +325,7 @@ def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"method": "minmaks"}, "did you mean 'minmax'?"),
         ({"activations": "float"}, "expected one of: int8, uint8"),
@@ -332,10 +334,10 @@ def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):
         ({"weight_bits": 6}, "weight_bits is 6, expected 7 or 8"),
     ],
 )
-def test_wrong_options_are_told_with_what_is_allowed(options, told):
+def test_wrong_options_are_refused_with_what_is_allowed(options, message):
     with pytest.raises(ConfigError) as caught:
         QuantizeOptions(**options)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_images_of_another_size_are_one_line(folded, crops, tmp_path):

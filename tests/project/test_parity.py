@@ -16,7 +16,7 @@ from conftest import IMAGES, hgdeploy, require_engine
 from hgdeploy import zoo
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.cli.main import main
-from hgdeploy.convert.variants import ConvertRequest, converted
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines import engine_module, infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import parse_runs
@@ -72,7 +72,7 @@ def test_pphgnet_with_golden_weights_is_the_same_in_every_engine(name, tmp_path)
     values = {key: golden_fill(key, tuple(tensor.shape)) for key, tensor in state.items()}
     weights.write_bytes(pickle.dumps(values, protocol=2))
     bundle = open_bundle(bundle_from_weights(name, weights, tmp_path / name))
-    converted(bundle, ConvertRequest(), ignore)
+    convert_to_onnx(bundle, ConvertOptions(), ignore)
     assert_parity(logs_of(bundle, IMAGES))
 
 
@@ -98,7 +98,7 @@ def test_pphgnet_with_golden_weights_is_the_same_in_every_engine(name, tmp_path)
 )
 def test_a_baseline_with_random_weights_is_the_same_in_every_engine(name, tmp_path):
     bundle = open_bundle(bundle_from_weights(name, None, tmp_path / name))
-    artifact = converted(bundle, ConvertRequest(), ignore)
+    artifact = convert_to_onnx(bundle, ConvertOptions(), ignore)
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(artifact, load_external_data=False).graph
     # Branches over shapes, which OpenVINO and TensorRT cannot compile.
@@ -116,7 +116,7 @@ def lite0(registry_weights, tmp_path_factory) -> ModelBundle:
     bundle = open_bundle(
         bundle_from_weights("EfficientNetLite0", registry_weights("EfficientNetLite0"), folder)
     )
-    converted(bundle, ConvertRequest(), ignore)
+    convert_to_onnx(bundle, ConvertOptions(), ignore)
     return bundle
 
 
@@ -131,7 +131,7 @@ def test_every_precision_passes_its_verdict_on_a_hundred_photographs(lite0, tmp_
     files = tuple(ImageFile(str(path), path.name) for path in photographs())
     assert len(files) >= 100
     for precision in ("fp16", "bf16"):
-        converted(lite0, ConvertRequest(precision=precision, images=files), ignore)
+        convert_to_onnx(lite0, ConvertOptions(precision=precision, images=files), ignore)
     made = hgdeploy("quantize", lite0.root, "--calibration", listed, "--min-agreement", "0.97")
     assert made.returncode == 0, made.stderr
     runs = "paddle,onnxruntime,openvino,onnxruntime:fp16,onnxruntime:int8"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converters: one artifact made from another, each with a sidecar that says how."""
+"""Converters: each makes one artifact from another, with a sidecar that says how."""
 
 from __future__ import annotations
 

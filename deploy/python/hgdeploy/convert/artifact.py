@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write an artifact aside, with its sidecar, and publish both or nothing.
+"""Write an artifact and its sidecar: both appear, whole, or nothing changes.
 
 The sidecar of `inference.onnx` is `inference.onnx.meta.json`: what the artifact was made from and
-with, its precision, tensors, and the verdict of the comparison it passed.
+with, its precision, its tensors, and the verdict of the comparison it passed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hgdeploy.system.libraries import installed_version
 
 
 def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[str, Any]) -> Path:
-    """Write a file and its sidecar so that either both are there, whole, or neither is new.
+    """Write a file and its sidecar, so that both appear, whole, or neither does.
 
     Args:
         target: the artifact's final path; its folder is made where it does not exist.
         write: writes, and checks, the artifact at the path it is given: a file of the final name
-            in an empty folder. Further files that it leaves there (external data) go along.
+            in an empty folder. Other files that it leaves there (external data) are kept too.
         facts: the sidecar's content, JSON-ready. It is read after `write` has returned, which may
-            still complete it; `sha256` of the artifact is added, and of the further files as
+            still complete it. The artifact's `sha256` is added, and those of the other files as
             `files`.
 
     Returns:
@@ -36,11 +36,11 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
 
     Raises:
         OutputError: a file or folder cannot be written.
-        BundleError: `write` left no file or an empty one.
+        BundleError: `write` left no file, or an empty one.
     """
     if target.is_dir():
-        raise OutputError(f"{target} cannot be written: it is a folder, expected a file's path")
-    # The artifact itself comes after its further files, and the sidecar that describes it last.
+        raise OutputError(f"{target} cannot be written: it is a folder, expected a file path")
+    # The artifact itself comes after its other files, and the sidecar that describes it last.
     last = (target.name, sidecar_path(target).name)
     with updating_folder(target.parent, last) as folder, writing(target):
         aside = folder / target.name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ONNX classifier: what it is, the edits that conversions make, and checks."""
+"""An ONNX classifier: facts about it, the edits that conversions make, and checks."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from hgdeploy.system.libraries import import_library, installed_version
 
 INPUT_NAME = "x"
 BATCH = "batch"
+# What a classifier's output is called, by the operator that computes it.
 PROBABILITIES = "probabilities"
 LOGITS = "logits"
-# What a classifier's output is called, by the operator that makes it.
 _OUTPUT_NAMES = {"Softmax": PROBABILITIES, "Sigmoid": "scores"}
-# Operators that hand values through; they may stand between a softmax and the output.
+# Operators that pass values on unchanged; they may stand between a softmax and the output.
 _PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast")
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 
 
 class OnnxGraph:
-    """An ONNX model of one graph, and what it was made from.
+    """An ONNX model, and the file it comes from.
 
     Args:
-        model: an `onnx.ModelProto`; methods that edit edit it in place.
-        source: the file that the model was made from; errors name it.
+        model: an `onnx.ModelProto`; editing methods change it in place.
+        source: the file that the model was read or made from; errors name it.
     """
 
     def __init__(self, model: Any, source: Path | str) -> None:
@@ -49,19 +49,19 @@ class OnnxGraph:
 
         Args:
             path: the file.
-            external_data: read the weights too that lie in another file.
+            external_data: also read the weights that are kept in another file.
 
         Raises:
-            BundleError: it is missing, unreadable, or no classifier.
+            BundleError: it is missing, unreadable, or not a classifier.
         """
         onnx = import_library("onnx", "convert")
         if not path.is_file():
             raise BundleError(f"{path} does not exist; convert the bundle to ONNX first")
         try:
             graph = cls(onnx.load(str(path), load_external_data=external_data), path)
-        # protobuf's DecodeError is no public class of onnx, and onnx adds others.
+        # protobuf's DecodeError is not a public class of onnx, and onnx adds others.
         except Exception as error:
-            raise BundleError(f"{path} is no readable ONNX model: {one_line(error)}") from None
+            raise BundleError(f"{path} is not a readable ONNX model: {one_line(error)}") from None
         graph.require_classifier()
         return graph
 
@@ -98,7 +98,7 @@ class OnnxGraph:
         return any("QuantizeLinear" in node.op_type for node in self.nodes)
 
     def output_kind(self) -> str:
-        """Tell what the output is, by the operator that makes it.
+        """Return what the output is, by the operator that computes it.
 
         Returns:
             `probabilities` after a softmax over the classes, `scores` after a sigmoid, else
@@ -117,7 +117,7 @@ class OnnxGraph:
         return _OUTPUT_NAMES.get(maker.op_type, LOGITS)
 
     def output_chain(self) -> list[Any]:
-        """Return the operators from the output back to the one that computes it, that one last."""
+        """Return the operators from the output back to the one that computes it, which is last."""
         makers = {name: node for node in self.nodes for name in node.output}
         chain, node = [], makers.get(self.output.name)
         while node is not None:
@@ -128,7 +128,7 @@ class OnnxGraph:
         return chain
 
     def facts(self) -> dict[str, Any]:
-        """Return what a sidecar says of the graph: `opset`, `inputs` and `outputs`."""
+        """Return what a sidecar says about the graph: `opset`, `inputs` and `outputs`."""
         return {
             "opset": self.opset,
             "inputs": [describe(self.input)],
@@ -136,7 +136,7 @@ class OnnxGraph:
         }
 
     def external_files(self) -> list[Path]:
-        """Return the files beside the source that hold weights of it.
+        """Return the files beside the source that hold its weights.
 
         Raises:
             BundleError: one is missing.
@@ -155,7 +155,7 @@ class OnnxGraph:
         return paths
 
     def metadata(self) -> dict[str, str]:
-        """Return what the file says of itself, by key."""
+        """Return the metadata in the file, by key."""
         return {item.key: item.value for item in self.model.metadata_props}
 
     def to_bytes(self) -> bytes:
@@ -163,13 +163,13 @@ class OnnxGraph:
         return bytes(self.model.SerializeToString(deterministic=True))
 
     def set_metadata(self, content: Mapping[str, str]) -> None:
-        """Set what the file says of itself, in place of what it said."""
+        """Replace the metadata in the file."""
         import_library("onnx", "convert").helper.set_model_props(self.model, dict(content))
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a tensor wherever it stands, in subgraphs too.
+        """Rename a tensor everywhere, in subgraphs too.
 
-        Another tensor of the new name gets out of its way.
+        Another tensor that has the new name already gets the suffix `.inner`.
         """
         if old == new:
             return
@@ -178,9 +178,9 @@ class OnnxGraph:
         rename_in(self.model.graph, old, new)
 
     def repair(self) -> None:
-        """Mend what paddle2onnx 2.1.0 is known to write against ONNX's rules.
+        """Mend what paddle2onnx 2.1.0 is known to write against the rules of ONNX.
 
-        It joins scalars, such as the parts of `reshape(x, [x.shape[0], -1])`, with a Concat, which
+        It joins scalars, such as the sizes of `reshape(x, [x.shape[0], -1])`, with a Concat, which
         takes vectors; each becomes a vector of one. Weights outside the inputs need IR version 4.
         """
         onnx = import_library("onnx", "convert")
@@ -204,7 +204,7 @@ class OnnxGraph:
             self.model.graph.initializer.append(shape)
 
     def with_inferred_shapes(self) -> OnnxGraph:
-        """Return the graph with the shapes of its inner tensors, which are inferred afresh.
+        """Return the graph with newly inferred shapes of its inner tensors.
 
         Raises:
             BundleError: they contradict each other or the declared output.
@@ -215,7 +215,7 @@ class OnnxGraph:
             model = onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True)
         except onnx.shape_inference.InferenceError as error:
             raise BundleError(
-                f"{self.source}: its shapes do not fit each other: {one_line(error)}"
+                f"{self.source}: its shapes contradict each other: {one_line(error)}"
             ) from None
         return OnnxGraph(model, self.source)
 
@@ -223,14 +223,13 @@ class OnnxGraph:
         """Fold batch normalisation into convolutions, and constants, with onnxslim.
 
         Returns:
-            The folded graph, True, and what was done; or a graph that is not folded, False, and
-            the reason.
+            The graph, whether it is fully folded, and what was done or why it could not be.
         """
         onnxslim = import_library("onnxslim", "convert")
         name = f"onnxslim {installed_version('onnxslim')}"
         try:
             folded = OnnxGraph(onnxslim.slim(self.copy().model), self.source)
-        # onnxslim fails on some graphs (Swin's) with whatever its code meets; they run unfolded.
+        # onnxslim fails on some graphs (Swin's) with errors of all kinds; they run unfolded.
         except Exception as error:
             return self, False, f"{name} cannot fold this graph: {one_line(error)}"
         left = folded._foldable_batch_norms()
@@ -240,32 +239,32 @@ class OnnxGraph:
         return folded, True, done
 
     def _foldable_batch_norms(self) -> int:
-        """Count the batch normalisations that alone follow a convolution."""
+        """Count the batch normalisations that are the only reader of a convolution."""
         makers = {name: node.op_type for node in self.nodes for name in node.output}
         uses = [name for node in self.nodes for name in node.input]
         norms = [node.input[0] for node in self.nodes if node.op_type == "BatchNormalization"]
         return sum(makers.get(name) == "Conv" and uses.count(name) == 1 for name in norms)
 
     def require_classifier(self) -> None:
-        """Refuse a graph that has not one input and one output.
+        """Refuse a graph that does not have exactly one input and one output.
 
         Raises:
-            BundleError: what it has instead.
+            BundleError: it has others; the message names them.
         """
         graph = self.model.graph
         inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
         if len(inputs) != 1 or len(outputs) != 1:
             raise BundleError(
-                f"{self.source} is no image classifier: expected one input and one output, got "
+                f"{self.source} is not an image classifier: expected one input and one output, got "
                 f"inputs {inputs} and outputs {outputs}"
             )
 
     def check(self, *, full: bool = True, file: Path | None = None) -> None:
-        """Check the graph by the standard's rules.
+        """Check the graph by the rules of the ONNX standard.
 
         Args:
-            full: check the shapes of all tensors too.
-            file: check this file, whose weights lie in another one, instead.
+            full: also check the shapes of all tensors.
+            file: check this file instead, whose weights are in another one.
 
         Raises:
             BundleError: it breaks a rule.
@@ -275,22 +274,22 @@ class OnnxGraph:
             onnx.checker.check_model(self.model if file is None else str(file), full_check=full)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise BundleError(
-                f"{self.source} became an invalid ONNX model: {one_line(error)}"
+                f"{self.source} was converted to an invalid ONNX model: {one_line(error)}"
             ) from None
 
     def check_weights(self) -> None:
         """Refuse weights that are NaN or have 16 bits.
 
         Raises:
-            BundleError: which tensor it is.
+            BundleError: there are such weights.
         """
         onnx = import_library("onnx", "convert")
         values = [attribute.t for node in self.nodes for attribute in node.attribute]
         for tensor in (*self.model.graph.initializer, *values):
             if tensor.data_location == _EXTERNAL:
-                continue  # checked by what wrote them
+                continue  # checked where they were written
             if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
-                raise BundleError(f"{self.source} holds 16-bit weights; export the model in fp32")
+                raise BundleError(f"{self.source} has 16-bit weights; export the model in fp32")
             if (
                 tensor.data_type == onnx.TensorProto.FLOAT
                 and np.isnan(onnx.numpy_helper.to_array(tensor)).any()

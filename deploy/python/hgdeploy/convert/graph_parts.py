@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of an ONNX graph: operators, the graphs inside them, inputs, outputs and weights."""
+"""Operators of an ONNX graph, the graphs inside them, inputs, outputs and weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def dims_of(value: Any) -> Dims:
 
 
 def image_dims(inputs: Sequence[Any], source: Path | str) -> Dims:
-    """Return the dimensions of the one NCHW input of an image classifier.
+    """Return the dimensions of an image classifier's only input, NCHW.
 
     Args:
         inputs: the graph's inputs.
         source: what the graph was made from, for the error.
 
     Raises:
-        BundleError: there are other inputs.
+        BundleError: the inputs are not those of an image classifier.
     """
     described = map(describe, inputs)
     specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
@@ -52,7 +52,7 @@ def set_dims(value: Any, dims: Dims) -> None:
 
 
 def describe(value: Any) -> dict[str, Any]:
-    """Return the sidecar's description of an input or output; -1 stands for dynamic."""
+    """Return how a sidecar describes an input or output; -1 stands for dynamic."""
     onnx = import_library("onnx", "convert")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     shape = [size if isinstance(size, int) else -1 for size in dims_of(value)]
@@ -60,13 +60,13 @@ def describe(value: Any) -> dict[str, Any]:
 
 
 def is_neutral(node: Any, makers: Mapping[str, Any]) -> bool:
-    """Tell whether a node multiplies by a constant 1 or adds a constant 0.
+    """Return whether a node multiplies by a constant 1 or adds a constant 0.
 
-    Paddle 2 puts such a scale behind the last operator of every exported model.
+    Paddle 2 adds such a scale after the last operator of every exported model.
 
     Args:
         node: the node.
-        makers: the node that makes each tensor, by the tensor's name.
+        makers: the node that computes each tensor, by the tensor's name.
     """
     neutral = {"Mul": 1.0, "Add": 0.0}.get(node.op_type)
     if neutral is None:
@@ -91,7 +91,7 @@ def subgraphs_of(node: Any) -> list[Any]:
 
 
 def tensors_used(nodes: Iterable[Any]) -> set[str]:
-    """Return the names of all tensors that operators read, those inside them included."""
+    """Return the names of all tensors that operators read, also in the graphs inside them."""
     names: set[str] = set()
     for node in nodes:
         names.update(node.input)
@@ -110,7 +110,7 @@ def tensor_names(graph: Any) -> set[str]:
 
 
 def constants_in(graph: Any) -> Iterator[Any]:
-    """Give the weights and constants of a graph and of the graphs inside its operators."""
+    """Yield the weights and constants of a graph and of the graphs inside its operators."""
     yield from graph.initializer
     for node in graph.node:
         yield from (attribute.t for attribute in node.attribute)
@@ -119,7 +119,7 @@ def constants_in(graph: Any) -> Iterator[Any]:
 
 
 def rename_in(graph: Any, old: str, new: str) -> None:
-    """Rename a tensor wherever it stands in a graph and inside its operators."""
+    """Rename a tensor everywhere in a graph and in the graphs inside its operators."""
     for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         if value.name == old:
             value.name = new
@@ -132,7 +132,7 @@ def rename_in(graph: Any, old: str, new: str) -> None:
 
 
 def replace_items(field: Any, items: Iterable[Any]) -> None:
-    """Replace the content of a repeated protobuf field, whose own items `items` may hold."""
+    """Replace the items of a repeated protobuf field; `items` may contain old ones."""
     copies = [type(item).FromString(item.SerializeToString()) for item in items]
     del field[:]
     field.extend(copies)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a Paddle bundle to its variants: ONNX, each checked against its source, and TensorRT."""
+"""Make the variants of a bundle: ONNX files, compared with their source, and TensorRT engines."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.verify import verify_conversion, verify_precision
 
-Tell = Callable[[str], None]
 # Images that show where fp16 would overflow and whether the variant agrees; more add minutes.
 _MOST_IMAGES = 32
 
 
 @dataclass(frozen=True)
-class ConvertRequest:
-    """What `converted` makes.
+class ConvertOptions:
+    """What `convert_to_onnx` makes.
 
     Attributes:
         onnx: options of the fp32 conversion.
@@ -51,16 +51,16 @@ class ConvertRequest:
     check: bool = True
 
 
-def converted(bundle: ModelBundle, request: ConvertRequest, warn: Tell) -> Path:
-    """Make `inference.onnx`, and from it `inference.fp16.onnx` or `inference.bf16.onnx`.
+def convert_to_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: OnLine) -> Path:
+    """Write `inference.onnx`, and from it `inference.fp16.onnx` or `inference.bf16.onnx`.
 
     Args:
         bundle: the bundle; the artifact is written into it.
-        request: what to make.
-        warn: takes what the conversion has to say.
+        options: what to make.
+        on_warning: called with each thing the user should know about the result.
 
     Returns:
-        The artifact asked for.
+        Path of the artifact that was asked for.
 
     Raises:
         BundleError: the model cannot be converted.
@@ -69,71 +69,78 @@ def converted(bundle: ModelBundle, request: ConvertRequest, warn: Tell) -> Path:
         OutputError: the bundle cannot be written.
     """
     onnx = onnx_from_paddle(
-        bundle, request.onnx, verify=verify_conversion if request.check else None
+        bundle, options.onnx, verify=verify_conversion if options.check else None
     )
     for note in onnx_notes(onnx):
-        warn(note)
-    return onnx if request.precision == "fp32" else _reduced(bundle, onnx, request, warn)
+        on_warning(note)
+    if options.precision == "fp32":
+        return onnx
+    return _convert_to_16_bits(bundle, onnx, options, on_warning)
 
 
-def _reduced(bundle: ModelBundle, onnx: Path, request: ConvertRequest, warn: Tell) -> Path:
-    """Make the fp16 or bf16 variant of an fp32 ONNX file."""
-    rows = _rows(bundle, request.images, warn)
-    convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[request.precision]
-    verify = verify_precision(request.precision, rows) if request.check else None
-    target = onnx.with_name(onnx_name(request.precision))
-    return convert(onnx, target, rows or None, verify=verify)
+def _convert_to_16_bits(
+    bundle: ModelBundle, onnx: Path, options: ConvertOptions, on_warning: OnLine
+) -> Path:
+    """Write the fp16 or bf16 variant of an fp32 ONNX file."""
+    images = _preprocessed(bundle, options.images, on_warning)
+    convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
+    verify = verify_precision(options.precision, images) if options.check else None
+    target = onnx.with_name(onnx_name(options.precision))
+    return convert(onnx, target, images or None, verify=verify)
 
 
-def quantized(
+def quantize(
     bundle: ModelBundle,
     images: Sequence[ImageFile],
     options: QuantizeOptions,
-    progress: Tell,
-    warn: Tell,
+    on_progress: OnLine,
+    on_warning: OnLine,
 ) -> QuantizeReport:
-    """Make `inference.int8.onnx`; `inference.onnx` is made first where it is missing or stale.
+    """Write `inference.int8.onnx`; `inference.onnx` is made first where it is missing or stale.
 
     Args:
         bundle: the bundle; the artifact is written into it.
         images: real images to calibrate and to measure on.
         options: how to quantize.
-        progress: takes a line at a time.
-        warn: takes what the conversion has to say.
+        on_progress: called with one line at a time.
+        on_warning: called with each thing the user should know about the conversion to ONNX.
+
+    Returns:
+        What was written, and how well it agrees with fp32.
 
     Raises:
         ConfigError: the bundle does not say how to preprocess.
-        BundleError: the model cannot be converted, or no recipe agrees enough.
+        BundleError: the model cannot be converted, or no recipe agrees well enough.
         InputError: too few images can be read.
         EngineError: a library is missing.
         OutputError: the bundle cannot be written.
     """
     preprocessor = Preprocessor(bundle.own_preprocess())
-    source = _fp32_onnx(bundle, progress, warn)
+    source = _ensure_fp32_onnx(bundle, on_progress, on_warning)
     target = bundle.root / onnx_name("int8")
-    return int8_from_onnx(source, target, images, preprocessor, options, progress)
+    return int8_from_onnx(source, target, images, preprocessor, options, on_progress)
 
 
-def built(
+def build_engine(
     bundle: ModelBundle,
     shapes: Shapes,
     options: BuildOptions,
-    progress: Tell,
-    warn: Tell,
+    on_progress: OnLine,
+    on_warning: OnLine,
     output: Path | None = None,
 ) -> EngineBuild:
-    """Make a TensorRT engine; the ONNX file of its precision is made first, but for int8.
+    """Write a TensorRT engine; the ONNX file of its precision is made first, except for int8.
 
     Args:
         bundle: the bundle.
         shapes: the shapes to serve.
         options: how to build.
-        progress: takes a line at a time.
-        warn: takes what there is to beware of.
-        output: the engine file; None for its own name in the bundle.
+        on_progress: called with one line at a time.
+        on_warning: called with each warning, on one line.
+        output: the engine file; None for its usual name in the bundle.
 
     Returns:
-        The engine.
+        The engine file, and whether it was built just now.
 
     Raises:
         BundleError: the model cannot be converted or built, or int8 has not been quantized.
@@ -143,65 +150,71 @@ def built(
         OutputError: a file cannot be written.
     """
     open_builder(options)  # first: the conversions take longer to fail
-    onnx = _onnx_of(bundle, options.precision, progress, warn)
+    onnx = _ensure_onnx(bundle, options.precision, on_progress, on_warning)
     target = output or bundle.root / engine_name(options.precision, options.runtime)
-    return engine_from_onnx(onnx, target, shapes, options, progress)
+    return engine_from_onnx(onnx, target, shapes, options, on_progress)
 
 
 def ensure_artifact(
-    bundle: ModelBundle, engine: str, options: EngineOptions, progress: Tell, warn: Tell
+    bundle: ModelBundle,
+    engine: str,
+    options: EngineOptions,
+    on_progress: OnLine,
+    on_warning: OnLine,
 ) -> None:
-    """Make what an engine is to load, where that is built from ONNX for this GPU.
+    """Build the file that an engine loads, if it is one that is built from ONNX for this GPU.
 
-    An engine file that serves these options is left alone, and so is one that lies without its
-    sidecar, which somebody else has made, or without the ONNX file, on the machine it is used on.
+    An engine file that serves these options is left alone. So is one without a sidecar, which
+    somebody else has made, and one without its ONNX file, which was copied to this machine alone.
 
     Args:
         bundle: the bundle.
         engine: the engine's name.
         options: what will be asked of the engine.
-        progress: takes a line at a time.
-        warn: takes what there is to beware of.
+        on_progress: called with one line at a time.
+        on_warning: called with each warning, on one line.
 
     Raises:
-        HGDeployError: as `built`.
+        HGDeployError: as `build_engine`.
     """
     names = engine_module(engine).artifact_names(options.precision)
     kinds = [r for r in RUNTIMES if engine_name(options.precision, r) in names]
     gpu = device_index(options.device)
     if not kinds or gpu is None:
         return
-    there = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
-    runtime = there[0] if there else _installed(kinds)
+    present = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
+    runtime = present[0] if present else _installed(kinds)
     sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
     onnx = bundle.root / onnx_name(options.precision)
-    if there and not (sidecar.is_file() and onnx.is_file()):
+    if present and not (sidecar.is_file() and onnx.is_file()):
         return
     how = BuildOptions(
         runtime, options.precision, gpu=gpu, cache_dir=options.cache_dir, accept_wider=True
     )
     most = options.max_batch
-    built(bundle, Shapes(batch=(1, most, most)), how, progress, warn)
+    build_engine(bundle, Shapes(batch=(1, most, most)), how, on_progress, on_warning)
 
 
 def _installed(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
-    """Return the first that is installed, else the first, whose absence is then the error."""
+    """Return the first that is installed; else the first, so that it is reported as missing."""
     found = (r for r in runtimes if importlib.util.find_spec(r.module) is not None)
     return next(found, runtimes[0])
 
 
-def _fp32_onnx(bundle: ModelBundle, progress: Tell, warn: Tell) -> Path:
+def _ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLine) -> Path:
     source = bundle.root / ONNX_FILE
     if bundle.fresh(ONNX_FILE) is None:
-        progress(f"{source} is missing, or the Paddle model has changed since: converting")
-        converted(bundle, ConvertRequest(), warn)
+        on_progress(f"{source} is missing, or the Paddle model has changed since: converting")
+        convert_to_onnx(bundle, ConvertOptions(), on_warning)
     return source
 
 
-def _onnx_of(bundle: ModelBundle, precision: str, progress: Tell, warn: Tell) -> Path:
-    """Return the bundle's ONNX file of a precision, made now where it is missing or stale."""
+def _ensure_onnx(
+    bundle: ModelBundle, precision: str, on_progress: OnLine, on_warning: OnLine
+) -> Path:
+    """Return the bundle's ONNX file of a precision; make it first where it is missing or stale."""
     if precision == "fp32":
-        return _fp32_onnx(bundle, progress, warn)
+        return _ensure_fp32_onnx(bundle, on_progress, on_warning)
     path = bundle.root / onnx_name(precision)
     if bundle.fresh(path.name) is not None:
         return path
@@ -210,22 +223,24 @@ def _onnx_of(bundle: ModelBundle, precision: str, progress: Tell, warn: Tell) ->
             f"{path} is missing or older than the model, and int8 needs real images; make it with "
             f"hgdeploy quantize {bundle.root} --calibration FOLDER"
         )
-    onnx = _fp32_onnx(bundle, progress, warn)
-    progress(f"{path} is missing or older than the model: converting")
-    warn(f"{path} is made without real images; hgdeploy convert takes some with --images")
-    return _reduced(bundle, onnx, ConvertRequest(precision=precision), warn)
+    onnx = _ensure_fp32_onnx(bundle, on_progress, on_warning)
+    on_progress(f"{path} is missing or older than the model: converting")
+    on_warning(f"{path} is made without real images; hgdeploy convert takes some with --images")
+    return _convert_to_16_bits(bundle, onnx, ConvertOptions(precision=precision), on_warning)
 
 
-def _rows(bundle: ModelBundle, images: Sequence[ImageFile], warn: Tell) -> list[NDArray[Any]]:
-    """Return preprocessed images of shape (1, 3, H, W), evenly picked; unreadable ones are told."""
+def _preprocessed(
+    bundle: ModelBundle, images: Sequence[ImageFile], on_warning: OnLine
+) -> list[NDArray[Any]]:
+    """Return evenly picked images as (1, 3, H, W); those that cannot be read are reported."""
     if not images:
         return []
     reader = ImageReader(bundle.own_preprocess())
-    rows = []
+    tensors = []
     step = max(1, len(images) // _MOST_IMAGES)
     for file in images[::step][:_MOST_IMAGES]:
         try:
-            rows.append(reader.read_file(file.path).tensor[None])
+            tensors.append(reader.read_file(file.path).tensor[None])
         except ImageError as error:
-            warn(f"{file.name}: {error}")
-    return rows
+            on_warning(f"{file.name}: {error}")
+    return tensors

@@ -98,7 +98,7 @@ def make_missing(case: Case, folder: Path) -> list[str]:
     Raises:
         HGDeployError: it cannot be made.
     """
-    from hgdeploy.convert.variants import ConvertRequest, converted
+    from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.zoo.export import bundle_from_weights
 
     told: list[str] = []
@@ -107,7 +107,7 @@ def make_missing(case: Case, folder: Path) -> list[str]:
         bundle_from_weights(case.model, None, folder)
         told.append(f"made {folder} with random weights, for timing only")
     if is_missing(case, folder):
-        made = converted(open_bundle(folder), ConvertRequest(), told.append)
+        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), told.append)
         told.append(f"made {made}")
     return told
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that make one artifact from another."""
+"""The verbs that make artifacts."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build TensorRT engines: `hgdeploy build`."""
+"""`hgdeploy build`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ def add_build(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--compute-capability",
-        help="GPUs to build for, such as 8.6 or 8.6,12.0 (default: the GPU at hand)",
+        help="GPUs to build for, such as 8.6 or 8.6,12.0 (default: the GPU of this machine)",
     )
     parser.add_argument("--workspace-mb", type=int, help="memory a layer may take, in MiB")
     parser.add_argument(
         "--optimization-level", type=int, help="0 (fast to build) to 5 (fast to run)"
     )
-    parser.add_argument("--force", action="store_true", help="build even where an engine fits")
+    parser.add_argument(
+        "--force", action="store_true", help="build even if there is an engine that fits"
+    )
     parser.add_argument("--output", type=Path, help="the engine file (default: in the bundle)")
     parser.add_argument(
         "--triton", type=Path, metavar="DIR", help="also write a Triton model repository there"
@@ -47,8 +49,8 @@ def add_build(verbs: Verbs) -> None:
     parser.add_argument(
         "--triton-backend",
         default="tensorrt",
-        help="tensorrt (default), or onnxruntime or openvino, which take the ONNX file as it is: "
-        "then no engine is built",
+        help="tensorrt (default); or onnxruntime or openvino, which read the ONNX file itself, so "
+        "that no engine is built",
     )
     parser.set_defaults(run=_build)
 
@@ -57,7 +59,7 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.names import RUNTIMES
     from hgdeploy.convert.tensorrt.options import Shapes
-    from hgdeploy.convert.variants import built
+    from hgdeploy.convert.variants import build_engine
     from hgdeploy.serving.triton.backends import TritonOptions
     from hgdeploy.serving.triton.repository import triton_repository
 
@@ -71,10 +73,11 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
         shapes = Shapes(_batch(arguments.batch), height, width)
         if arguments.triton is not None and (arguments.output or options.runtime != RUNTIMES[0]):
             raise ConfigError(
-                "--triton serves the engine that lies in the bundle, and Triton has no backend for "
+                "--triton serves the engine in the bundle, and Triton has no backend for "
                 "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
             )
-        out.write(f"{built(bundle, shapes, options, say, warn, arguments.output).path}\n")
+        engine = build_engine(bundle, shapes, options, say, warn, arguments.output)
+        out.write(f"{engine.path}\n")
     if arguments.triton is not None:
         out.write(f"{triton_repository(bundle, arguments.triton, served, warn)}\n")
     return EXIT_OK
@@ -98,17 +101,17 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
 def _batch(text: str | None) -> Range | None:
     if text is None:
         return None
-    parts = text.split(",")
-    if not all(re.fullmatch("[1-9][0-9]*", part) for part in parts) or len(parts) > 3:
+    numbers = text.split(",")
+    if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers) or len(numbers) > 3:
         raise Given("--batch", text).refused("one, two or three numbers from 1, such as 1,8,32")
-    return _range([int(part) for part in parts])
+    return _range([int(number) for number in numbers])
 
 
 def _sizes(text: str | None) -> tuple[Range | None, Range | None]:
     """Return the heights and the widths."""
     if text is None:
         return None, None
-    sizes = [re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", part) for part in text.split(",")]
+    sizes = [re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", size) for size in text.split(",")]
     pairs = [(int(size[1]), int(size[2] or size[1])) for size in sizes if size is not None]
     if len(pairs) < len(sizes) or len(pairs) > 3:
         expected = "one, two or three sizes such as 224 or 192x256"

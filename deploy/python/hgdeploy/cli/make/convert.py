@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make variants of a bundle: `hgdeploy convert`, `quantize`, and paddle2onnx's command line."""
+"""`hgdeploy convert`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def add_convert(verbs: Verbs) -> None:
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert import OnnxOptions
-    from hgdeploy.convert.variants import ConvertRequest, converted
+    from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.images.find import find_images
 
     check("--check", arguments.check, one_of(("on", "off")))
     check("--precision", arguments.precision, one_of(("fp32", "fp16", "bf16")))
     batch = check("--batch", arguments.batch, _batch)
-    request = ConvertRequest(
+    options = ConvertOptions(
         OnnxOptions(
             opset=arguments.opset,
             batch=batch,
@@ -45,12 +45,12 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
         find_images(arguments.images) if arguments.images else (),
         arguments.check == "on",
     )
-    out.write(f"{converted(open_bundle(arguments.bundle), request, warn)}\n")
+    out.write(f"{convert_to_onnx(open_bundle(arguments.bundle), options, warn)}\n")
     return EXIT_OK
 
 
 def _batch(given: Given) -> int | None:
-    """Is the kind of `dynamic`, for None, and of numbers from 1."""
+    """Accept `dynamic`, which gives None, and numbers from 1."""
     if given.value == "dynamic":
         return None
     size = parse_literal(given.value)

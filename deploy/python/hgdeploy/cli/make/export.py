@@ -20,7 +20,7 @@ def add_export(verbs: Verbs) -> None:
     parser.add_argument(
         "--num-classes", type=int, default=1000, help="classes of the weights (1000)"
     )
-    parser.add_argument("--labels", type=Path, help="label file, one 'ID NAME' a line")
+    parser.add_argument("--labels", type=Path, help="label file with one 'ID NAME' per line")
     parser.set_defaults(run=_export)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`convert.py`: paddle2onnx's command line, served by HGDeploy's conversion."""
+"""`convert.py`: paddle2onnx's command line for HGDeploy's conversion."""
 
 from __future__ import annotations
 
@@ -20,22 +20,14 @@ from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
 from hgdeploy.system.files import writing
 from hgdeploy.validation.verify import verify_conversion
 
-
-def paddle2onnx_command(argv: Sequence[str] | None) -> Command:
-    """Parse the command line of `deploy/paddle2onnx/convert.py`, which is paddle2onnx's."""
-    parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
-    _add_arguments(parser)
-    return functools.partial(_convert, parser.parse_args(argv))
-
-
 _HARMLESS = ("False", "None", "{}", "")
-# Flags that paddle2onnx has or had: what HGDeploy does instead. The first ask for nothing that
-# would be missed, the others for a result that would be another one.
+# Flags that paddle2onnx has or had, and what HGDeploy does instead. Without the first the result is
+# what the user wants; without the others it would be something else.
 _NO_EFFECT = {
     "deploy_backend": "the ONNX file is the same for every backend",
-    "external_filename": "weights above 2 GB go into SAVE_FILE.data, others into the ONNX file",
+    "external_filename": "weights above 2 GB go into SAVE_FILE.data, all others into the ONNX file",
     "enable_dev_version": "paddle2onnx has only one version left",
-    "enable_verbose": "errors are told on one line",
+    "enable_verbose": "errors are reported on one line",
     "enable_optimization": "the graph is always folded, and the sidecar says how",
     "optimize_tool": "the graph is folded with onnxslim, and nothing is installed at run time",
 }
@@ -46,6 +38,13 @@ _REFUSED = {
     "custom_ops": "HGDeploy's engines have no custom operators",
     "enable_dist_prim_all": "HGDeploy converts operators whole",
 }
+
+
+def paddle2onnx_command(argv: Sequence[str] | None) -> Command:
+    """Parse the command line of `deploy/paddle2onnx/convert.py`, which is paddle2onnx's own."""
+    parser = Parser(prog="convert.py", description="Convert with paddle2onnx's arguments.")
+    _add_arguments(parser)
+    return functools.partial(_convert, parser.parse_args(argv))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--enable_auto_update_opset",
         type=_true_or_false,
         default=True,
-        help="True (default): raise the opset where the model needs it; False: fail then",
+        help="True (default): raise the opset where the model needs it; False: fail instead",
     )
     parser.add_argument(
         "--enable_onnx_checker",
@@ -79,20 +78,20 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     """Convert as the flags say, and print the ONNX file's path.
 
     Args:
-        arguments: what the parser gave.
-        out: takes the path.
+        arguments: the parsed flags.
+        out: the stream for the path.
 
     Returns:
         The exit code 0.
 
     Raises:
-        ConfigError: a flag that cannot be served, or a wrong value.
-        HGDeployError: what `onnx_from_paddle` raises.
+        ConfigError: a flag is not supported, or a value is wrong.
+        HGDeployError: as `onnx_from_paddle`.
     """
     for flag, reason in _REFUSED.items():
         value = getattr(arguments, flag)
         if value is not None and value not in _HARMLESS:
-            raise ConfigError(f"--{flag} cannot be served: {reason}")
+            raise ConfigError(f"--{flag} is not supported: {reason}")
     for flag, reason in _NO_EFFECT.items():
         if getattr(arguments, flag) is not None:
             warn(f"--{flag} has no effect: {reason}")
@@ -117,7 +116,7 @@ def _true_or_false(text: str) -> bool:
 
 @contextlib.contextmanager
 def _bundle(folder: Path, model: str | None, params: str | None) -> Iterator[ModelBundle]:
-    """Open the model's folder; files of other names appear under a bundle's names meanwhile.
+    """Open the model's folder as a bundle; link files with other names under a bundle's names.
 
     Raises:
         BundleError: the folder or a file in it does not exist.

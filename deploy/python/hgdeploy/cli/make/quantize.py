@@ -22,7 +22,7 @@ def add_quantize(verbs: Verbs) -> None:
         "--method", default="auto", help="auto (default), minmax, percentile or entropy"
     )
     parser.add_argument(
-        "--min-agreement", type=float, default=0.99, help="top-1 share that must hold (0.99)"
+        "--min-agreement", type=float, default=0.99, help="top-1 agreement to reach (0.99)"
     )
     parser.add_argument(
         "--activations",
@@ -40,7 +40,7 @@ def add_quantize(verbs: Verbs) -> None:
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert.int8.options import QuantizeOptions
-    from hgdeploy.convert.variants import quantized
+    from hgdeploy.convert.variants import quantize
     from hgdeploy.images.find import find_images
 
     options = QuantizeOptions(
@@ -52,7 +52,7 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.weight_bits is not None:
         options = dataclasses.replace(options, weight_bits=arguments.weight_bits)
     images = find_images(arguments.calibration)
-    report = quantized(open_bundle(arguments.bundle), images, options, progress=say, warn=warn)
+    report = quantize(open_bundle(arguments.bundle), images, options, say, warn)
     for reason in report.skipped:
         warn(reason)
     say(f"chosen: {report.chosen}, on {report.held_out_images} held-out images")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fp16 and bf16 variants."""
+"""ONNX to its fp16 and bf16 variants."""

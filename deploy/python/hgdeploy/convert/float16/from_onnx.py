@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fp16 and bf16 variants of an fp32 ONNX model.
+"""Write the fp16 and bf16 variants of an fp32 ONNX model.
 
-A variant is fp32 at its input, its output and its softmax. Layers whose values fp16 cannot hold are
-found by running the fp32 model on images, and stay in fp32.
+A variant stays in fp32 at its input, its output and its softmax, and so do the layers whose values
+fp16 cannot hold. These are found by running the fp32 model on images.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def fp16_from_onnx(
     Args:
         source: the fp32 model.
         target: where the variant goes, such as `inference.fp16.onnx`.
-        images: preprocessed real images, float32 (N, C, H, W) each; what their values show stays
-            fp32 is listed in the sidecar's `fp32_layers`. None takes seeded random ones.
-        verify: compares the fp32 model with the variant before it appears; None does not.
+        images: preprocessed real images, float32 (N, C, H, W) each. The layers that must stay in
+            fp32 on them are listed in the sidecar's `fp32_layers`. None for seeded random images.
+        verify: compares the fp32 model with the variant before it is published; None skips that.
 
     Returns:
         `target`.
 
     Raises:
-        BundleError: the source is no fp32 classifier, or the variant overflows or differs.
+        BundleError: the source is not an fp32 classifier, or the variant overflows or differs.
         EngineError: onnx or onnxruntime is missing.
         OutputError: the file cannot be written.
     """
@@ -58,13 +58,13 @@ def fp16_from_onnx(
 def bf16_from_onnx(
     source: Path, target: Path, images: Iterable[Batch] | None, *, verify: Verify | None
 ) -> Path:
-    """Write the bf16 variant of an fp32 ONNX model, for engines that run bf16 as the file says.
+    """Write the bf16 variant of an fp32 ONNX model, for engines that run the types in the file.
 
-    ONNX Runtime has no bf16 kernels on a CPU. So `verify` gets an fp32 twin of the variant, that
+    ONNX Runtime has no bf16 kernels on a CPU. So `verify` gets an fp32 twin of the variant, which
     rounds every weight and every operator's result to bf16; the sidecar's verdict says so.
 
-    Args, returns and errors are those of `fp16_from_onnx`; bf16 has fp32's range, so no layer has
-    to stay behind.
+    Arguments, result and errors are those of `fp16_from_onnx`. bf16 has the range of fp32, so no
+    layer has to stay in fp32.
     """
     return _convert(source, target, "bf16", images, verify)
 
@@ -123,16 +123,16 @@ def _load(source: Path) -> OnnxGraph:
     """Read an fp32 classifier with the types of its inner tensors.
 
     Raises:
-        BundleError: it is missing, unreadable, no classifier, or not fp32.
+        BundleError: it is missing, unreadable, not a classifier, or not fp32.
     """
     onnx = import_library("onnx", "convert")
     graph = OnnxGraph.read(source)
     sidecar = read_sidecar(source) or {}
     if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:
-        raise BundleError(f"{source} is no fp32 model; start from inference.onnx")
+        raise BundleError(f"{source} is not an fp32 model; start from inference.onnx")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.model.graph.initializer):
         raise BundleError(
-            f"{source} keeps its weights in another file, for it is above 2 GB; only fp32 is "
+            f"{source} keeps its weights in another file, since they exceed 2 GB; only fp32 is "
             "available for such a model"
         )
     graph.check_weights()
@@ -140,7 +140,7 @@ def _load(source: Path) -> OnnxGraph:
 
 
 def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch]:
-    """Cut images, or random ones, into batches that the model takes: of 1 unless it is fixed."""
+    """Cut images, or random ones, into batches: of 1, or of the size that the model fixes."""
     batch, channels, *size = dims_of(graph.input)
     if images is None:
         shape = [s if isinstance(s, int) else _RANDOM_SIZE for s in size]
@@ -150,13 +150,13 @@ def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch
     rows = batch if isinstance(batch, int) else 1
     for group in images:
         for start in range(0, len(group), rows):
-            part = group[start : start + rows]
-            missing = rows - len(part)
-            yield np.concatenate([part, *[part[-1:]] * missing]) if missing else part
+            chunk = group[start : start + rows]
+            missing = rows - len(chunk)
+            yield np.concatenate([chunk, *[chunk[-1:]] * missing]) if missing else chunk
 
 
 def _overflowing(graph: OnnxGraph, batches: Sequence[Batch]) -> list[str]:
-    """Return the float tensors, weights included, that come near the end of fp16's range."""
+    """Return the float tensors, weights included, with values near the limit of fp16."""
     onnx = import_library("onnx", "convert")
     probe = graph.copy()
     known = {graph.output.name}
@@ -178,13 +178,13 @@ def _overflowing(graph: OnnxGraph, batches: Sequence[Batch]) -> list[str]:
 
 
 def _largest(array: NDArray[Any]) -> float:
-    """Largest magnitude; infinity where there is NaN."""
+    """Return the largest magnitude; infinity where there is NaN."""
     value = float(np.abs(array).max(initial=0.0))
     return value if np.isfinite(value) else float("inf")
 
 
 def _run(graph: OnnxGraph, batches: Sequence[Batch], names: Sequence[str]) -> Iterator[list[Any]]:
-    """Run a graph as it stands, without any optimisation, on each batch."""
+    """Run a graph on each batch, without any optimisation."""
     ort = import_library("onnxruntime", "convert")
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rewrite an fp32 ONNX graph so that its operators compute in 16 bits where they can.
 
-The types are in the file itself: what a strongly typed network of TensorRT runs is what is written
-here. Weights are rounded to nearest, never clamped, and a cast stands only where the two types
-meet.
+The types are in the file itself, so a strongly typed TensorRT network runs exactly these. Weights
+are rounded to nearest, never clamped, and casts are added only where the two types meet.
 """
 
 from __future__ import annotations
@@ -21,22 +20,23 @@ from hgdeploy.system.libraries import import_library
 _TYPES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 # Small probabilities underflow in 16 bits, and the sum of a softmax loses digits.
 _FP32_OPS = ("Softmax", "LogSoftmax")
-# These say themselves which type they make, or have inputs that ONNX wants in fp32.
+# These set their output type themselves, or have inputs that ONNX requires in fp32.
 _TYPED_OPS = ("Cast", "Constant", "ConstantOfShape", "Range", "Resize", "Upsample", "EyeLike")
-# The first opset whose Conv and pooling know bfloat16.
+# The first opset whose Conv and pooling allow bfloat16.
 _BF16_OPSET = 22
 
 
 def to_16_bits(graph: OnnxGraph, precision: str, fp32_tensors: Collection[str]) -> OnnxGraph:
     """Return a copy of an fp32 graph whose operators compute in 16 bits.
 
-    The input, the output, every softmax, and what makes probabilities or scores of the last values
-    stay fp32. A bf16 model has opset 22, the first that allows it.
+    The input, the output, every softmax, and the operators that turn logits into probabilities or
+    scores stay in fp32. A bf16 model has opset 22, the first that allows it.
 
     Args:
         graph: the fp32 graph, with the types of its inner tensors.
         precision: `fp16` or `bf16`.
-        fp32_tensors: tensors that the type cannot hold; what makes or takes one stays fp32.
+        fp32_tensors: tensors that the type cannot hold; operators that write or read one stay
+            in fp32.
     """
     onnx = import_library("onnx", "convert")
     if precision == "bf16" and graph.opset < _BF16_OPSET:
@@ -49,7 +49,7 @@ def to_16_bits(graph: OnnxGraph, precision: str, fp32_tensors: Collection[str]) 
     fp32 = fp32_nodes(graph, fp32_tensors)
     for i, node in enumerate(graph.nodes):
         rewriter.add(node, fp32=i in fp32)
-    # Shapes that contradict each other now are the rewriting's fault, not the source's.
+    # If shapes contradict each other now, the rewriting is at fault, not the source.
     rewritten = OnnxGraph(rewriter.result(), f"the {precision} model").with_inferred_shapes()
     return OnnxGraph(rewritten.model, graph.source)
 
@@ -72,9 +72,9 @@ def fp32_nodes(graph: OnnxGraph, fp32_tensors: Collection[str]) -> set[int]:
 def fp32_twin(graph: OnnxGraph, precision: str) -> OnnxGraph:
     """Return a graph that computes what a 16-bit one does, in fp32 with every tensor rounded.
 
-    Each operator gets its 16-bit inputs and weights as fp32, and its result is rounded to 16 bits:
-    what hardware with fp32 accumulators does. It shows overflow, and runs where there are no
-    kernels of the type.
+    Each operator gets its 16-bit inputs and weights as fp32, and its result is rounded to 16 bits,
+    as hardware with fp32 accumulators does. The twin shows overflow, and runs where there are no
+    kernels for the type.
     """
     onnx = import_library("onnx", "convert")
     low, fp32 = getattr(onnx.TensorProto, _TYPES[precision]), onnx.TensorProto.FLOAT
@@ -108,7 +108,7 @@ def tensors_of_type(graph: OnnxGraph, kind: int) -> set[str]:
 
 
 def bits_of(array: NDArray[np.float32], precision: str) -> bytes:
-    """Return an array rounded to nearest even in 16 bits, as ONNX stores it."""
+    """Return the bytes of an array rounded to nearest even in 16 bits, as ONNX stores them."""
     if precision == "fp16":
         with np.errstate(over="ignore"):
             return array.astype("<f2").tobytes()
@@ -118,7 +118,7 @@ def bits_of(array: NDArray[np.float32], precision: str) -> bytes:
 
 
 class _Rewriter:
-    """Takes a graph's operators one by one, and casts where types meet."""
+    """Copies a graph's operators one by one, and adds casts where the two types meet."""
 
     def __init__(self, graph: OnnxGraph, low: int) -> None:
         self._onnx = import_library("onnx", "convert")
@@ -143,7 +143,7 @@ class _Rewriter:
         self._nodes.append(copy)
 
     def result(self) -> Any:
-        """Return the rewritten model, its outputs in fp32 again."""
+        """Return the rewritten model, with its outputs in fp32 again."""
         model = self._graph.copy().model
         for value in self._graph.model.graph.output:
             if value.name in self._narrow:
@@ -155,7 +155,7 @@ class _Rewriter:
         return model
 
     def _typed(self, name: str, fp32: bool) -> str:
-        """Name of a tensor in the wanted type; what is not there yet is made."""
+        """Return the name of a tensor in the wanted type; cast or round it if nobody has yet."""
         if name not in self._floats or fp32 == (name not in self._narrow):
             return name
         if name not in self._casts:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""INT8 variants."""
+"""ONNX to its int8 variant."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An INT8 variant of an fp32 ONNX model, calibrated on real images and measured on others.
+"""Write the int8 variant of an fp32 ONNX model, calibrated on real images, measured on others.
 
 One calibration run keeps a histogram of each tensor; every recipe takes its ranges from these.
 """
@@ -26,7 +26,7 @@ from hgdeploy.convert.int8.options import (
     QuantizeReport,
     Try,
 )
-from hgdeploy.convert.int8.trial import RECIPES, Images, Trial
+from hgdeploy.convert.int8.trial import RECIPES, SplitImages, Trial
 from hgdeploy.errors import BundleError, ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
@@ -45,40 +45,40 @@ def int8_from_onnx(
     options: QuantizeOptions,
     on_progress: OnLine,
 ) -> QuantizeReport:
-    """Write the int8 variant of an fp32 ONNX model, by the first recipe that agrees enough.
+    """Write the int8 variant of an fp32 ONNX model, by the first recipe that agrees well enough.
 
-    Weights are int8 per channel, symmetric, in 8 or 7 bits. Images are read one at a time, as
-    prediction does; the memory does not grow with their number.
+    Weights are int8 per channel, symmetric, in 8 or 7 bits. Images are read one at a time, as in
+    prediction, so memory does not grow with their number.
 
     Args:
-        source: the fp32 model, its batch normalisation folded.
+        source: the fp32 model, with its batch normalisations folded.
         target: where the variant goes, such as `inference.int8.onnx`.
         images: real images like those to be classified; unreadable ones are reported and skipped.
         preprocess: the model's own preprocessing.
         options: how to quantize.
-        on_progress: takes one line at a time.
+        on_progress: called with one line at a time.
 
     Returns:
         The report; the sidecar holds the same.
 
     Raises:
-        BundleError: the source is no folded fp32 classifier, does not take the images, or no
+        BundleError: the source is not a folded fp32 classifier, does not take the images, or no
             recipe reaches `min_agreement`. Nothing is written then.
         InputError: fewer than 10 images can be read.
         EngineError: onnx or onnxruntime is missing.
         OutputError: the file cannot be written.
     """
     graph = qdq.load_folded(source)
-    chosen = _choose(images, preprocess, options, on_progress)
-    trial = Trial(graph, chosen, preprocess, options, on_progress)
+    split = _split(images, preprocess, options, on_progress)
+    trial = Trial(graph, split, preprocess, options, on_progress)
     tries = list(_tries(trial))
     best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
-    where = f"on {len(chosen.held_out)} held-out images"
+    where = f"on {len(split.held_out)} held-out images"
     if not best.result.top1_agreement >= options.min_agreement:
         raise BundleError(
-            f"{source}: no recipe agrees with fp32 {where} as asked ({options.min_agreement}); the "
-            f"best was {best}; give more images like those to be classified, or accept less with "
-            "min_agreement"
+            f"{source}: no recipe reaches min_agreement {options.min_agreement} with fp32 {where}; "
+            f"the best was {best}; give more images like those to be classified, or ask for less "
+            "with min_agreement"
         )
     quantized = trial.quantized(best.recipe, best.fp32_layers)
     facts = _facts(source, quantized, trial, best, tries)
@@ -91,17 +91,17 @@ def int8_from_onnx(
 
     write_artifact(target, write, facts)
     on_progress(f"{target}: {best}, {where}; {ACTIVATIONS[options.activations]}")
-    sizes = len(chosen.calibration), len(chosen.held_out)
-    return QuantizeReport(target, best, tuple(tries), *sizes, chosen.skipped)
+    sizes = len(split.calibration), len(split.held_out)
+    return QuantizeReport(target, best, tuple(tries), *sizes, split.skipped)
 
 
-def _choose(
+def _split(
     images: Sequence[ImageFile],
     preprocess: Preprocessor,
     options: QuantizeOptions,
     on_progress: OnLine,
-) -> Images:
-    """Draw images, pass over those that cannot be used, and split the others."""
+) -> SplitImages:
+    """Draw images, skip those that cannot be used, and split the others in two."""
     good: list[int] = []
     skipped: list[str] = []
     for index in np.random.default_rng(options.seed).permutation(len(images)).tolist():
@@ -114,7 +114,7 @@ def _choose(
             skipped.append(f"{images[index].name}: {error}")
             on_progress(f"skipped {skipped[-1]}")
     if len(good) < MIN_IMAGES:
-        first = f"; the first that cannot: {skipped[0]}" if skipped else ""
+        first = f"; the first that cannot is {skipped[0]}" if skipped else ""
         raise InputError(
             f"{len(good)} of {len(images)} images can be used to quantize, expected at least "
             f"{MIN_IMAGES}{first}"
@@ -125,28 +125,28 @@ def _choose(
     digest = hashlib.sha256()
     for image in calibration:
         digest.update(hashlib.sha256(image.path.read_bytes()).digest())
-    but = f", {len(skipped)} skipped" if skipped else ""
-    on_progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{but}")
-    return Images(calibration, held_out, tuple(skipped), digest.hexdigest())
+    rest = f", {len(skipped)} skipped" if skipped else ""
+    on_progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{rest}")
+    return SplitImages(calibration, held_out, tuple(skipped), digest.hexdigest())
 
 
 def _tries(trial: Trial) -> Iterator[Try]:
-    """Measure recipes until one agrees enough: ranges first, then more and more fp32 layers."""
+    """Measure recipes until one agrees: all ranges first, then more and more layers in fp32."""
     trial.calibrate()
     best: Try | None = None
     for recipe in RECIPES:
         if trial.options.method not in ("auto", recipe.split()[0]):
             continue
-        one = trial.measured(recipe, ())
+        one = trial.measure(recipe, ())
         yield one
         if one.result.top1_agreement >= trial.options.min_agreement:
             return
         if best is None or one.result.mean_abs < best.result.mean_abs:
             best = one
-    order = trial.by_sensitivity(best.recipe) if best else []
+    order = trial.layers_by_sensitivity(best.recipe) if best else []
     count = 1
     while best and count <= len(order) * _MAX_FP32_SHARE:
-        one = trial.measured(best.recipe, tuple(order[:count]))
+        one = trial.measure(best.recipe, tuple(order[:count]))
         yield one
         if one.result.top1_agreement >= trial.options.min_agreement:
             return
@@ -156,7 +156,7 @@ def _tries(trial: Trial) -> Iterator[Try]:
 def _facts(
     source: Path, graph: OnnxGraph, trial: Trial, best: Try, tries: Sequence[Try]
 ) -> dict[str, Any]:
-    """The sidecar's content."""
+    """Return the sidecar's content."""
     images, options = trial.images, trial.options
     known = read_sidecar(source) or {}
     return {
@@ -193,7 +193,7 @@ def _facts(
 
 
 def _set_metadata(graph: OnnxGraph, facts: Mapping[str, Any]) -> None:
-    """Keep what the source's file says of itself, but for what is new."""
+    """Keep the metadata of the source's file, and replace what has changed."""
     content = graph.metadata()
     content["hgdeploy.precision"] = "int8"
     content["hgdeploy.source_sha256"] = json.dumps(facts["source"], sort_keys=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A histogram of the values a tensor takes, and the ranges that calibration reads from it."""
+"""A histogram of a tensor's values, and the ranges that calibration takes from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIRST_LIMIT = 2.0**-20
 class Histogram:
     """Counts magnitudes in bins that widen as larger values come; its size never changes.
 
-    The bins reach to a power of two. Doubling it joins the bins by two, so no count is estimated.
+    The bins reach to a power of two. Doubling it joins bins in pairs, so no count is estimated.
     """
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ class Histogram:
         return self._low, self._high
 
     def percentile(self, percent: float) -> tuple[float, float]:
-        """Return the range in which `percent` (0 to 100) of the magnitudes lie."""
+        """Return the range that holds `percent` (0 to 100) of the magnitudes."""
         cumulated = np.cumsum(self._counts)
         bins = int(np.searchsorted(cumulated, cumulated[-1] * percent / 100)) + 1
         return self._clipped(bins)
 
     def entropy(self) -> tuple[float, float]:
-        """Return the range whose 128 levels keep most of the distribution of magnitudes.
+        """Return the range whose 128 levels represent the distribution of magnitudes best.
 
         It minimises the Kullback-Leibler divergence of the quantized distribution from the clipped
-        one, as Migacz describes it in "8-bit Inference with TensorRT" (GTC 2017). Zeros, of which
-        an activation makes many and which every range keeps exactly, are left out.
+        one, as Migacz describes in "8-bit Inference with TensorRT" (GTC 2017). Zeros are left
+        out: an activation makes many, and every range keeps them exactly.
         """
         counts = self._counts.astype(np.float64)
         counts[0] = 0
@@ -68,7 +68,7 @@ class Histogram:
 
 
 def _loss(counts: NDArray[np.float64], bins: int) -> float:
-    """Divergence of `bins` bins in 128 levels from themselves with all that is clipped."""
+    """Return the divergence of `bins` bins in 128 levels from the bins with what is clipped."""
     kept = counts[:bins]
     clipped = kept.copy()
     clipped[-1] += counts[bins:].sum()

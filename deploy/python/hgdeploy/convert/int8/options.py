@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to quantize, and the report of it."""
+"""How to quantize, and the report about it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class QuantizeOptions:
         held_out: share of the images that is kept from calibration, to measure on.
         seed: decides which images are used, and which of them are held out.
         activations: `int8` (symmetric, zero point 0) or `uint8`; see `ACTIVATIONS`.
-        weight_bits: 8, or 7 for a model that every CPU computes rightly; by default 8 where this
-            CPU does.
+        weight_bits: 8, or 7 for a model that every CPU computes correctly; by default 8 where this
+            CPU computes 8 correctly.
     """
 
     images: int = 256
@@ -57,8 +57,8 @@ class QuantizeOptions:
         )
         if self.weight_bits == 8 and int8_saturates():
             raise ConfigError(
-                "weight_bits is 8, and int8 sums of such weights overflow on this CPU, which lacks "
-                "VNNI, so that the model cannot be measured here; use 7"
+                "weight_bits is 8, but int8 sums of such weights overflow on this CPU, which lacks "
+                "VNNI, so the model cannot be measured here; use 7"
             )
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QDQ pairs in an ONNX graph, by ONNX Runtime's quantizer, where all engines can use them.
+"""Place QDQ pairs in an ONNX graph, with ONNX Runtime's quantizer, where all engines can use them.
 
-Pairs of QuantizeLinear and DequantizeLinear stand where an operator that runs in int8 reads, and
-nowhere else: after an activation rather than before it, so that an engine fuses convolution and
-activation, and never before a layer that stays in fp32 (between two pairs, ONNX Runtime would
-quantize that layer's weights by itself, per tensor). What follows the last layer stays in fp32.
+A pair of QuantizeLinear and DequantizeLinear stands only where an operator that runs in int8 reads:
+after an activation rather than before it, so that an engine fuses convolution and activation, and
+never before a layer that stays in fp32 (between two pairs, ONNX Runtime would quantize that layer's
+weights by itself, per tensor). What follows the last layer with weights stays in fp32.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "Glo
 
 
 def load_folded(source: Path) -> OnnxGraph:
-    """Read a folded fp32 classifier, every node with a name.
+    """Read a folded fp32 classifier, and give every node a name.
 
     Raises:
-        BundleError: it is something else.
+        BundleError: it is missing, or is something else.
     """
     onnx = import_library("onnx", "convert")
     graph = OnnxGraph.read(source, external_data=True)
@@ -42,12 +42,12 @@ def load_folded(source: Path) -> OnnxGraph:
     if kinds.count("BatchNormalization"):
         raise BundleError(
             f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "
-            "folded into their convolutions; convert the bundle anew with hgdeploy convert"
+            "folded into their convolutions; convert the bundle again with hgdeploy convert"
         )
     if graph.opset < 13:
         raise BundleError(
             f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "
-            "convert the bundle anew with opset 17"
+            "convert the bundle again with opset 17"
         )
     if not any(kind in _WEIGHTED for kind in kinds):
         raise BundleError(f"{source} has no layer to quantize ({', '.join(_WEIGHTED)})")
@@ -66,8 +66,8 @@ def layer_names(graph: OnnxGraph) -> list[str]:
     return [node.name for node in _quantizable(graph) if node.op_type in _WEIGHTED]
 
 
-def activations(graph: OnnxGraph) -> list[str]:
-    """Return the names of the tensors that may get a pair: those that depend on the image."""
+def activation_names(graph: OnnxGraph) -> list[str]:
+    """Return the names of the tensors that may get a pair, those that depend on the image."""
     constant = {tensor.name for tensor in graph.model.graph.initializer}
     constant.update(n.output[0] for n in graph.nodes if n.op_type == "Constant")
     nodes = _quantizable(graph)
@@ -76,14 +76,14 @@ def activations(graph: OnnxGraph) -> list[str]:
     return sorted((read | products) - constant)
 
 
-def quantized(
+def quantized_graph(
     graph: OnnxGraph, ranges: Ranges, nodes: Iterable[str], *, symmetric: bool, weight_bits: int
 ) -> OnnxGraph:
     """Return a copy of a graph in which some nodes read QDQ pairs.
 
     Args:
         graph: an fp32 graph from `load_folded`.
-        ranges: least and greatest value of each tensor in `activations(graph)`.
+        ranges: least and greatest value of each tensor in `activation_names(graph)`.
         nodes: names of the nodes, among `node_names(graph)`.
         symmetric: int8 activations with zero point 0 and fp32 biases, which is all that TensorRT
             reads; else uint8 activations and int32 biases, for which CPUs have kernels.
@@ -106,11 +106,11 @@ def quantized(
         {
             "ActivationSymmetric": symmetric,
             "QuantizeBias": not symmetric,
-            # A matrix product has a fast kernel on a CPU only with a pair after it too.
+            # A CPU has a fast kernel for a matrix product only with a pair after it too.
             "OpTypesToExcludeOutputQuantization": [
                 kind for kind in _QUANTIZED if symmetric or kind != "MatMul"
             ],
-            # Pooling too, else no pair follows the convolution before it and it runs in fp32.
+            # Else pooling gets no pair, and the convolution before it runs in fp32.
             "ForceQuantizeNoInputCheck": True,
         },
     )
@@ -121,7 +121,7 @@ def quantized(
 
 
 def _detach(graph: OnnxGraph, quantized_nodes: Collection[str]) -> None:
-    """Let the layers that stay in fp32 read the tensor before a pair that another node needs."""
+    """Where another node needs a pair, let layers in fp32 read the tensor before that pair."""
     makers = {name: node for node in graph.nodes for name in node.output}
     for node in graph.nodes:
         if node.op_type not in _WEIGHTED or node.name in quantized_nodes:
@@ -137,7 +137,7 @@ class Session:
 
     Args:
         graph: what to load.
-        outputs: inner tensors to give instead of its own output.
+        outputs: inner tensors to return instead of the graph's own output.
 
     Raises:
         BundleError: it does not load.
@@ -147,21 +147,21 @@ class Session:
         onnxruntime = import_library("onnxruntime", "cpu")
         self._source = graph.source
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # its notes about nodes it cannot fuse are no user's concern
+        options.log_severity_level = 3  # users need no notes about nodes that cannot be fused
         try:
             self._session = onnxruntime.InferenceSession(
                 _with_outputs(graph, outputs).to_bytes(),
                 options,
                 providers=["CPUExecutionProvider"],
             )
-        # ONNX Runtime has a class for every status code.
+        # ONNX Runtime has an exception class for every status code.
         except Exception as error:
             raise BundleError(
                 f"{self._source} does not load in ONNX Runtime: {one_line(error)}"
             ) from error
 
     def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run one preprocessed image (1, C, H, W); returns all outputs.
+        """Run one preprocessed image (1, C, H, W) and return all outputs.
 
         Raises:
             BundleError: the model does not take it.
@@ -178,7 +178,7 @@ class Session:
 
 
 def _with_outputs(graph: OnnxGraph, outputs: Sequence[str]) -> OnnxGraph:
-    """Return the graph with inner tensors as its outputs; as it is where none are named."""
+    """Return the graph with inner tensors as its outputs; unchanged where none are named."""
     if not outputs:
         return graph
     onnx = import_library("onnx", "convert")
@@ -192,7 +192,7 @@ def _with_outputs(graph: OnnxGraph, outputs: Sequence[str]) -> OnnxGraph:
 
 
 def _quantizable(graph: OnnxGraph) -> list[Any]:
-    """Nodes that int8 may run: all kinds that gain from it, up to the last layer with weights."""
+    """Return the nodes that gain from int8, up to the last layer with weights."""
     nodes = list(graph.nodes)
     last = max(index for index, node in enumerate(nodes) if node.op_type in _WEIGHTED)
     return [node for node in nodes[: last + 1] if node.op_type in _QUANTIZED]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model quantized by recipes and measured on held-out images."""
+"""Quantize one model by different recipes, and measure each on held-out images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.compare import compare, top_classes
 
-# From the mildest to the one that clips most: recipe, and how it takes a range.
+# Each recipe and how it takes a range, from the one that clips least to the one that clips most.
 RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
     "minmax": Histogram.extremes,
     "percentile 99.99": lambda histogram: histogram.percentile(99.99),
@@ -33,8 +33,15 @@ _PER_LINE = 32  # images between two lines of progress
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images that can be read, split in two; `digest` is over the bytes of those to calibrate."""
+class SplitImages:
+    """Images that can be read, split in two.
+
+    Attributes:
+        calibration: the images that ranges are taken from.
+        held_out: the images that agreement is measured on.
+        skipped: `NAME: reason` of each image that could not be used.
+        digest: a hash over the bytes of the calibration images.
+    """
 
     calibration: tuple[ImageFile, ...]
     held_out: tuple[ImageFile, ...]
@@ -44,10 +51,10 @@ class Images:
 
 @dataclass
 class Trial:
-    """A model, its images, and what is known of its tensors: everything a recipe needs."""
+    """A model, its images, and the histograms of its tensors: everything that a recipe needs."""
 
     graph: OnnxGraph
-    images: Images
+    images: SplitImages
     preprocess: Preprocessor
     options: QuantizeOptions
     on_progress: OnLine
@@ -55,21 +62,23 @@ class Trial:
     reference: NDArray[Any] | None = None
 
     def quantized(self, recipe: str, fp32_layers: Collection[str]) -> OnnxGraph:
-        """Return the graph quantized by a recipe, but for some layers."""
+        """Return the graph quantized by a recipe, except for some layers."""
         nodes = [name for name in qdq.node_names(self.graph) if name not in fp32_layers]
         return self.with_pairs(self.ranges(recipe), nodes)
 
     def ranges(self, recipe: str) -> qdq.Ranges:
-        return {name: RECIPES[recipe](one) for name, one in self.histograms.items()}
+        """Return the range that a recipe takes for each tensor."""
+        return {name: RECIPES[recipe](values) for name, values in self.histograms.items()}
 
     def with_pairs(self, ranges: qdq.Ranges, nodes: Iterable[str]) -> OnnxGraph:
+        """Return the graph with QDQ pairs of these ranges before these nodes."""
         symmetric = self.options.activations == "int8"
         bits = self.options.weight_bits
-        return qdq.quantized(self.graph, ranges, nodes, symmetric=symmetric, weight_bits=bits)
+        return qdq.quantized_graph(self.graph, ranges, nodes, symmetric=symmetric, weight_bits=bits)
 
     def calibrate(self) -> None:
         """Collect the histogram of every tensor that may be quantized."""
-        names = qdq.activations(self.graph)
+        names = qdq.activation_names(self.graph)
         session = qdq.Session(self.graph, names)
         self.histograms = {name: Histogram() for name in names}
         total = len(self.images.calibration)
@@ -82,8 +91,8 @@ class Trial:
             if count % _PER_LINE == 0 or count == total:
                 self.on_progress(f"calibrated on {count} of {total} images")
 
-    def measured(self, recipe: str, fp32_layers: tuple[str, ...]) -> Try:
-        """Compare one recipe with fp32 on the held-out images."""
+    def measure(self, recipe: str, fp32_layers: tuple[str, ...]) -> Try:
+        """Compare one recipe with fp32 on the held-out images, and report the result."""
         if self.reference is None:
             self.reference = self.outputs(self.graph, self.images.held_out)
         found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
@@ -92,11 +101,11 @@ class Trial:
         self.on_progress(str(one))
         return one
 
-    def by_sensitivity(self, recipe: str) -> list[str]:
-        """Name the layers, those first that alone, quantized, change the output most.
+    def layers_by_sensitivity(self, recipe: str) -> list[str]:
+        """Return the layers, first those that change the output most when they alone are quantized.
 
-        Measured on calibration images, so that the held-out ones stay a fair judge. What layers do
-        alone nearly adds up to what they do together.
+        They are measured on calibration images, so that the held-out ones stay a fair judge. The
+        changes of single layers nearly add up to the change of all together.
         """
         layers = qdq.layer_names(self.graph)
         self.on_progress(f"looking for the most sensitive of {len(layers)} layers")
@@ -117,12 +126,12 @@ class Trial:
         """Return one image as the model takes it: (1, C, H, W)."""
         try:
             return self.preprocess(read_image(image.path))[np.newaxis]
-        except ImageError as error:  # it could be read a moment ago
+        except ImageError as error:  # it could be read a moment before
             raise InputError(f"{image.name} changed while quantizing: {error}") from None
 
 
 def _flip_margin(reference: NDArray[Any], found: NDArray[Any]) -> float:
-    """By how much the reference preferred its best class to the one found, at most."""
+    """Return by how much at most the reference preferred its own best class to the one found."""
     rows = np.arange(len(reference))
     first, other = top_classes(reference, 1)[:, 0], top_classes(found, 1)[:, 0]
     return float((reference[rows, first] - reference[rows, other]).max())

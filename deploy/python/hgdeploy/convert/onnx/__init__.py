@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Paddle to ONNX."""
+"""Paddle to ONNX."""

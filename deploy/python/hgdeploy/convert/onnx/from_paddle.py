@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paddle to ONNX: converted by paddle2onnx, folded, named, checked, compared, then published."""
+"""Convert Paddle to ONNX with paddle2onnx; fold, name, check and compare; then publish."""
 
 from __future__ import annotations
 
@@ -26,15 +26,12 @@ from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.operators_config import ops_to_config
 
 Verify = Callable[[Path, Path], Mapping[str, Any]]
-
-
 """Compares the source model's file with the artifact's and returns the sidecar's verdict; raises
-BundleError where they differ by more than they may."""
-
+BundleError where they differ by more than is allowed."""
 
 OPSETS = range(7, 22)
 _LIBRARIES = ("paddle2onnx", "onnx", "onnxslim", "paddlepaddle", "paddlepaddle-gpu")
-# A softmax's row misses 1 by rounding only.
+# The sum of a softmax's row differs from 1 by rounding only.
 _SUM_TOLERANCE = 1e-3
 
 
@@ -46,7 +43,7 @@ class OnnxOptions:
         opset: the ONNX opset, 7 to 21; paddle2onnx raises it where the model needs more.
         exact_opset: fail instead of raising the opset.
         batch: images of an inference; None leaves the batch dynamic.
-        dynamic_size: leave height and width dynamic too.
+        dynamic_size: also leave height and width dynamic.
     """
 
     opset: int = 17
@@ -69,15 +66,15 @@ def onnx_from_paddle(
     """Convert a bundle's Paddle model to ONNX, in fp32.
 
     The input is called `x`, the output `probabilities` (after a softmax), `scores` (a sigmoid) or
-    `logits`, the batch dimension `batch`. The file carries what is needed to use it alone, under
-    `hgdeploy.` in its metadata; the sidecar tells how it was made.
+    `logits`, the batch dimension `batch`. All that is needed to use the file alone is in its
+    metadata, under `hgdeploy.`; the sidecar says how it was made.
 
     Args:
-        bundle: has `inference.json` or `inference.pdmodel`, and `inference.pdiparams`.
+        bundle: a bundle with `inference.json` or `inference.pdmodel`, and `inference.pdiparams`.
         options: how to convert; None for the defaults.
         output: the ONNX file; None for `inference.onnx` in the bundle.
-        verify: compares the two models before the file appears; None publishes it uncompared, and
-            the sidecar's verdict is null.
+        verify: compares the two models before the file is published; None publishes it without
+            comparing, and the sidecar's verdict is null.
 
     Returns:
         The ONNX file.
@@ -95,7 +92,7 @@ def onnx_from_paddle(
         import_library(library, "convert")
     target = output or bundle.root / ONNX_FILE
     large = LargeWeights(params, tensors, f"{target.name}.data") if is_large(tensors) else None
-    graph = _converted(source, params, options, large)
+    graph = _run_and_check(source, params, options, large)
     _set_shapes(graph, options)
     graph, folded, folding = (graph, False, UNFOLDED) if large else graph.folded()
     kind = graph.output_kind()
@@ -128,26 +125,27 @@ def onnx_from_paddle(
 
 
 def onnx_notes(artifact: Path) -> list[str]:
-    """Return what the user should know of a conversion, one line each, from its sidecar."""
+    """Return what the user should know about a conversion, one line each, from its sidecar."""
     facts = read_sidecar(artifact) or {}
     notes = []
     asked, got = facts.get("opset_requested"), facts.get("opset")
     if asked != got:
         notes.append(f"{artifact} has opset {got}: the model needs more than the {asked} asked for")
     if not facts.get("folded", True):
-        notes.append(f"{artifact} is not folded, so slower in some engines: {facts['folding']}")
+        reason = facts["folding"]
+        notes.append(f"{artifact} is not folded, so it is slower in some engines: {reason}")
     if facts.get("output_is_probabilities") is False:
         name = facts["outputs"][0]["name"]
-        notes.append(f"{artifact} gives {name}, not probabilities: the model ends in no softmax")
+        notes.append(f"{artifact} gives {name}, not probabilities: the model has no final softmax")
     if facts.get("verdict", True) is None:
         notes.append(f"{artifact} was not compared with the Paddle model")
     return notes
 
 
-def _converted(
+def _run_and_check(
     source: Path, params: Path, options: OnnxOptions, large: LargeWeights | None
 ) -> OnnxGraph:
-    """What paddle2onnx makes of the model, loaded, and one graph by the standard's rules."""
+    """Return what paddle2onnx makes of the model, repaired where it breaks ONNX's rules."""
     onnx = import_library("onnx", "convert")
     try:
         with tempfile.TemporaryDirectory(prefix="hgdeploy-convert-") as name:
@@ -171,14 +169,14 @@ def _converted(
     graph.check_weights()
     if options.exact_opset and graph.opset != options.opset:
         raise BundleError(
-            f"{source} needs opset {graph.opset}, and exactly {options.opset} was asked for; "
-            f"ask for {graph.opset}"
+            f"{source} needs opset {graph.opset}, but exactly {options.opset} was asked for; ask "
+            f"for {graph.opset}"
         )
     return graph
 
 
 def _check_converted(graph: OnnxGraph, params: Path) -> None:
-    # paddle2onnx's own graphs may break a rule of shapes that the folded ones keep.
+    # Not in full: paddle2onnx's graphs may break rules about shapes that folded ones keep.
     try:
         graph.check(full=False)
     except BundleError as error:
@@ -188,13 +186,13 @@ def _check_converted(graph: OnnxGraph, params: Path) -> None:
 
 
 def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
-    """Give input and output the shapes that were asked for, with one name for the batch."""
+    """Give input and output the shapes that were asked for, and the batch the same name in both."""
     graph.require_classifier()
     dims = image_dims(graph.model.graph.input, graph.source)
     batch, channels, *size = dims
     if options.batch is not None and isinstance(batch, int) and batch != options.batch:
         raise BundleError(
-            f"{graph.source} has a fixed batch of {batch}, and {options.batch} was asked for; "
+            f"{graph.source} has a fixed batch of {batch}, but {options.batch} was asked for; "
             "export the Paddle model with a dynamic batch"
         )
     batch = options.batch or (batch if isinstance(batch, int) else BATCH)
@@ -207,15 +205,15 @@ def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
 
 
 def _check_other_size(graph: OnnxGraph, size: Dims) -> None:
-    """Refuse dynamic sizes where the graph only fits the size it was exported for.
+    """Refuse dynamic sizes where the graph only takes the size it was exported for.
 
-    Shapes are inferred for an image 64 pixels larger each way; a dense layer that counts on the
-    size of its feature map then contradicts its weights.
+    Shapes are inferred for an image 64 pixels larger each way. The shapes of a dense layer that
+    relies on the size of its feature map then contradict its weights.
     """
     other = graph.copy()
     larger: Dims = [s + 64 if isinstance(s, int) else 320 for s in size]
     batch, channels, *_ = dims_of(other.input)
-    # Inference computes reshapes only where every size is a number.
+    # Shape inference follows reshapes only where every size is a number.
     batch = batch if isinstance(batch, int) else 2
     set_dims(other.input, [batch, channels, *larger])
     set_dims(other.output, [batch, *dims_of(other.output)[1:]])
@@ -226,7 +224,7 @@ def _check_other_size(graph: OnnxGraph, size: Dims) -> None:
 
 
 def _metadata(bundle: ModelBundle, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the ONNX file says of itself: how to feed it, and where it comes from."""
+    """Return the metadata of the ONNX file: how to feed it, and where it comes from."""
     content = {
         "precision": facts["precision"],
         "source_sha256": json.dumps(facts["source"], sort_keys=True),
@@ -243,10 +241,11 @@ def _metadata(bundle: ModelBundle, facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_kind(kind: str, verdict: Mapping[str, Any], source: Path) -> None:
-    """Refuse probabilities that were measured not to sum to 1."""
+    """Refuse probabilities whose measured sum is not 1."""
     error = verdict.get("max_sum_error")
     # Written so that NaN fails too.
     if kind == PROBABILITIES and error is not None and not error <= _SUM_TOLERANCE:
         raise BundleError(
-            f"{source} ends in a softmax, but a row of its output misses a sum of 1 by {error:.1e}"
+            f"{source} ends in a softmax, but the sum of a row of its output differs from 1 by "
+            f"{error:.1e}"
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models whose weights exceed 2 GB, which one protobuf message and so paddle2onnx cannot hold.
+"""Models whose weights exceed 2 GB, too much for a protobuf message and so for paddle2onnx.
 
-paddle2onnx converts the program alone, in which the parameters' names stand for them; the weights
-go from the `.pdiparams` into a file beside the ONNX file, which ONNX calls external data.
+paddle2onnx converts the program alone, where the parameters are only names. The weights are copied
+from the `.pdiparams` into a file beside the ONNX file, which ONNX calls external data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hgdeploy.convert.graph_parts import tensors_used
 from hgdeploy.errors import BundleError
 from hgdeploy.system.libraries import import_library
 
-# Below protobuf's 2 GiB, with room for the graph and for what folding holds twice.
+# Below protobuf's 2 GiB, with room for the graph and for what folding keeps twice.
 LARGE_BYTES = 2_000_000_000
 UNFOLDED = "the weights exceed 2 GB and lie in another file, which onnxslim does not fold"
 _FLOAT32 = 5
@@ -30,7 +30,7 @@ _CHUNK = 1 << 24
 
 
 def is_large(tensors: Sequence[StoredTensor]) -> bool:
-    """Tell whether weights need a file of their own."""
+    """Return whether weights need a file of their own."""
     return sum(tensor.length for tensor in tensors) > LARGE_BYTES
 
 
@@ -40,8 +40,8 @@ class LargeWeights:
 
     Attributes:
         params: the `.pdiparams` file.
-        tensors: what it holds.
-        file: name of the file for them, beside the ONNX file.
+        tensors: the tensors in it.
+        file: name of the file they go to, beside the ONNX file.
     """
 
     params: Path
@@ -49,10 +49,10 @@ class LargeWeights:
     file: str
 
     def attach(self, graph: OnnxGraph) -> None:
-        """Make the parameters that a converted program names its weights, in `file`.
+        """Add the parameters that a converted program names as weights that are in `file`.
 
         Raises:
-            BundleError: the program names another number of parameters, or one is not fp32.
+            BundleError: the program names more or fewer parameters, or one is not fp32.
         """
         onnx = import_library("onnx", "convert")
         known = {value.name for value in graph.model.graph.input}
@@ -60,7 +60,7 @@ class LargeWeights:
         names = sorted(name for name in tensors_used(graph.nodes) - known if name)
         if len(names) != len(self.tensors):
             raise BundleError(
-                f"{self.params} holds {len(self.tensors)} parameters, and the program uses "
+                f"{self.params} holds {len(self.tensors)} parameters, but the program uses "
                 f"{len(names)}; check that both come from one export"
             )
         for name, tensor, place in zip(names, self.tensors, self._places(), strict=True):
@@ -98,7 +98,7 @@ class LargeWeights:
             length -= len(data)
 
     def _places(self) -> list[int]:
-        """Where in `file` each tensor starts."""
+        """Return where in `file` each tensor starts."""
         places, end = [], 0
         for tensor in self.tensors:
             start = -(-end // _PAGE) * _PAGE

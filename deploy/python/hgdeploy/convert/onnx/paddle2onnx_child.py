@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run paddle2onnx, in a process of its own; see `paddle2onnx_process`."""
+"""Run paddle2onnx in a process of its own; see `paddle2onnx_process`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def convert(request: Message) -> Message:
         request: `model`, `params` (empty for none), `opset`, whether that is `exact`, and `target`.
 
     Returns:
-        Whether it is `converted`: `target` is written, and may be empty.
+        `converted`: True if `target` was written, which may still be empty.
 
     Raises:
         EngineError: paddle2onnx does not import.
@@ -39,7 +39,7 @@ def convert(request: Message) -> Message:
         )
         Path(wanted["target"]).write_bytes(data or b"")
     except Exception:
-        traceback.print_exc()  # beside what its C++ has printed; the parent looks for the reason
+        traceback.print_exc()  # with what its C++ has printed; the parent finds the reason there
         return Message({"converted": False})
     return Message({"converted": True})
 

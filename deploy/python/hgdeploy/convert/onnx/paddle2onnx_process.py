@@ -2,9 +2,9 @@
 """Run paddle2onnx where it can do no harm.
 
 paddle2onnx 2.1.0 ends the process on some models (an opset it does not know, truncated
-parameters), swallows other errors and hands back nothing or an invalid model, prints to the
-terminal from C++, leaves Paddle in another mode, and keeps temporary files when it dies. So it runs
-in a child process, and what it leaves is judged here.
+parameters), swallows other errors and returns nothing or an invalid model, prints to the terminal
+from C++, leaves Paddle in another mode, and keeps temporary files when it dies. So it runs in a
+child process, and its result is checked here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 
-# Far above the seconds that hundreds of megabytes take; a bound for what hangs.
+# Hundreds of megabytes take seconds; this limit is for a process that hangs.
 _TIME_LIMIT_S = 900
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -30,13 +30,13 @@ def run_paddle2onnx(
     Args:
         model: the program, `.json` or `.pdmodel`.
         params: its parameters, under the same stem in the same folder; None leaves them out, and
-            their names stand for them in the graph.
+            the graph only has their names.
         opset: the ONNX opset, 7 to 21.
         folder: an empty folder for the result and all temporary files.
         exact_opset: fail where the model needs a higher opset, instead of raising it.
 
     Returns:
-        Path of the ONNX file in `folder`; it is not empty, and not checked.
+        Path of the ONNX file in `folder`. It is not empty, but it is not checked.
 
     Raises:
         EngineError: paddle2onnx is not installed.
@@ -72,13 +72,13 @@ def run_paddle2onnx(
     reason = _reason(child.printed)
     hint = "check that it and its .pdiparams come from one export and are complete"
     if "opset" in reason:
-        hint = f"ask for a higher opset than {opset}, or let it be raised"
+        hint = f"ask for a higher opset than {opset}, or allow it to be raised"
     raise BundleError(f"paddle2onnx cannot convert {model}: {reason}; {hint}")
 
 
 def _not_installed(reason: str) -> str:
     return (
-        f"conversion needs paddle2onnx, which does not import here ({reason}); "
+        f"conversion needs paddle2onnx, which cannot be imported here ({reason}); "
         "pip install 'hgdeploy[convert]', with Python 3.10 or 3.11"
     )
 
@@ -88,5 +88,5 @@ def _reason(log: str) -> str:
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
     marked = [line for line in lines if re.search(r"\[ERROR\]|Error: |\[Hint", line)]
     marked = [line for line in marked if not line.startswith("FatalError")] or marked
-    reason = " ".join(marked or lines[-1:]) or "it ended without a word"
+    reason = " ".join(marked or lines[-1:]) or "it ended without a message"
     return re.sub(r"^\S+ \S+ \[ERROR\]\s*|\[Paddle2ONNX\] |\[ERROR\] ?", "", reason)[:400]

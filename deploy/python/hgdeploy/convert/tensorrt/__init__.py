@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT engines."""
+"""ONNX to TensorRT engines."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX to a TensorRT engine file, built once for each key and found again after that."""
+"""Build a TensorRT engine file from ONNX, unless one with the same key is there already."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import image_dims
-from hgdeploy.convert.tensorrt.network import Job, build_engine, compute_capabilities
+from hgdeploy.convert.tensorrt.network import BuildJob, compute_capabilities, write_engine
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
-from hgdeploy.convert.tensorrt.target_gpu import Gpu, gpu_at_hand
+from hgdeploy.convert.tensorrt.target_gpu import Gpu, local_gpu
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.files import writing
@@ -32,12 +32,12 @@ _LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
 
 @dataclass(frozen=True)
 class Builder:
-    """A library that can build here, and what it builds for.
+    """A library that can build here, and the GPUs it builds for.
 
     Attributes:
         trt: the library.
-        compute_capabilities: of the GPUs to build for.
-        gpu: the GPU at hand, where it is what is built for; else None.
+        compute_capabilities: those of the GPUs to build for.
+        gpu: the GPU of this machine, if that is what is built for; else None.
     """
 
     trt: Any
@@ -54,12 +54,12 @@ def open_builder(options: BuildOptions) -> Builder:
     """
     runtime, wanted = options.runtime, options.compute_capabilities
     if runtime.needs_gpu:
-        gpu = gpu_at_hand(options.gpu, runtime)
+        gpu = local_gpu(options.gpu, runtime)
         if wanted not in ((), (gpu.compute_capability,)):
             raise ConfigError(
-                f"{runtime.name} builds for the GPU at hand, {gpu.name} of compute capability "
-                f"{gpu.compute_capability}, and {', '.join(wanted)} was asked for; build on that "
-                "GPU, or with --runtime tensorrt-rtx"
+                f"{runtime.name} builds for the GPU on this machine, {gpu.name} of compute "
+                f"capability {gpu.compute_capability}, but {', '.join(wanted)} was asked for; "
+                "build on such a GPU, or with --runtime tensorrt-rtx"
             )
         trt = import_library(runtime.module, runtime.extra)
         return Builder(trt, (gpu.compute_capability,), gpu)
@@ -74,10 +74,10 @@ def open_builder(options: BuildOptions) -> Builder:
                 )
         return Builder(trt, tuple(sorted(set(wanted), key=float)), None)
     try:
-        gpu = gpu_at_hand(options.gpu, runtime)
+        gpu = local_gpu(options.gpu, runtime)
     except EngineError as error:
         raise EngineError(
-            f"{error}; without a GPU, hgdeploy build can name the GPUs to build for with "
+            f"{error}; to build without a GPU, name the GPUs to build for with hgdeploy build "
             "--compute-capability, such as 8.6"
         ) from None
     if gpu.compute_capability not in allowed:
@@ -91,27 +91,28 @@ def open_builder(options: BuildOptions) -> Builder:
 def engine_from_onnx(
     onnx: Path, target: Path, shapes: Shapes, options: BuildOptions, on_progress: OnLine
 ) -> EngineBuild:
-    """Build an engine file, unless the one that is there has the same key.
+    """Build an engine file, unless there is one with the same key already.
 
-    TF32 is always off: fp32 is IEEE fp32. Of several processes that build into one folder, one
-    works and the others wait, and find what it made. Ctrl-C ends the build at its next step and
-    leaves nothing behind.
+    TF32 is always off: fp32 is IEEE fp32. If several processes build into one folder, one works and
+    the others wait, then find its engine. Ctrl-C ends the build at its next step and leaves nothing
+    behind.
 
     Args:
-        onnx: the ONNX file, in the precision to build; external data lie beside it.
+        onnx: the ONNX file, in the precision to build; its external data are beside it.
         target: the engine file.
         shapes: the shapes to serve.
         options: how to build.
-        on_progress: takes a line at a time: why it builds or does not, how far it is, what it made.
+        on_progress: called with one line at a time: why it builds or does not, how far the build
+            is, and what was built.
 
     Returns:
-        The engine.
+        The engine file, and whether it was built just now.
 
     Raises:
         BundleError: the ONNX file cannot be read or built, or has another precision.
         ConfigError: the shapes do not fit it, or the compute capabilities cannot be built for.
-        EngineError: the library or a GPU is missing, or the library fails; the message has its
-            reason.
+        EngineError: the library or a GPU is missing, or the library fails, for the reason that
+            the message gives.
         OutputError: the engine cannot be written.
     """
     builder = open_builder(options)
@@ -141,17 +142,17 @@ def engine_from_onnx(
             "verdict": None,
             "key": key.to_json(),
         }
-        job = _job(onnx, target, profile, builder, options)
+        job = _build_job(onnx, target, profile, builder, options)
         _publish(builder.trt, job, target, facts, on_progress)
     on_progress(f"{target}: {_summary(facts['network'])}")
     return EngineBuild(target, True)
 
 
-def _job(
+def _build_job(
     onnx: Path, target: Path, profile: Profile, builder: Builder, options: BuildOptions
-) -> Job:
+) -> BuildJob:
     cache = (options.cache_dir or target.parent) / f"{options.runtime.name}.timing_cache"
-    return Job(
+    return BuildJob(
         runtime=options.runtime,
         onnx=onnx,
         precision=options.precision,
@@ -164,20 +165,23 @@ def _job(
     )
 
 
-def _publish(trt: Any, job: Job, target: Path, facts: dict[str, Any], on_progress: OnLine) -> None:
+def _publish(
+    trt: Any, job: BuildJob, target: Path, facts: dict[str, Any], on_progress: OnLine
+) -> None:
+    """Build the engine and write it with its sidecar; the build adds `network` to the facts."""
     stop = threading.Event()
 
     def write(aside: Path) -> None:
-        work = functools.partial(build_engine, trt, job, aside, stop, on_progress)
+        work = functools.partial(write_engine, trt, job, aside, stop, on_progress)
         facts["network"] = _interruptible(work, stop)
 
     write_artifact(target, write, facts)
 
 
 def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
-    """Run `work` in a thread, so that this one can be interrupted: it is then asked to stop.
+    """Run `work` in a thread; if this thread is interrupted, ask `work` to stop, and wait for it.
 
-    Python's signal handlers run between the main thread's own steps, and an exception that one
+    Python's signal handlers run between the main thread's own steps. An exception that a handler
     raises inside the library's callbacks would be swallowed there.
     """
     with ThreadPoolExecutor(1, "tensorrt-build") as pool:
@@ -198,7 +202,7 @@ def _key(
         "tf32": "off",
         "workspace_mb": "default" if workspace is None else str(workspace),
     }
-    # An engine that is not tuned on a GPU is the same whichever GPU is at hand.
+    # An engine that is not tuned on a GPU is the same whatever GPU this machine has.
     tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
     return EngineKey(
         combined_digest(list(digests.values())),
@@ -213,20 +217,20 @@ def _key(
 
 
 def _why_build(target: Path, wanted: EngineKey, options: BuildOptions) -> str | None:
-    """Tell why the file that is there will not do; None where it will."""
+    """Return why the file that is there does not serve; None if it does."""
     if not target.is_file():
         return "there is none yet"
     sidecar = sidecar_path(target)
     facts = read_sidecar(target)
     if facts is None:
         state = "cannot be read" if sidecar.is_file() else "does not exist"
-        return f"its sidecar {sidecar.name} {state}, so what it is for is unknown"
+        return f"its sidecar {sidecar.name} {state}, so it is unknown what it was built for"
     if facts.get("sha256") != file_sha256(target):
         return f"it is not the file that its sidecar {sidecar.name} describes"
     try:
         key = EngineKey.from_json(facts.get("key") or {}, str(sidecar))
     except BundleError:
-        return f"its sidecar {sidecar.name} holds no readable key"
+        return f"its sidecar {sidecar.name} has no readable key"
     if options.accept_wider and _is_wider(key, wanted):
         key = dataclasses.replace(
             key,
@@ -243,7 +247,7 @@ def _is_wider(key: EngineKey, wanted: EngineKey) -> bool:
 
 
 def _summary(network: Mapping[str, Any]) -> str:
-    """Return what was built on one line."""
+    """Describe what was built, on one line."""
     x, output = (
         f"{tensor['name']} {tensor['dtype']} {tensor['shape']}"
         for tensor in (network["inputs"][0], network["outputs"][0])

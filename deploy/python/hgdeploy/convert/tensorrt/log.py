@@ -1,49 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorRT says while it builds, and how it is stopped."""
+"""TensorRT's log and progress while it builds, and how to stop it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.errors import one_line
-
-Tell = Callable[[str], None]
+from hgdeploy.system.progress import OnLine
 
 _PROGRESS_SECONDS = 5.0
-MOST_ERRORS = 3
 
 
 @dataclass
 class BuildLog:
-    """What the library has said, and whether it is to stop."""
+    """The library's errors and warnings, and whether it should stop.
+
+    Attributes:
+        stop: set by another thread to end the build.
+        on_progress: called with one line at a time.
+        errors: the errors so far.
+        warnings: the warnings so far.
+    """
 
     stop: threading.Event
-    tell: Tell
+    on_progress: OnLine
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def take(self, severity: str, message: str) -> None:
-        """Keep an error or a warning."""
+        """Keep an error or a warning; drop everything else."""
         kept = {"INTERNAL_ERROR": self.errors, "ERROR": self.errors, "WARNING": self.warnings}
         if severity in kept:
             kept[severity].append(message)
 
     def reason(self) -> str:
-        """Return the errors since the start on one line."""
+        """Return the errors so far on one line."""
         if not self.errors:
-            return "it does not say why"
+            return "it gives no reason"
         return one_line(RuntimeError("\n".join(dict.fromkeys(self.errors))))
 
 
-def monitor_of(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:
-    """Return what the library tells its steps to, and asks whether to go on.
+def progress_monitor(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:
+    """Return a monitor for the library to report its steps to, and to ask whether to go on.
 
-    It calls from threads of its own, and an exception would only be printed.
+    The library calls it from threads of its own, and would only print an exception.
     """
     steps: dict[str, int] = {}
     outermost: list[str] = []
@@ -57,14 +61,15 @@ def monitor_of(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:
             steps[phase] = count
             if parent is None:
                 outermost.append(phase)
-                log.tell(f"{runtime.name}: {phase}")
+                log.on_progress(f"{runtime.name}: {phase}")
 
         def step_complete(self, phase: str, step: int) -> bool:
             nonlocal last
             if time.monotonic() - last >= _PROGRESS_SECONDS:
                 last = time.monotonic()
-                told = phase if phase in outermost else ": ".join([*outermost[-1:], phase])
-                log.tell(f"{runtime.name}: {told}, step {step + 1} of {steps.get(phase, '?')}")
+                path = phase if phase in outermost else ": ".join([*outermost[-1:], phase])
+                count = steps.get(phase, "?")
+                log.on_progress(f"{runtime.name}: {path}, step {step + 1} of {count}")
             return not log.stop.is_set()
 
         def phase_finish(self, phase: str) -> None:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One build in TensorRT or TensorRT-RTX: parse, set up, build, describe.
+"""One build in TensorRT or TensorRT-RTX: parse, configure, build, describe.
 
-The two libraries, and TensorRT's majors 10 and 11, are driven the same way: the network is strongly
-typed, so that precision is what the ONNX file says and nothing else. They report a failure by
-returning None and by writing to their log, so every result is checked and the log is kept for the
-reason.
+The two libraries, and TensorRT 10 and 11, are used in the same way. The network is strongly typed,
+so that the ONNX file alone decides the precision. They report a failure by returning None and by
+writing the reason to their log, so every result is checked and the log is kept.
 """
 
 from __future__ import annotations
@@ -19,31 +18,33 @@ from typing import Any
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import TensorRtRuntime
-from hgdeploy.convert.tensorrt.log import MOST_ERRORS, BuildLog, Tell, monitor_of
+from hgdeploy.convert.tensorrt.log import BuildLog, progress_monitor
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from hgdeploy.engines.tensorrt.logger import forwarding_logger
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.system.progress import OnLine
 
-# The library's names of element types, where they are not numpy's in capitals.
+# The library's names of element types, where they are not numpy's names in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_MOST_ERRORS = 3  # of the parser, in one message
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one build is to make.
+class BuildJob:
+    """What one build should make.
 
     Attributes:
         runtime: which of the two libraries builds.
-        onnx: the ONNX file; its external data lie beside it.
+        onnx: the ONNX file; its external data are beside it.
         precision: what the ONNX file must compute in.
         profile: the shapes to serve.
         compute_capabilities: the GPUs to build for, such as `8.6`.
-        gpu: the one of them that this machine has and that may be used; None to use none.
+        gpu: the one of them that this machine has and that may be used; None to use no GPU.
         workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
         optimization_level: 0 to 5; None for the library's own.
-        timing_cache: the file that keeps kernels' times between builds; None for none.
+        timing_cache: the file that keeps kernel times between builds; None to keep none.
     """
 
     runtime: TensorRtRuntime
@@ -58,27 +59,28 @@ class Job:
 
 
 def compute_capabilities(trt: Any) -> dict[str, Any]:
-    """Return what a library that needs no GPU builds for: its constants by names such as `8.6`."""
+    """Return what a library builds for without a GPU: its constants, by names such as `8.6`."""
     members = trt.ComputeCapability.__members__
     return {f"{n[2:-1]}.{n[-1]}": value for n, value in members.items() if n.startswith("SM")}
 
 
-def build_engine(
-    trt: Any, job: Job, target: Path, stop: threading.Event, tell: Tell
+def write_engine(
+    trt: Any, job: BuildJob, target: Path, stop: threading.Event, on_progress: OnLine
 ) -> dict[str, Any]:
-    """Build one engine file.
+    """Build one engine and write its file.
 
     Args:
         trt: the library.
         job: what to build.
         target: where the file goes.
         stop: ends the build from another thread, at its next step.
-        tell: takes a line on how far it is, every few seconds, and the library's warnings.
+        on_progress: called with the library's warnings and, every few seconds, with a line on how
+            far the build is.
 
     Returns:
         What was built, JSON-ready: `inputs` and `outputs`; `layers`, the number of all layers;
-        `layer_precisions`, the number of those that compute by their output's type; `layer_types`;
-        `plan_bytes`; and `engine`, the layers as they run, None where there is no GPU to load them.
+        `layer_precisions`, how many layers compute each output type; `layer_types`; `plan_bytes`;
+        and `engine`, the layers as they run, None where there is no GPU to load them.
 
     Raises:
         BundleError: the ONNX file cannot be built, or does not compute in the job's precision.
@@ -86,13 +88,13 @@ def build_engine(
         OSError: a file cannot be written.
     """
     if job.gpu is None:
-        return _build(trt, job, target, BuildLog(stop, tell))
+        return _build(trt, job, target, BuildLog(stop, on_progress))
     with working_on(job.gpu):
-        return _build(trt, job, target, BuildLog(stop, tell))
+        return _build(trt, job, target, BuildLog(stop, on_progress))
 
 
-def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
-    # Held here to the end: the library keeps no references of its own.
+def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, Any]:
+    # Named here so that it lives to the end: the library keeps no references of its own.
     logger = forwarding_logger(trt, log.take)
     builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -101,12 +103,12 @@ def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
     facts = _described(network)
     _check_precision(facts, job)
     config = _made(builder.create_builder_config, "a configuration", job, log)
-    monitor = monitor_of(trt, log, job.runtime)
+    monitor = progress_monitor(trt, log, job.runtime)
     config.progress_monitor = monitor
     _configure(trt, config, job)
     _add_profile(builder, network, config, job, log)
     if job.timing_cache is not None:
-        load_timing_cache(config, job.timing_cache, log.tell)
+        load_timing_cache(config, job.timing_cache, log.on_progress)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{job.runtime.name} cannot build {job.onnx}: {log.reason()}")
@@ -115,32 +117,32 @@ def _build(trt: Any, job: Job, target: Path, log: BuildLog) -> dict[str, Any]:
     if job.timing_cache is not None:
         save_timing_cache(config, job.timing_cache)
     for warning in dict.fromkeys(log.warnings):
-        log.tell(f"{job.runtime.name} warns: {one_line(RuntimeWarning(warning))}")
+        log.on_progress(f"{job.runtime.name} warns: {one_line(RuntimeWarning(warning))}")
     loaded = _loaded(trt, logger, plan, job, log) if job.gpu is not None else None
     return {**facts, "plan_bytes": plan.nbytes, "engine": loaded}
 
 
-def _made(make: Callable[[], Any], what: str, job: Job, log: BuildLog) -> Any:
-    """Return what `make` makes; None, or pybind's TypeError for a null pointer, is a failure."""
+def _made(make: Callable[[], Any], what: str, job: BuildJob, log: BuildLog) -> Any:
+    """Return what `make` returns; None, or pybind's TypeError for a null pointer, is a failure."""
     try:
         made = make()
     except TypeError as error:
         log.errors.append(str(error))
         made = None
     if made is None:
-        raise EngineError(f"{job.runtime.name} does not give {what}: {log.reason()}")
+        raise EngineError(f"{job.runtime.name} cannot create {what}: {log.reason()}")
     return made
 
 
-def _parse(trt: Any, network: Any, logger: Any, job: Job) -> None:
+def _parse(trt: Any, network: Any, logger: Any, job: BuildJob) -> None:
     parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(job.onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = [_parser_error(error) for error in errors[:MOST_ERRORS]]
-    if len(errors) > len(told):
-        told.append(f"and {len(errors) - len(told)} more")
-    reason = "; ".join(told) or "it does not say why"
+    reasons = [_parser_error(error) for error in errors[:_MOST_ERRORS]]
+    if len(errors) > len(reasons):
+        reasons.append(f"and {len(errors) - len(reasons)} more")
+    reason = "; ".join(reasons) or "it gives no reason"
     if job.precision == "int8":
         reason += "; it reads what hgdeploy quantize makes with --activations int8, not uint8"
     raise BundleError(f"{job.runtime.name} cannot read {job.onnx}: {reason}")
@@ -178,8 +180,8 @@ def _dtype(tensor: Any) -> str:
     return _DTYPES.get(name, name.lower())
 
 
-def _check_precision(facts: dict[str, Any], job: Job) -> None:
-    """Refuse a network that does not compute in what its file's name says."""
+def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
+    """Refuse a network that does not compute in the precision that was asked for."""
     floats = [dtype for dtype in _COMPUTED_IN.values() if dtype in facts["layer_precisions"]]
     quantized = "QUANTIZE" in facts["layer_types"]
     if job.precision == "int8":
@@ -191,12 +193,12 @@ def _check_precision(facts: dict[str, Any], job: Job) -> None:
     if not fits:
         found = ", ".join(["int8"] * quantized + floats)
         raise BundleError(
-            f"{job.onnx} computes in {found or 'no floating point type'}, and {job.precision} was "
-            "asked for; make it anew with hgdeploy convert or quantize"
+            f"{job.onnx} computes in {found or 'no floating point type'}, but {job.precision} was "
+            "asked for; make it again with hgdeploy convert or quantize"
         )
 
 
-def _configure(trt: Any, config: Any, job: Job) -> None:
+def _configure(trt: Any, config: Any, job: BuildJob) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that layers can be inspected
     if job.workspace_mb is not None:
@@ -212,7 +214,7 @@ def _configure(trt: Any, config: Any, job: Job) -> None:
             raise EngineError(f"{job.runtime.name} refuses the compute capability {name}")
 
 
-def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: BuildLog) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, job: BuildJob, log: BuildLog) -> None:
     profile = _made(builder.create_optimization_profile, "a profile", job, log)
     x, ranges = network.get_input(0), job.profile
     axes = zip(ranges.batch, ranges.height, ranges.width, strict=True)
@@ -222,13 +224,13 @@ def _add_profile(builder: Any, network: Any, config: Any, job: Job, log: BuildLo
         raise EngineError(f"{job.runtime.name} refuses the profile {ranges.text()}: {log.reason()}")
 
 
-def _loaded(trt: Any, logger: Any, plan: Any, job: Job, log: BuildLog) -> dict[str, Any]:
-    """Load the engine on the GPU it is for, and tell the layers that it runs."""
+def _loaded(trt: Any, logger: Any, plan: Any, job: BuildJob, log: BuildLog) -> dict[str, Any]:
+    """Load the engine on the GPU it was built for, and return facts about the layers it runs."""
     runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{job.runtime.name} cannot load what it built of {job.onnx}: {log.reason()}"
+            f"{job.runtime.name} cannot load the engine it built from {job.onnx}: {log.reason()}"
         )
     inspector = _made(engine.create_engine_inspector, "an inspector", job, log)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
@@ -236,7 +238,7 @@ def _loaded(trt: Any, logger: Any, plan: Any, job: Job, log: BuildLog) -> dict[s
         layers = json.loads(text)["Layers"]
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(
-            f"{job.runtime.name} does not describe its engine: {one_line(error)}"
+            f"{job.runtime.name} cannot describe its engine: {one_line(error)}"
         ) from None
     outputs = [out for layer in layers if isinstance(layer, dict) for out in layer["Outputs"]]
     formats = Counter(str(output.get("Format/Datatype")) for output in outputs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to build: shapes and settings."""
+"""How to build an engine, the shapes it serves, and the result."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import one_of, optional, whole
 
 Range = tuple[int, int, int]
-# What an ONNX file with a dynamic batch gets where no batch is asked for.
+# For an ONNX file with a dynamic batch where no batch is asked for.
 DEFAULT_BATCH: Range = (1, 8, 32)
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes to serve as (min, opt, max); None takes what the ONNX file says.
+    """The shapes to serve as (min, opt, max); None for what the ONNX file says.
 
     Attributes:
-        batch: images; `DEFAULT_BATCH` where the file leaves the batch open.
-        height: pixels; they must be given where the file leaves them open.
-        width: pixels, likewise.
+        batch: images; None for `DEFAULT_BATCH` where the file leaves the batch open.
+        height: pixels; must be given where the file leaves the height open.
+        width: pixels; must be given where the file leaves the width open.
     """
 
     batch: Range | None = None
@@ -41,14 +41,14 @@ class BuildOptions:
     Attributes:
         runtime: which of the two libraries builds.
         precision: what the ONNX file computes in: `fp32`, `fp16`, `bf16` or `int8`.
-        compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU at hand.
-        gpu: the number of the GPU at hand.
+        compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU here.
+        gpu: the number of the GPU on this machine.
         workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
         optimization_level: 0 (fast to build) to 5 (fast to run); None for the library's own.
-        cache_dir: where kernels' times are kept; None for beside the engine.
-        force: build even where an engine of the same key is there.
-        accept_wider: take an engine that is there if it serves at least these shapes and GPUs,
-            whatever its flags; and the batch that the ONNX file fixes, whatever is asked for.
+        cache_dir: where kernel times are kept; None for beside the engine.
+        force: build even if there is an engine with the same key.
+        accept_wider: use an existing engine if it serves at least these shapes and GPUs, whatever
+            its flags; and use the batch that the ONNX file fixes, whatever is asked for.
     """
 
     runtime: TensorRtRuntime = RUNTIMES[0]
@@ -73,11 +73,11 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class EngineBuild:
-    """An engine file that is there now.
+    """An engine file, built just now or earlier.
 
     Attributes:
         path: the file.
-        built: it was built just now; else an earlier one fits.
+        built: whether it was built just now; if not, an earlier one fits.
     """
 
     path: Path
@@ -85,7 +85,17 @@ class EngineBuild:
 
 
 def profile_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> Profile:
-    """Decide the shapes to serve from those asked for and those the file allows."""
+    """Return the shapes to serve, from those asked for and those the file allows.
+
+    Args:
+        dims: the dimensions of the model's input.
+        shapes: the shapes that were asked for.
+        onnx: the ONNX file, for errors.
+
+    Raises:
+        BundleError: the file does not fix its channels.
+        ConfigError: the shapes do not fit the file.
+    """
     if not isinstance(dims[1], int):
         raise BundleError(f"{onnx} leaves its channels open ({dims}), expected a fixed number")
     batch, _, height, width = dims
@@ -110,7 +120,7 @@ def _range(name: str, size: int | str, wanted: Range | None, onnx: Path) -> Rang
     if wanted is not None and wanted != (size, size, size):
         flag = "--batch dynamic" if name == "batch" else "--dynamic-size"
         raise ConfigError(
-            f"{onnx} has a fixed {name} of {size}, and {','.join(map(str, wanted))} was asked for; "
-            f"leave it out, or make the file anew with hgdeploy convert {flag}"
+            f"{onnx} has a fixed {name} of {size}, but {','.join(map(str, wanted))} was asked for; "
+            f"leave it out, or make the file again with hgdeploy convert {flag}"
         )
     return (size, size, size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU that a TensorRT engine is built for, where there is one."""
+"""The GPU of this machine that a TensorRT engine is built for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Gpu:
 
     Attributes:
         index: its number.
-        name: its name as the driver tells it.
+        name: its name according to the driver.
         compute_capability: such as `8.6`.
     """
 
@@ -28,24 +28,24 @@ class Gpu:
     compute_capability: str
 
 
-def gpu_at_hand(index: int, runtime: TensorRtRuntime) -> Gpu:
-    """Return a GPU of this machine.
+def local_gpu(index: int, runtime: TensorRtRuntime) -> Gpu:
+    """Return the GPU of this machine that has a number.
 
-    The driver is asked first: without one, TensorRT's own objects end the process.
+    The driver is asked first: without one, creating TensorRT's objects ends the process.
 
     Raises:
-        EngineError: there is none of that number; or the CUDA library is missing or fails.
+        EngineError: there is no such GPU, or the CUDA library is missing or fails.
     """
     missing = reason_gpu_is_missing(index)
     if missing is not None:
-        raise EngineError(f"{runtime.name} needs the NVIDIA GPU {index}, and {missing}")
+        raise EngineError(f"{runtime.name} needs NVIDIA GPU {index}, but {missing}")
     with contextlib.closing(open_device(index)) as device:
         return Gpu(index, device.name, device.compute_capability)
 
 
 @contextlib.contextmanager
 def working_on(gpu: Gpu) -> Iterator[None]:
-    """Make `gpu` the one that this thread works on.
+    """Make `gpu` the one that this thread uses.
 
     Raises:
         EngineError: the driver refuses it.

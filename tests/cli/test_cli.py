@@ -59,12 +59,12 @@ def given(bundle: Path, inputs: Path) -> tuple[str, ...]:
     return ("-o", f"Global.inference_model_dir={bundle}", "-o", f"Global.infer_imgs={inputs}")
 
 
-def assert_one_error_line(result: subprocess.CompletedProcess[str], code: int, told: str) -> None:
+def assert_one_error_line(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:
     """A user's mistake is one line on stderr, nothing on stdout, and its kind's exit code."""
     assert result.returncode == code, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("hgdeploy: error: ")]
     assert len(errors) == 1, result.stderr
-    assert told in errors[0]
+    assert message in errors[0]
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
@@ -149,7 +149,7 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (("-c", "none.yaml"), 2, "config file none.yaml does not exist"),
         (("-o", "Global.batchsize=2"), 2, "did you mean 'batch_size'?"),
@@ -163,9 +163,9 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
         (("-o", "Global.engine=tensorflow"), 6, "unknown engine 'tensorflow'"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, told, run_here):
+def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, message, run_here):
     result = run_here(predict_cls_here, *given(mini, photos), *arguments)
-    assert_one_error_line(result, code, told)
+    assert_one_error_line(result, code, message)
 
 
 def test_an_empty_folder_is_an_error(mini, tmp_path):
@@ -217,18 +217,18 @@ def test_predict_writes_the_same_rows_to_every_kind_of_file(mini, photos, engine
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "told"),
+    ("name", "code", "message"),
     [("x.txt", 2, "unknown suffix"), ("none/x.jsonl", 10, "cannot be written")],
 )
 def test_an_output_that_cannot_be_is_refused_before_the_model_loads(
-    mini, photos, tmp_path, name, code, told
+    mini, photos, tmp_path, name, code, message
 ):
     result = hgdeploy("predict", tmp_path / "no model", photos, "--output", tmp_path / name)
-    assert_one_error_line(result, code, told)
+    assert_one_error_line(result, code, message)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         ((), 2, "required"),
         (("classify",), 2, "invalid choice"),
@@ -241,8 +241,8 @@ def test_an_output_that_cannot_be_is_refused_before_the_model_loads(
         (("models", "download", "PPHGNet"), 2, "PPHGNet"),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_is_one_line_and_a_code(tmp_path, arguments, code, told):
-    assert_one_error_line(hgdeploy(*arguments, cwd=tmp_path), code, told)
+def test_a_wrong_command_line_is_one_line_and_a_code(tmp_path, arguments, code, message):
+    assert_one_error_line(hgdeploy(*arguments, cwd=tmp_path), code, message)
 
 
 def test_a_reader_that_has_enough_ends_the_run_quietly(mini, photos):
@@ -269,12 +269,12 @@ def test_an_interrupt_keeps_the_rows_that_are_done(mini, photos, tmp_path):
     )
     wait_for_a_row(process, output)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 130, told
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, stderr
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert 0 < len(rows) < 4000
-    assert f"interrupted: {len(rows)} of 4000 images are done" in told
-    assert "Traceback" not in told
+    assert f"interrupted: {len(rows)} of 4000 images are done" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_doctor_names_engines_devices_and_what_is_missing(engine_name):

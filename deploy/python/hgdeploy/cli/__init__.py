@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines: one file a verb."""
+"""The command lines, with one module for each verb."""
 
 from hgdeploy.cli.main import main
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine can run: `hgdeploy doctor`."""
+"""`hgdeploy doctor`: what this machine can run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16
 
 def add_doctor(verbs: Verbs) -> None:
     """Add `hgdeploy doctor`."""
-    parser = verbs.add_parser("doctor", help="tell what this machine can run, and why not more")
+    parser = verbs.add_parser("doctor", help="show what this machine can run, and why not more")
     parser.set_defaults(run=_doctor)
 
 
@@ -37,7 +37,7 @@ def _doctor(_: argparse.Namespace, out: TextIO) -> int:
 
 
 def _report() -> str:
-    """Return a few lines on the machine, one block an engine, and the libraries' versions."""
+    """Return lines about the machine, about each engine, and the versions of libraries."""
     flags = [flag for flag in _FLAGS if flag in cpu_flags()]
     gpus, reason = nvidia_gpus()
     lines = [
@@ -58,13 +58,13 @@ def _report() -> str:
 
 
 def _engine_lines(name: str) -> list[str]:
-    """Describe one engine; a library that is installed but broken is told, not raised."""
+    """Describe one engine; a library that is installed but broken is reported, not raised."""
     try:
         found = engine_module(name).capability()
     except EngineError as error:
         return [f"  {name}: broken", f"    {error}"]
     head = f"  {name}: not installed"
     if found.version is not None:
-        able = f"{', '.join(found.devices)}; {', '.join(found.precisions)}"
-        head = f"  {name} {found.version}: {able if found.devices else 'no device here'}"
+        runs = f"{', '.join(found.devices)}; {', '.join(found.precisions)}"
+        head = f"  {name} {found.version}: {runs if found.devices else 'no device here'}"
     return [head, *(f"    {note}" for note in found.notes)]

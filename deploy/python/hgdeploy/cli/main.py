@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines: what they share, and where each verb is found.
+"""The entry points of the command lines, and the list of verbs.
 
-stdout carries results only; progress, warnings, errors and whatever native libraries print go to
+Only results go to stdout; progress, warnings, errors and whatever native libraries print go to
 stderr.
 """
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `hgdeploy` command.
 
     Args:
-        argv: its arguments; None for the process's own.
+        argv: the arguments; None for those of the process.
 
     Returns:
         The exit code; see `hgdeploy.errors`.

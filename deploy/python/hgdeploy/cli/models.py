@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The zoo: `hgdeploy models`, `models download` and `export`."""
+"""`hgdeploy models` and `hgdeploy models download`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hgdeploy.errors import EXIT_OK
 
 
 def add_models(verbs: Verbs) -> None:
-    """Add `hgdeploy models` and `models download`."""
+    """Add `hgdeploy models` and `hgdeploy models download`."""
     parser = verbs.add_parser("models", help="list the zoo, or download a model")
     parser.set_defaults(run=_models)
     actions = parser.add_subparsers(metavar="ACTION")
-    download = actions.add_parser("download", help="fetch a model and make it a bundle")
+    download = actions.add_parser("download", help="download a model and make a bundle of it")
     download.add_argument("name", metavar="NAME", help="a model of the zoo")
     download.add_argument(
         "--output", type=Path, default=Path("deploy/models"), help="parent folder (deploy/models)"
@@ -30,7 +30,7 @@ def add_models(verbs: Verbs) -> None:
 def _models(_: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy import zoo
 
-    def shown(value: object) -> str:
+    def cell(value: object) -> str:
         return "-" if value is None else str(value)
 
     head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "archive", "weights")
@@ -40,7 +40,7 @@ def _models(_: argparse.Namespace, out: TextIO) -> int:
         figures = (info.params_m, info.macs_g, info.top1, info.top5)
         package = f"package {info.package.name}=={info.package.version}" if info.package else None
         sources = (info.inference_url or package, info.weights_url or package)
-        rows.append((name, *map(shown, figures), info.describe_preprocess(), *map(shown, sources)))
+        rows.append((name, *map(cell, figures), info.describe_preprocess(), *map(cell, sources)))
     out.write(aligned(rows))
     return EXIT_OK
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify images: `hgdeploy predict`, and PaddleClas's `predict_cls.py`."""
+"""`hgdeploy predict`, and the run that it shares with PaddleClas's `predict_cls.py`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What to classify, with what, and where results go.
+    """What to classify, how, and where the results go.
 
     Attributes:
         bundle: the model's folder.
         inputs: files, folders, globs or text lists.
-        settings: how to load and drive the bundle.
-        output: the result file; None for lines on stdout.
-        resume: go on with what an earlier run left in `output`; see `ResultsFile.begin`.
-        failures: where the failed images are listed.
-        report: the HTML page of the run.
-        workers: threads; None to find out how many pay.
+        settings: how to load and run the bundle.
+        output: the results file; None for lines on stdout.
+        resume: how to continue an earlier run in `output`, see `ResultsFile.begin`; None for a new
+            run.
+        failures: the list of failed images; None for no list.
+        report: the HTML page about the run; None for no page.
+        workers: threads; None for as many as make it faster.
         ray: where to run with Ray, see `ray_cluster`; None to run in this process.
         finish: called with the classifier after the last image.
     """
@@ -67,37 +68,45 @@ def add_predict(verbs: Verbs) -> None:
     )
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
-    parser.add_argument("--batch-size", type=int, default=1, help="images an inference takes (1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per inference (1)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
-    parser.add_argument("--topk", type=int, help="classes to give (default: what the bundle says)")
     parser.add_argument(
-        "--output", type=Path, help="write a .jsonl, .csv or .parquet file instead of lines"
+        "--topk", type=int, help="classes per image (default: what the bundle says)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on where an interrupted run of --output stopped"
+        "--output",
+        type=Path,
+        help="write a .jsonl, .csv or .parquet file instead of printing lines",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run with the same --output"
     )
     parser.add_argument(
         "--redo-changed",
         action="store_true",
-        help="with --resume: classify what has changed since again, instead of refusing",
+        help="with --resume: classify images that have changed since again, instead of refusing",
     )
     parser.add_argument(
-        "--failures", type=Path, help="list failed images in this .txt, and reasons beside it"
+        "--failures",
+        type=Path,
+        help="list failed images in this .txt file, with the reasons in a file beside it",
     )
     parser.add_argument("--report", type=Path, help="write an HTML page about the run")
     parser.add_argument(
         "--fast-decode",
         action="store_true",
-        help="decode JPEG files at a reduced scale: faster on large ones, slightly other pixels",
+        help="decode JPEG files at a reduced scale: faster for large ones, slightly other pixels",
     )
     parser.add_argument(
         "--image-timeout",
         type=float,
         metavar="SECONDS",
-        help="read each image in a process of its own that may crash or take so long, no longer",
+        help="read images in a separate process, which may crash, and give each at most this long",
     )
     parser.add_argument(
-        "--workers", type=int, help="threads that work on images (default: as many as pay)"
+        "--workers",
+        type=int,
+        help="threads that work on images (default: as many as make it faster)",
     )
     parser.add_argument(
         "--ray",
@@ -116,7 +125,9 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
     check("--workers", arguments.workers, optional(whole(1)))
     if arguments.ray and arguments.workers:
-        raise ConfigError("--workers has no effect with --ray; --threads says what a worker has")
+        raise ConfigError(
+            "--workers has no effect with --ray; --threads sets the CPU threads of each worker"
+        )
     settings = ClassifierSettings(
         engine=arguments.engine,
         batch_size=arguments.batch_size,
@@ -145,7 +156,20 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def run_job(job: PredictJob, out: TextIO) -> int:
-    """Find, claim the outputs, load, classify: in the order in which mistakes are cheap."""
+    """Find the images, open the outputs, load the model, classify.
+
+    In this order, most mistakes show before anything slow begins.
+
+    Args:
+        job: what to classify, how, and where the results go.
+        out: the stream for results where `job.output` is None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        HGDeployError: the run cannot begin or go on; single images that fail are only counted.
+    """
     from hgdeploy.classify.folder import classify_files
     from hgdeploy.classify.ray import classify_files_on_ray
     from hgdeploy.classify.ray_cluster import ray_cluster
@@ -177,7 +201,9 @@ def run_job(job: PredictJob, out: TextIO) -> int:
             files = plan.remaining
         writers = [results or LineWriter(out), *others]
         try:
-            if results is not None or not sys.stdout.isatty():  # where lines do not show it already
+            if (
+                results is not None or not sys.stdout.isatty()
+            ):  # where result lines do not show it already
                 writers.append(stack.enter_context(image_progress(len(files))))
             if job.ray is not None:
                 classify_files_on_ray(classifier, files, writers, warn, summary)
@@ -193,12 +219,12 @@ def run_job(job: PredictJob, out: TextIO) -> int:
                 say(results.progress())
             raise
         job.finish(classifier)
-    _tell(summary, failures)
+    _say_summary(summary, failures)
     return summary.exit_code
 
 
 def _load(job: PredictJob, images: int) -> Classifier:
-    """Load the model for so many images, and build first what its engine can only read built."""
+    """Load the model for this many images; build the file that its engine needs first."""
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.folder import folder_options
@@ -214,7 +240,7 @@ def _load(job: PredictJob, images: int) -> Classifier:
     return classifier
 
 
-def _tell(summary: Summary, failures: FailuresWriter | None) -> None:
+def _say_summary(summary: Summary, failures: FailuresWriter | None) -> None:
     say(summary.text())
     if summary.found > 1:
         for line in summary.details():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def predict_cls_command(argv: Sequence[str] | None) -> Command:
-    """Parse the command line of `predict_cls.py`, which is PaddleClas's."""
+    """Parse the command line of `predict_cls.py`, which is PaddleClas's own."""
     parser = Parser(
         prog="predict_cls.py", description="Classify images, with PaddleClas's arguments."
     )
@@ -43,23 +43,23 @@ def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
         config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
     )
 
-    def timing(classifier: Classifier) -> None:
+    def report_times(classifier: Classifier) -> None:
         if config.benchmark:
             _report_times(classifier, config.benchmark_log)
 
-    return run_job(PredictJob(config.bundle, config.inputs, settings, finish=timing), out)
+    return run_job(PredictJob(config.bundle, config.inputs, settings, finish=report_times), out)
 
 
 def _report_times(classifier: Classifier, log: Path | None) -> None:
-    """Tell the mean time of each stage, and what really ran."""
+    """Report the mean time of each stage, and what really ran."""
     from hgdeploy.classify.settings import STAGES
 
     times, runtime = classifier.times, classifier.engine.runtime
     stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}
-    told = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
+    means = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
     ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
     line = (
-        f"benchmark: {times.images} images, mean per image: {told}; "
+        f"benchmark: {times.images} images, mean per image: {means}; "
         f"{ran} ({', '.join(runtime.providers)})"
     )
     say(line)

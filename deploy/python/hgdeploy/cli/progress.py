@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far long work is: a bar on a terminal, otherwise a line now and then."""
+"""Show how far long work is: with a bar on a terminal, otherwise with a line now and then."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from hgdeploy.cli.terminal import say
 from hgdeploy.results.rows import FileFacts
 from hgdeploy.results.writers import Writer
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
 from hgdeploy.zoo.fetch.http import OnBytes
 
 _PROGRESS_SECONDS = 5.0
 
 
-def progress() -> Callable[[str], None]:
-    """Return a function that says where a long work is, at most every few seconds."""
+def occasional_lines() -> OnLine:
+    """Return a function that prints a line of progress at most every few seconds, on stderr."""
     last = time.monotonic()
 
-    def tell(text: str) -> None:
+    def on_progress(line: str) -> None:
         nonlocal last
         if time.monotonic() - last >= _PROGRESS_SECONDS:
             last = time.monotonic()
-            say(text)
+            say(line)
 
-    return tell
+    return on_progress
 
 
-class _Progress:
-    """A writer that only counts, and shows how many and how many a second."""
+class _Counter:
+    """A writer that only counts images, and shows how many there are, and how many a second."""
 
     def __init__(self, show: Callable[[int, float], None]) -> None:
         self._show = show
@@ -54,12 +55,12 @@ class _Progress:
 
 @contextlib.contextmanager
 def image_progress(images: int) -> Iterator[Writer]:
-    """Yield a writer that shows on stderr how many of `images` it has been given."""
+    """Yield a writer that shows on stderr how many of `images` images are done."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Progress(_lines(images))
+        yield _Counter(_show_lines(images))
         return
     from rich import progress as rich_progress
 
@@ -73,25 +74,25 @@ def image_progress(images: int) -> Iterator[Writer]:
     with rich_progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=images, rate=0.0)
 
-        yield _Progress(lambda done, rate: bar.update(task, completed=done, rate=rate))
+        yield _Counter(lambda done, rate: bar.update(task, completed=done, rate=rate))
 
 
-def _lines(images: int) -> Callable[[int, float], None]:
-    tell = progress()
+def _show_lines(images: int) -> Callable[[int, float], None]:
+    on_progress = occasional_lines()
 
     def show(done: int, rate: float) -> None:
         left = (images - done) / rate if rate > 0 else 0.0
-        tell(f"{done} of {images} images, {rate:.1f} images/s, {left:.0f} s left")
+        on_progress(f"{done} of {images} images, {rate:.1f} images/s, {left:.0f} s left")
 
     return show
 
 
 @contextlib.contextmanager
 def download_progress() -> Iterator[OnBytes]:
-    """Show downloads on stderr: a bar each on a terminal, else a line at each tenth.
+    """Show downloads on stderr: one bar for each on a terminal, else a line at each tenth.
 
     Yields:
-        What `download_file` calls.
+        The function for `download_file` to call.
     """
     from rich.console import Console
 
@@ -121,7 +122,7 @@ def download_progress() -> Iterator[OnBytes]:
 
 @dataclass
 class _Tenths:
-    """Progress as plain lines, for logs: one for each tenth, or each 10 MB of unknown length."""
+    """Print a line at each tenth of a download, or every 10 MB where its size is unknown."""
 
     step: tuple[str, int] = ("", -1)
 

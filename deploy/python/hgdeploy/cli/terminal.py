@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all verbs share: a parser, lines on stderr, tables, and stdout for results alone."""
+"""What all verbs share: a parser, lines on stderr, tables, and stdout kept for results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, HGDeployErro
 
 
 def run_command(parse: Callable[[], Command]) -> int:
-    """Parse, then run with stdout to itself; turn errors into one line and an exit code."""
+    """Parse a command line, run the command, and turn errors into one line and an exit code.
+
+    Args:
+        parse: parses the command line.
+
+    Returns:
+        The exit code; see `hgdeploy.errors`.
+    """
     try:
-        command = parse()  # first, so that --help goes where it belongs
+        command = parse()  # before stdout is redirected, so that --help is printed there
         with _own_stdout() as out:
             return command(out)
     except HGDeployError as error:
@@ -31,17 +38,17 @@ def run_command(parse: Callable[[], Command]) -> int:
 
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[TextIO]:
-    """Yield a stream to the real stdout and point file descriptor 1 at stderr meanwhile.
+    """Yield a stream to the real stdout, and meanwhile point file descriptor 1 at stderr.
 
-    Paddle's C++ kernels print to stdout; without this their chatter would stand between the lines
+    Paddle's C++ kernels print to stdout; without this, their output would get between the lines
     that scripts parse.
     """
     sys.stdout.flush()
     try:
-        mine = sys.stdout.fileno() == 1
+        is_real = sys.stdout.fileno() == 1
     except (OSError, ValueError):
-        mine = False
-    if not mine:  # a test or a notebook has put something else in stdout's place
+        is_real = False
+    if not is_real:  # a test or a notebook has replaced stdout
         yield sys.stdout
         return
     saved = os.dup(1)
@@ -62,10 +69,10 @@ Command: TypeAlias = Callable[[TextIO], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises our one-line error instead of printing the usage."""
+    """A parser that raises a one-line error instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse a command line."""
+        """Raise the error of a wrong command line."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
@@ -74,7 +81,7 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def say(text: str) -> None:
-    """Print one line to stderr under our name."""
+    """Print one line to stderr, after `hgdeploy: `."""
     sys.stderr.write(f"hgdeploy: {text}\n")
     sys.stderr.flush()
 
@@ -85,7 +92,7 @@ def warn(text: str) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as lines, each column as wide as its widest cell."""
+    """Return a table as lines, with each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

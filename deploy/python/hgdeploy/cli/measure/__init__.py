@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verbs that compare, measure and choose."""
+"""The verbs that compare, measure and recommend."""

@@ -19,7 +19,9 @@ from hgdeploy.validation.explain import Side, explain
 
 def add_explain(verbs: Verbs) -> None:
     """Add `hgdeploy explain`."""
-    parser = verbs.add_parser("explain", help="tell which stage makes two runs differ on an image")
+    parser = verbs.add_parser(
+        "explain", help="find the stage where two runs of an image begin to differ"
+    )
     parser.add_argument("image", type=Path, help="an image file")
     for side in ("a", "b"):
         parser.add_argument(
@@ -37,10 +39,10 @@ def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def parse_side(text: str) -> Side:
-    """Read a run: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION][@DEVICE]]`.
+    """Read one side: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION][@DEVICE]]`.
 
     Raises:
-        ConfigError: neither, or it does not say how to preprocess.
+        ConfigError: it is neither, or it does not say how to preprocess.
         BundleError: the bundle cannot be opened.
     """
     if Path(text).suffix in (".yaml", ".yml"):
@@ -58,7 +60,7 @@ def _side_of_config(text: str, config: PredictConfig) -> Side:
     bundle = open_bundle(config.bundle)
     ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
     run = Run(config.engine, config.options.precision, config.options.device)
-    # One image at a time, whatever batch the config asks for.
+    # A single image, whatever batch the config asks for.
     return Side(text, ops, bundle, run, dataclasses.replace(config.options, max_batch=1))
 
 

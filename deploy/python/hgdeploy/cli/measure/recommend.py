@@ -16,14 +16,21 @@ def add_recommend(verbs: Verbs) -> None:
     parser = verbs.add_parser("recommend", help="find the fastest way to run a bundle here")
     parser.add_argument("bundle", type=Path, help="the model's folder")
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--latency-ms", type=float, help="most that 99 of 100 inferences may take")
-    wanted.add_argument("--throughput", action="store_true", help="most images a second")
+    wanted.add_argument(
+        "--latency-ms", type=float, help="the time that 99 of 100 inferences must keep to"
+    )
+    wanted.add_argument(
+        "--throughput", action="store_true", help="as many images per second as possible"
+    )
     parser.add_argument("--images", help="real images; without them only fp32 is considered")
     parser.add_argument(
-        "--min-agreement", type=float, default=0.99, help="share with fp32's best class (0.99)"
+        "--min-agreement",
+        type=float,
+        default=0.99,
+        help="share of images with fp32's best class (0.99)",
     )
     parser.add_argument("--budget-seconds", type=float, default=60.0, help="time to take (60)")
-    parser.add_argument("--output", type=Path, help="keep the measurements, as benchmark does")
+    parser.add_argument("--output", type=Path, help="save the measurements, as benchmark does")
     parser.set_defaults(run=_recommend)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare runs: `hgdeploy validate` and `explain`."""
+"""`hgdeploy validate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.progress import progress
+from hgdeploy.cli.progress import occasional_lines
 from hgdeploy.cli.terminal import Verbs, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
@@ -21,11 +21,13 @@ def add_validate(verbs: Verbs) -> None:
         default="paddle,onnxruntime",
         help="comma-separated ENGINE[:PRECISION][@gpu:N]; the first is the reference",
     )
-    parser.add_argument("--precision", default="fp32", help="of the engines after the first (fp32)")
+    parser.add_argument(
+        "--precision", default="fp32", help="precision of the engines after the first (fp32)"
+    )
     parser.add_argument("--images", help="folder, glob or list of real images")
     parser.add_argument("--labels", type=Path, help="'PATH LABEL' list, or the folder of --images")
-    parser.add_argument("--random", type=int, default=16, help="random inputs besides (16)")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows an inference takes (8)")
+    parser.add_argument("--random", type=int, default=16, help="number of random inputs (16)")
+    parser.add_argument("--batch-size", type=int, default=8, help="rows per inference (8)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument("--report", type=Path, help="write a .json, .md or .html report")
     parser.add_argument(
@@ -50,7 +52,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     labels = None
     if arguments.labels is not None:
         if arguments.images is None:
-            raise ConfigError("--labels needs --images, the folder its paths count from")
+            raise ConfigError("--labels needs --images, the folder that its paths are relative to")
         names = bundle.postprocess.output.labels if bundle.postprocess is not None else None
         images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names)
     else:
@@ -63,7 +65,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         batch_size=arguments.batch_size,
         threads=arguments.threads,
     )
-    report = validate(bundle, options, progress())
+    report = validate(bundle, options, occasional_lines())
     for name, reason in report.failed:
         warn(f"{name}: {reason}")
     if arguments.report is not None:
@@ -73,7 +75,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         for line in bisect_failures(bundle, options, report):
             out.write(f"{line}\n")
     if not report.passed:
-        missed = [p for p in report.pairs if p.misses]
+        missed = [pair for pair in report.pairs if pair.misses]
         first = missed[0]
         raise ValidationError(
             f"{len(missed)} of {len(report.pairs)} comparisons are out of tolerance; "

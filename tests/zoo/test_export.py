@@ -174,7 +174,7 @@ def test_own_classes_and_labels_are_written(tmp_path: Path) -> None:
         ({"num_classes": 0}, ConfigError, "num_classes is 0"),
         ({"labels": ["a", "b"]}, ConfigError, "2 labels were given for 10 classes"),
         ({"weights": Path("gone.pdparams")}, WeightsError, "gone.pdparams: cannot be read"),
-        ({"weights": Path(__file__)}, WeightsError, "is no weights file"),
+        ({"weights": Path(__file__)}, WeightsError, "is not a weights file"),
     ],
 )
 def test_a_failed_export_leaves_nothing_behind(
@@ -345,7 +345,7 @@ def test_progress_goes_to_stderr(
 def test_a_refused_archive_is_not_kept(mirror: tuple[str, Path], tmp_path: Path) -> None:
     url, archives = mirror
     (archives / "PPHGNet_tiny_infer.tar").write_bytes(b"<html>no such bucket</html>")
-    with pytest.raises(DownloadError, match="no whole, uncompressed tar file"):
+    with pytest.raises(DownloadError, match="not a complete, uncompressed tar file"):
         download_model("PPHGNet_tiny", tmp_path / "models", base_url=url)
     assert names(tmp_path / "models") == []
 
@@ -380,5 +380,5 @@ def test_weights_from_a_package_become_a_bundle_once(
     ],
 )
 def test_a_model_that_nobody_published_is_refused(name: str, other: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"published nowhere; try {other}, which is the same"):
+    with pytest.raises(ConfigError, match=f"not published; try {other}, which is the same"):
         download_model(name, tmp_path)

@@ -143,12 +143,12 @@ def test_a_file_that_asks_for_code_is_refused_and_not_run(
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"<html>Not found</html>", "is no weights file"),
+        (b"<html>Not found</html>", "is not a weights file"),
         (b"\x80", "truncated or damaged"),
         (b"\x80\x04.", "truncated or damaged"),
-        (pickle.dumps([W]), "holds a list"),
-        (pickle.dumps({1: W}), "the key 1 is no parameter name"),
-        (pickle.dumps({"w": {"nested": W}}), "'w' holds a dict"),
+        (pickle.dumps([W]), "contains a list"),
+        (pickle.dumps({1: W}), "the key 1 is not a parameter name"),
+        (pickle.dumps({"w": {"nested": W}}), "'w' is a dict, expected an array"),
         (pickle.dumps({"w": np.array(["a"])}), "'w' has dtype <U1"),
         (pickle.dumps({"w": np.array([{}], object)}), "'w' has dtype object"),
     ],
@@ -337,7 +337,7 @@ def test_a_torch_file_that_asks_for_code_is_refused(tmp_path: Path, save: Any) -
 @pytest.mark.usefixtures("torch_names")
 def test_a_training_checkpoint_is_refused_with_advice(tmp_path: Path, save: Any) -> None:
     path = save(tmp_path / "w", {"state_dict": {"w": 1}, "epoch": 3})
-    with pytest.raises(WeightsError, match=r"'state_dict' holds a dict, .* state dict alone"):
+    with pytest.raises(WeightsError, match=r"'state_dict' is a dict, .* state dict alone"):
         read_weights(path)
 
 
@@ -371,7 +371,7 @@ def test_a_compressed_torch_file_is_refused(tmp_path: Path) -> None:
 def test_a_zip_that_is_no_torch_file_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w", "w") as archive:
         archive.writestr("hello.txt", "hello")
-    with pytest.raises(WeightsError, match=r"no PyTorch file \(no data.pkl\)"):
+    with pytest.raises(WeightsError, match=r"not a PyTorch file \(it has no data.pkl\)"):
         read_weights(tmp_path / "w")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models HGDeploy can build itself. Importing or listing the zoo imports no Paddle."""
+"""The models that HGDeploy can build. Neither importing nor listing the zoo imports Paddle."""
 
 from __future__ import annotations
 

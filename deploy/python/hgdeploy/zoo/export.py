@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a bundle: export a network with its weights and check the export, or download one."""
+"""Make a bundle: export a network with its weights, and check what was exported."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from hgdeploy.zoo.weights.load import load_into, read_weights
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
 _SEED = 0
-_TOLERANCE = 1e-5
-_LOGIT_SPREAD = 2.0
+_TOLERANCE = 1e-5  # of a probability, between the network and its export
+_LOGIT_SPREAD = 2.0  # standard deviation of a random network's logits
 
 
 def bundle_from_weights(
@@ -42,28 +42,28 @@ def bundle_from_weights(
 ) -> Path:
     """Export a model of the zoo, with a softmax at its end, as a bundle for Paddle Inference.
 
-    The result is loaded with Paddle Inference and compared with the network before it appears
-    under `output`; a failed export leaves nothing there.
+    The export is loaded with Paddle Inference and compared with the network before it appears in
+    `output`; a failed export leaves nothing there.
 
     Args:
         name: a model of the zoo.
-        weights: `.pdparams` or PyTorch file; None exports seeded random weights, for timing only,
+        weights: a `.pdparams` or PyTorch file; None exports seeded random weights, for timing only,
             and the sidecar says so.
         output: the bundle's folder: `inference.json`, `inference.pdiparams`, `inference.yml` (the
             model's own preprocessing, and the labels) and `inference.meta.json`. Input `x`:
             float32 (N, 3, R, R). Output: float32 probabilities (N, num_classes).
         num_classes: classes of the last layer.
-        labels: one name a class; None gives ImageNet's names to a model of 1000 classes, and no
-            names to another.
+        labels: one name per class; None uses ImageNet's names for a model with 1000 classes, and
+            no names for any other.
 
     Returns:
         `output`.
 
     Raises:
-        ConfigError: an unknown model, or a number of classes or labels that cannot be.
+        ConfigError: the model is unknown, or the number of classes or labels is wrong.
         EngineError: Paddle is not installed.
         WeightsError: the weights cannot be read or do not fit.
-        BundleError: the export fails, or computes something else than the network.
+        BundleError: the export fails, or its results differ from the network's.
         OutputError: `output` cannot be written.
     """
     info = zoo.info(name)
@@ -84,7 +84,7 @@ def bundle_from_weights(
 
 
 def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[Any, dict[str, Any]]:
-    """The network with its weights, and the sidecar's account of them."""
+    """Return the network with its weights, and what the sidecar says about these."""
     if weights is None:
         layer = _random_layer(name, num_classes)
         origin = {
@@ -102,11 +102,11 @@ def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[An
 
 
 def _random_layer(name: str, num_classes: int) -> Any:
-    """The network with seeded random weights whose signals keep their size from layer to layer.
+    """Return the network with seeded random weights that keep the size of signals between layers.
 
-    Under Paddle's own initial values they fade until every image gets the same answer, and then a
-    comparison of two engines would pass whatever they compute. Along many shortcuts they would grow
-    beyond float32, so batch norms bring them back to size.
+    With Paddle's own initial values, the signals fade until every image gets the same answer, and
+    then a comparison of two engines would pass whatever they compute. Over many shortcuts, they
+    would grow beyond float32, so batch norms scale them down.
     """
     paddle = import_library("paddle", "cpu")
     layer = zoo.build(name, num_classes)
@@ -119,7 +119,7 @@ def _random_layer(name: str, num_classes: int) -> Any:
         parameter.set_value(values)
     size = zoo.info(name).input_size
     x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
-    norms = [part for part in layer.sublayers() if isinstance(part, paddle.nn.BatchNorm2D)]
+    norms = [one for one in layer.sublayers() if isinstance(one, paddle.nn.BatchNorm2D)]
     hooks = [norm.register_forward_pre_hook(_bound_size) for norm in norms]
     with paddle.no_grad():
         layer(paddle.to_tensor(x))
@@ -131,10 +131,10 @@ def _random_layer(name: str, num_classes: int) -> Any:
 
 
 def _bound_size(norm: Any, inputs: tuple[Any, ...]) -> None:
-    """Make a batch norm divide what is larger than 1, by one value for all channels.
+    """Make a batch norm scale down signals larger than 1, by one value for all channels.
 
-    The channels' own statistics would leave little but differences between images, and rounding
-    errors would grow from layer to layer.
+    With each channel's own statistics, little but the differences between images would be left,
+    and rounding errors would grow from layer to layer.
     """
     (x,) = inputs
     mean_square = (x * x).mean().clip(min=1)
@@ -142,7 +142,7 @@ def _bound_size(norm: Any, inputs: tuple[Any, ...]) -> None:
 
 
 def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network itself gives for `x`, before Paddle has traced it."""
+    """Return what the network itself gives for `x`, before Paddle has traced it."""
     paddle = import_library("paddle", "cpu")
     with paddle.no_grad():
         logits = layer(paddle.to_tensor(x))
@@ -150,7 +150,7 @@ def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
-    """Export `layer` and a softmax, with a dynamic batch."""
+    """Write `layer` and a softmax, with a dynamic batch size, as Paddle's files."""
     paddle = import_library("paddle", "cpu")
     network = paddle.nn.Sequential(layer, paddle.nn.Softmax(axis=-1))
     network.eval()
@@ -160,7 +160,7 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
             paddle.jit.save(network, str(folder / Path(MODEL_FILE).stem), input_spec=spec)
     except OSError:  # `staged_folder` says what cannot be written
         raise
-    # Paddle's tracing raises many types; whatever it is, there is no bundle.
+    # Paddle's tracing raises errors of many types; after any of them, there is no bundle.
     except Exception as error:
         raise BundleError(f"Paddle cannot export the model: {one_line(error)}") from error
     for name in (MODEL_FILE, PADDLE_PARAMS):
@@ -171,21 +171,25 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
 def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     """Compare the exported model's probabilities (N, classes) with the network's own."""
     if found.shape != expected.shape:
-        raise BundleError(f"the exported model gives shape {found.shape}, not {expected.shape}")
+        raise BundleError(
+            f"the exported model's output has shape {found.shape}, not {expected.shape}"
+        )
     difference = float(np.abs(found - expected).max())
-    # Written so that NaN fails too.
+    # `not <=` instead of `>`, so that NaN fails too.
     if not difference <= _TOLERANCE:
         raise BundleError(
-            f"the exported model differs from the network by {difference:.1e} in probability, "
+            f"the exported model's probabilities differ from the network's by {difference:.1e}, "
             f"more than {_TOLERANCE:.0e}"
         )
     excess = float(np.abs(found.sum(axis=1) - 1).max())
     if not excess <= _TOLERANCE:
-        raise BundleError(f"the exported model's probabilities miss a sum of 1 by {excess:.1e}")
+        raise BundleError(
+            f"the exported model's probabilities do not add up to 1: off by {excess:.1e}"
+        )
 
 
 def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run the exported model as predictions will, in the paddle engine on the CPU."""
+    """Run the exported model as for a prediction: in the engine `paddle`, on the CPU."""
     engine = load_engine("paddle", folder / MODEL_FILE, EngineOptions(max_batch=len(x)))
     try:
         return infer_rows(engine, x)
@@ -195,7 +199,7 @@ def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Paddle's prints and warnings out of the command's output."""
+    """Keep what Paddle prints, and its warnings, out of the command's output."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

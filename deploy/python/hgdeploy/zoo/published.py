@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PaddleClas publishes of the models: accuracy, and two sets of latencies on a V100.
+"""What PaddleClas publishes about the models: accuracy, and two sets of latencies on a V100.
 
 Sources:
     `top1`, `top5` (ImageNet-1k validation, per cent) and `v100_ms`: the tables of PaddleClas's
@@ -8,8 +8,8 @@ Sources:
     `v100_ms_revised`: the newer figures that PaddleClas's Chinese model documentation carries for
         the same setup. The two sets disagree, by up to 27 %, so both are always shown.
 
-These are figures of other people's hardware. They are never shown as measured; the part that
-carries over is a model's latency as a multiple of ResNet50's in the same set.
+These figures come from other people's hardware and are never shown as measured. What does carry
+over is a model's latency as a multiple of ResNet50's in the same set.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ REFERENCE = "ResNet50"
 
 @dataclass(frozen=True)
 class Published:
-    """The published figures of one model; None where there is none.
+    """The published figures of one model; a figure that is not published is None.
 
     Attributes:
         model: its name in the published table.
         top1: top-1 accuracy in per cent.
         top5: top-5 accuracy in per cent.
         v100_ms: latency in ms on a V100, the first set.
-        v100_ms_revised: the same, the newer set.
-        alias: the zoo's name of the model, where that is a longer one.
+        v100_ms_revised: the same in the newer set.
+        alias: the model's name in the zoo if that is a longer one, else empty.
     """
 
     model: str
@@ -70,24 +70,24 @@ _BY_NAME = {name: entry for entry in PUBLISHED for name in (entry.model, entry.a
 
 
 def published(model: str) -> Published | None:
-    """Return what is published of a model by its name or its longer name; None for nothing."""
+    """Return the published figures of a model, by either of its names; None if there are none."""
     return _BY_NAME.get(model)
 
 
 def table_name(model: str) -> str:
-    """Return the model's name in the published table; its own where it is not in it."""
+    """Return the model's name in the published table; `model` itself if it is not in there."""
     entry = published(model)
     return model if entry is None else entry.model
 
 
 def zoo_name(model: str) -> str:
-    """Return the model's name in the zoo; its own where it is not in the published table."""
+    """Return the model's name in the zoo; `model` itself if it is not in the published table."""
     entry = published(model)
     return model if entry is None else entry.alias or entry.model
 
 
 def over_reference(entry: Published) -> tuple[float, float | None]:
-    """Return the published latency as a multiple of ResNet50's, in the first and newer set."""
+    """Return the published latency over ResNet50's, in the first and in the newer set."""
     base = _BY_NAME[REFERENCE]
     revised = None
     if entry.v100_ms_revised is not None and base.v100_ms_revised is not None:

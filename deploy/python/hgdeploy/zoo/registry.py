@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The zoo's models by name, and how to build them.
 
-Nothing heavy is imported here: an architecture is named by its module and factory, and that module
-(with Paddle) is imported when the model is built.
+Nothing heavy is imported here: the table names the module and the factory of each architecture, and
+that module (with Paddle) is imported when the model is built.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def architectures() -> tuple[str, ...]:
 
 
 def info(name: str) -> ModelInfo:
-    """Return what is known about a model.
+    """Return the facts about a model.
 
     Args:
         name: one of `names()`.
@@ -61,17 +61,17 @@ def info(name: str) -> ModelInfo:
 
 
 def network_of(model: str) -> str:
-    """Return the network of a model: equal for models that differ only in their weights.
+    """Return the name of a model's network, the same for models that differ only in weights.
 
     Args:
-        model: its name in the zoo or in the published table; any other name is its own network.
+        model: its name in the zoo or in the published table; any other name is returned as it is.
     """
     entry = MODELS.get(zoo_name(model))
     return model if entry is None else entry.architecture
 
 
 def build(name: str, num_classes: int = 1000) -> Any:
-    """Build a model with fresh random weights, ready for inference.
+    """Build a model with random weights, ready for inference.
 
     Args:
         name: one of `names()`.

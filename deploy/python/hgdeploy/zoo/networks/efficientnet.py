@@ -4,7 +4,7 @@
 
 The Lite variants are EfficientNets without squeeze-and-excitation, with ReLU6 instead of swish,
 and with a stem, a head, and first and last stages that do not grow with the model. Their layer
-names are those of the PyTorch port whose weights the registry packages ship (`_conv_stem`,
+names are those of the PyTorch port whose weights the registry packages contain (`_conv_stem`,
 `_blocks.0._bn1`, ...), so that only the names of the batch-norm statistics differ (see
 `weights.read_weights`). Those of B0 and B1 follow PaddleClas's parameter tables, so an official
 `.pdparams` loads as it is. Importing this module imports Paddle; the registry does so only when a
@@ -28,7 +28,7 @@ _HEAD_CHANNELS = 1280
 
 @dataclass(frozen=True)
 class _Stage:
-    """EfficientNet-B0's own stage, before it is scaled."""
+    """A stage of EfficientNet-B0, before it is scaled."""
 
     repeats: int
     kernel: int
@@ -39,7 +39,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class _Unit:
-    """One block; `size` is the height and width of its input, `first` is set at a stage's start."""
+    """One block; `size` is its input's height and width, `first` marks the first of a stage."""
 
     kernel: int
     stride: int
@@ -71,16 +71,16 @@ _STAGES = (
 
 
 def _scaled_channels(channels: int, width: float) -> int:
-    """`channels * width` to the nearest multiple of 8, but never more than 10 % below it."""
+    """Return `channels * width` to the nearest multiple of 8, but at most 10 % below it."""
     scaled = channels * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> list[int]:
-    """TensorFlow's "SAME" for a square input: [top, bottom, left, right] pixels.
+    """Return TensorFlow's "SAME" padding of a square input: [top, bottom, left, right] pixels.
 
-    A strided convolution of an even input gets one pixel more at the bottom and right, which a
+    A strided convolution of an even input gets one more pixel at the bottom and right, which
     symmetric padding cannot express.
     """
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
@@ -89,7 +89,7 @@ def _same_padding(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def _units(width: float, depth: float, size: int, *, lite: bool) -> Iterator[_Unit]:
-    """The blocks behind a stem; a Lite network leaves its first and last stage at one block."""
+    """Yield the blocks after a stem; a Lite network does not scale its first and last stage."""
     size = math.ceil(size / 2)
     channels = _STEM_CHANNELS
     for stage in _STAGES:
@@ -105,7 +105,7 @@ def _units(width: float, depth: float, size: int, *, lite: bool) -> Iterator[_Un
 def _same_conv(
     in_channels: int, out_channels: int, kernel: int, size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2D:
-    """A convolution without bias, padded for an input of `size`."""
+    """Return a convolution without bias, padded for an input of `size`."""
     return nn.Conv2D(
         in_channels,
         out_channels,
@@ -145,8 +145,8 @@ class _LiteBlock(nn.Layer):
 class EfficientNetLite(nn.Layer):
     """An EfficientNet-Lite classifier: float32 images (N, 3, size, size) to logits.
 
-    Padding is computed for `size`, as TensorFlow's is at run time: the same weights on another
-    image size would need other padding, so build one for each size.
+    Padding is computed for `size`, as TensorFlow does at run time: the same weights need another
+    padding for another image size, so build one network for each size.
 
     Args:
         width: factor on the channels of the stages.
@@ -168,7 +168,7 @@ class EfficientNetLite(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, size, size)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, size, size)."""
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
@@ -189,11 +189,12 @@ class _ConvNorm(nn.Layer):
 
 
 def _nested(conv: nn.Conv2D, channels: int) -> nn.Sequential:
+    """Return convolution and batch normalisation, one level deeper in the names."""
     return nn.Sequential(("_conv", _ConvNorm(conv, channels)))
 
 
 class _SqueezeExcite(nn.Layer):
-    """Channels weighted by a small network of their own averages."""
+    """Weights the channels by a small network of their own averages."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -236,7 +237,7 @@ class _Features(nn.Layer):
         self._conv_stem = _nested(stem, _STEM_CHANNELS)
         self.blocks = []
         for index, unit in enumerate(units):
-            # PaddleClas's names, with their dots, and with another word for a stage's first block.
+            # PaddleClas's names, with their dots, and a different word for a stage's first block.
             name = f"{'_blocks' if unit.first else 'block'}.{index}."
             self.blocks.append(self.add_sublayer(name, _Block(unit)))
 
@@ -260,7 +261,7 @@ class EfficientNet(nn.Layer):
 
     def __init__(self, depth: float, size: int, num_classes: int) -> None:
         super().__init__()
-        # Only from B2 on are the networks wider.
+        # The networks are only wider from B2 on.
         units = list(_units(1.0, depth, size, lite=False))
         self._ef = _Features(units, size)
         head = _same_conv(units[-1].out_channels, _HEAD_CHANNELS, 1, units[-1].size)
@@ -269,7 +270,7 @@ class EfficientNet(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, size, size)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, size, size)."""
         x = functional.swish(self._conv(self._ef(x)))
         return self._fc(paddle.flatten(functional.adaptive_avg_pool2d(x, 1), start_axis=1))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # mypy: allow-subclassing-any
-"""The unit that the convolutional networks of the zoo are made of."""
+"""The building block of the zoo's convolutional networks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from paddle import nn
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias that keeps the size, batch normalisation, and ReLU if `act` is set.
+    """Convolution without bias, padded by half a kernel; batch normalisation; ReLU if `act` is set.
 
     Attributes:
-        names: what the convolution and the normalisation are called in the parameters' names.
+        names: the names of the convolution and the normalisation in the parameters' names.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel: odd size of the kernel.
-        stride: step of the convolution, which divides the size.
+        stride: step of the convolution; the size is divided by it.
         groups: groups of the convolution.
-        act: end in a ReLU.
+        act: whether to end in a ReLU.
     """
 
     names: ClassVar[tuple[str, str]] = ("conv", "bn")

@@ -19,7 +19,7 @@ from hgdeploy.zoo.networks.layers import ConvNormAct
 
 @dataclass(frozen=True)
 class _Stage:
-    """Channels going in, in the 3x3 convolutions, and out; how many blocks; halve first?"""
+    """Channels of the input, the 3x3 convolutions and the output; blocks; whether to halve."""
 
     in_channels: int
     mid_channels: int
@@ -29,7 +29,7 @@ class _Stage:
 
 
 class _ESE(nn.Layer):
-    """Effective squeeze-and-excitation: channels weighted by a sigmoid of their own averages."""
+    """Effective squeeze-and-excitation: weights the channels by a sigmoid of their averages."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _HGBlock(nn.Layer):
 
 
 class _HGStage(nn.Layer):
-    """An optional depthwise halving, then blocks; all but the first add their input."""
+    """An optional depthwise halving, then blocks, of which all but the first add their input."""
 
     def __init__(self, stage: _Stage, depth: int) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class PPHGNet(nn.Layer):
         stages: the four stages.
         depth: number of 3x3 convolutions in each block.
         num_classes: classes of the linear layer.
-        dropout: trained with this dropout before the classifier, in `downscale_in_infer` mode:
-            inference multiplies by `1 - dropout` and is wrong without it.
+        dropout: the dropout before the classifier in training, in `downscale_in_infer` mode:
+            inference multiplies by `1 - dropout`, and is wrong without that.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class PPHGNet(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, H, W)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, H, W)."""
         x = self.pool(self.stem(x))
         for stage in self.stages:
             x = stage(x)

@@ -28,9 +28,9 @@ class _ConvNormAct(ConvNormAct):
 class _Block(nn.Layer):
     """A bottleneck whose 3x3 convolution is a hierarchy over four groups of channels.
 
-    Each group but the last is convolved. At stride 1 a group is first added to the result of the
-    one before it, and the last passes through; a block that halves the size convolves its groups
-    apart and averages the last.
+    Every group but the last is convolved. At stride 1, the result of the group before is first
+    added to it, and the last group passes through; a block that halves the size convolves its
+    groups separately and averages the last.
 
     Args:
         name: PaddleClas's name of the block, which its 3x3 convolutions carry.
@@ -38,7 +38,7 @@ class _Block(nn.Layer):
         width: channels of one group.
         out_channels: channels of the output.
         stride: 2 halves the size.
-        short: have a convolution in the shortcut, after an average where the size is halved.
+        short: whether the shortcut has a convolution, after an average if the size is halved.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class _Block(nn.Layer):
         self.conv2 = _ConvNormAct(_SCALES * width, out_channels, 1, act=False)
         self.short = _ConvNormAct(in_channels, out_channels, 1, act=False) if short else None
         self.halve = stride == 2
-        # The border is not counted in the averages.
+        # The averages do not count the border.
         self.pool = nn.AvgPool2D(3, stride=2, padding=1)
         self.short_pool = nn.AvgPool2D(2, stride=2, ceil_mode=True)
 
@@ -82,7 +82,7 @@ class _Block(nn.Layer):
 
 
 def _block_name(stage: int, index: int) -> str:
-    """`res2a`, `res2b`, ...; the long third stage counts `res4a`, `res4b1`, `res4b2`, ..."""
+    """Return `res2a`, `res2b`, ...; in the long third stage `res4a`, `res4b1`, `res4b2`, ..."""
     if stage == 2 and index:
         return f"res{stage + 2}b{index}"
     return f"res{stage + 2}{chr(ord('a') + index)}"
@@ -117,7 +117,7 @@ class Res2Net(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, H, W)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, H, W)."""
         x = self.max_pool(self.conv1_3(self.conv1_2(self.conv1_1(x))))
         for block in self.blocks:
             x = block(x)

@@ -20,8 +20,8 @@ _WIDTHS = (64, 128, 256, 512)
 class _Block(nn.Layer):
     """Convolutions and a shortcut around them, added before the last ReLU.
 
-    Where the shortcut halves the size, `pool` averages first, so that no pixel is skipped; without
-    it the shortcut's convolution has the stride.
+    If the shortcut halves the size, `pool` averages first, so that no pixel is skipped; without
+    `pool`, the shortcut's convolution has the stride.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ def _basic(in_channels: int, width: int, stride: int) -> list[ConvNormAct]:
 
 
 def _bottleneck(in_channels: int, width: int, stride: int) -> list[ConvNormAct]:
-    """The stride is the 3x3 convolution's, which sees every pixel, unlike the first 1x1."""
+    """Return 1x1, 3x3 and 1x1; the 3x3 has the stride, since the first 1x1 would skip pixels."""
     return [
         ConvNormAct(in_channels, width, 1),
         ConvNormAct(width, width, 3, stride=stride),
@@ -65,8 +65,8 @@ def _bottleneck(in_channels: int, width: int, stride: int) -> list[ConvNormAct]:
 class ResNet(nn.Layer):
     """A ResNet classifier: float32 images (N, 3, H, W) to logits (N, num_classes).
 
-    The first block of every stage has a convolution in its shortcut, also in the first stage of
-    the 34-layer networks, where the channels would not need one.
+    The first block of every stage has a convolution in its shortcut, even in the first stage of
+    the 34-layer networks, where the channels would not require one.
 
     Args:
         bottleneck: blocks of 1x1, 3x3, 1x1 convolutions instead of two 3x3.
@@ -104,7 +104,7 @@ class ResNet(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, H, W)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, H, W)."""
         x = self.blocks(self.max_pool(self.stem(x)))
         return self.fc(paddle.flatten(self.avg_pool(x), start_axis=1))
 

@@ -26,7 +26,7 @@ class _ConvNormAct(ConvNormAct):
 
 
 class _Block(nn.Layer):
-    """A bottleneck with a grouped 3x3 convolution, which also has the stride."""
+    """A bottleneck whose 3x3 convolution is grouped and has the stride."""
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ResNeXt(nn.Layer):
     """A ResNeXt101 classifier: float32 images (N, 3, H, W) to logits (N, num_classes).
 
     Args:
-        group_width: channels of one group of the first stage; each stage has twice those of the
+        group_width: channels of one group in the first stage; each stage has twice as many as the
             one before it.
         num_classes: classes of the linear layer.
     """
@@ -71,7 +71,7 @@ class ResNeXt(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, H, W)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, H, W)."""
         x = self.max_pool(self._conv_stem(x))
         for block in self.blocks:
             x = block(x)

@@ -3,8 +3,8 @@
 """Swin Transformer tiny and base (patches of 4, windows of 7, images of 224), for inference.
 
 Layer names follow PaddleClas's parameter tables, so an official `.pdparams` loads as it is.
-Every size but the batch is a Python number, so that an exported graph computes no shapes and
-branches nowhere: OpenVINO and TensorRT take it. Importing this module imports Paddle; the registry
+Every size but the batch is a Python number, so that an exported graph computes no shapes and has
+no branches: OpenVINO and TensorRT accept it. Importing this module imports Paddle; the registry
 does so only when a model is built.
 """
 
@@ -22,12 +22,12 @@ _WINDOW = 7
 _TOKENS = _WINDOW * _WINDOW
 _SHIFT = _WINDOW // 2
 _MLP_RATIO = 4
-# Added to the attention of two tokens that only the cyclic shift made neighbours.
+# Added to the attention between two tokens that are only neighbours because of the cyclic shift.
 _APART = -100.0
 
 
 def _relative_position_index() -> NDArray[np.int64]:
-    """Row of the bias table for each pair of a window's tokens: (49, 49)."""
+    """Return the row of the bias table for each pair of a window's tokens: (49, 49)."""
     row, column = np.divmod(np.arange(_TOKENS, dtype=np.int64), _WINDOW)
     rows = row[:, None] - row + _WINDOW - 1
     columns = column[:, None] - column + _WINDOW - 1
@@ -43,16 +43,16 @@ def _by_window(grid: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _token_order(size: int, shift: int) -> NDArray[np.int64]:
-    """The tokens window after window, once `shift` rows and columns have moved to the far side."""
+    """Return the tokens by window, after `shift` rows and columns have moved to the far side."""
     grid = np.arange(size * size, dtype=np.int64).reshape(size, size)
     return _by_window(np.roll(grid, (-shift, -shift), (0, 1))).reshape(-1)
 
 
 def _shift_mask(size: int) -> NDArray[np.float32]:
-    """What a shifted window adds to its attention: (windows, 1, 49, 49).
+    """Return what shifted windows add to their attention: (windows, 1, 49, 49).
 
-    The windows at the bottom and right hold tokens from opposite borders; only those of one region
-    may attend to each other.
+    The windows at the bottom and right contain tokens from opposite borders; only tokens of the
+    same region may attend to each other.
     """
     edge = np.zeros(size, np.int64)
     edge[-_WINDOW:-_SHIFT] = 1
@@ -64,7 +64,7 @@ def _shift_mask(size: int) -> NDArray[np.float32]:
 
 
 class _Attention(nn.Layer):
-    """Multi-head attention inside windows: (windows, 49, C) to the same."""
+    """Multi-head attention inside windows: (windows, 49, C) to the same shape."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _Attention(nn.Layer):
         return self.proj(attended.transpose([0, 2, 1, 3]).reshape([-1, _TOKENS, self.channels]))
 
     def _bias(self) -> paddle.Tensor:
-        """The bias of each head and pair of tokens: (heads, 49, 49)."""
+        """Return the bias of each head and pair of tokens: (heads, 49, 49)."""
         index = self.relative_position_index.reshape([-1])
         rows = paddle.index_select(self.relative_position_bias_table, index)
         return rows.transpose([1, 0]).reshape([self.heads, _TOKENS, _TOKENS])
@@ -109,13 +109,13 @@ class _MLP(nn.Layer):
 
 
 class _Block(nn.Layer):
-    """Attention inside windows, then an MLP, each after a norm and with a shortcut.
+    """Attention inside windows, then an MLP, each with a norm before it and a shortcut around it.
 
     Args:
         channels: channels of the tokens.
         heads: attention heads.
         size: height and width in tokens, a multiple of the window.
-        shifted: move the windows by half of one, so that neighbouring windows meet.
+        shifted: whether to move the windows by half a window, so that tokens of neighbours meet.
     """
 
     def __init__(self, channels: int, heads: int, size: int, *, shifted: bool) -> None:
@@ -127,14 +127,14 @@ class _Block(nn.Layer):
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = _MLP(channels)
         order = _token_order(size, _SHIFT if shifted else 0)
-        # These follow from the size, so they are no part of the weights.
+        # These follow from the size, so they do not belong to the weights.
         self.register_buffer("order", paddle.to_tensor(order), persistable=False)
         self.register_buffer("inverse", paddle.to_tensor(np.argsort(order)), persistable=False)
         mask = paddle.to_tensor(_shift_mask(size)) if shifted else None
         self.register_buffer("mask", mask, persistable=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        # One gather shifts the tokens and parts them into windows. Rolls and transpositions would
+        # One gather shifts the tokens and splits them into windows. Rolls and transpositions would
         # be many more nodes, and Paddle's oneDNN passes break on the latter before a linear layer.
         y = paddle.index_select(self.norm1(x), self.order, axis=1)
         y = self.attn(y.reshape([-1, _TOKENS, self.channels]), self.mask)
@@ -144,7 +144,7 @@ class _Block(nn.Layer):
 
 
 class _PatchMerging(nn.Layer):
-    """Each 2x2 tokens, joined column by column, become one of twice the channels."""
+    """Joins every 2x2 tokens, column by column, into one token with twice the channels."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class _PatchMerging(nn.Layer):
 
 
 class _PatchEmbed(nn.Layer):
-    """Patches of 4x4 pixels to tokens: (N, 3, 224, 224) to (N, 3136, C)."""
+    """Turns patches of 4x4 pixels into tokens: (N, 3, 224, 224) to (N, 3136, C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class _Stage(nn.Layer):
     def __init__(self, channels: int, depth: int, heads: int, size: int) -> None:
         super().__init__()
         self.blocks = nn.LayerList(
-            # Also in the last stage, which is a single window: there the mask parts it into four.
+            # Also in the last stage, which is a single window: there the mask splits it into four.
             _Block(channels, heads, size, shifted=index % 2 == 1)
             for index in range(depth)
         )
@@ -193,7 +193,7 @@ class SwinTransformer(nn.Layer):
     """A Swin classifier: float32 images (N, 3, 224, 224) to logits (N, num_classes).
 
     Args:
-        channels: channels of the first stage; each stage has twice those of the one before it.
+        channels: channels of the first stage; each stage has twice as many as the one before it.
         depths: blocks of each stage.
         heads: attention heads of each stage.
         num_classes: classes of the linear layer.
@@ -215,7 +215,7 @@ class SwinTransformer(nn.Layer):
 
     # Paddle's to_static drops the first argument only if it is called `self`.
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Logits (N, num_classes) of float32 images (N, 3, 224, 224)."""
+        """Return logits (N, num_classes) for float32 images (N, 3, 224, 224)."""
         x = self.patch_embed(x)
         for layer in self.layers:
             x = layer(x)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights from files, read safely."""
+"""Read weights from files safely, and load them into a network."""

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read weight files without executing them, and load them into a layer without surprises.
-
-`.pdparams` and PyTorch files are pickles, and a pickle may name any function to call. The
-unpicklers here know the few globals that arrays need and refuse everything else by name.
-"""
+"""Read a weights file of either kind, and load its weights into a layer if they fit exactly."""
 
 from __future__ import annotations
 
@@ -19,15 +15,15 @@ from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo import registry
 from hgdeploy.zoo.weights.pdparams import read_pdparams
 from hgdeploy.zoo.weights.pickles import TORCH_LEGACY_START, ZIP_MAGIC, Weights, first_bytes
-from hgdeploy.zoo.weights.torch import as_paddle, read_torch
+from hgdeploy.zoo.weights.torch import paddle_from_torch, read_torch
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a weights file of either kind, by its content; the suffix plays no part.
+    """Read a weights file of either kind, which its content decides and not its suffix.
 
-    PyTorch's names become Paddle's: `running_mean` is `_mean`, `running_var` is `_variance`,
-    `num_batches_tracked` has no counterpart; and matrices are transposed, because a PyTorch linear
-    layer keeps its weight as (out, in) and Paddle's as (in, out).
+    PyTorch's names become Paddle's: `running_mean` is `_mean`, `running_var` is `_variance`, and
+    `num_batches_tracked` has no counterpart. Matrices are transposed, because the weight of a
+    linear layer is (out, in) in PyTorch and (in, out) in Paddle.
 
     Args:
         path: a `.pdparams` file, or a PyTorch state dict.
@@ -36,18 +32,18 @@ def read_weights(path: Path) -> Weights:
         Parameter name to array, in the file's order.
 
     Raises:
-        WeightsError: the file is missing, no weights file, damaged, or asks for code to run.
+        WeightsError: the file is missing, damaged, not a weights file, or asks for code to run.
     """
     start = first_bytes(path)
     if start.startswith((ZIP_MAGIC, TORCH_LEGACY_START)):
-        return as_paddle(read_torch(path))
+        return paddle_from_torch(read_torch(path))
     return read_pdparams(path)
 
 
 def load_into(layer: Any, weights: Mapping[str, NDArray[Any]], source: Path | str) -> None:
-    """Put weights into a layer; every name and every shape must match.
+    """Load weights into a layer; every name and every shape must match.
 
-    Half precision and bfloat16 are widened to the layer's float32, which changes no value.
+    Half precision and bfloat16 become the layer's float32, which changes no value.
 
     Args:
         layer: a `paddle.nn.Layer`.
@@ -71,7 +67,7 @@ def load_into(layer: Any, weights: Mapping[str, NDArray[Any]], source: Path | st
 
 
 def _misfit(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, NDArray[Any]]) -> str:
-    """What differs, in one line; empty where nothing does."""
+    """Return what differs, in one line; empty if nothing does."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     shapes = [
@@ -90,7 +86,7 @@ def _misfit(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, NDArray
 def _class_count_hint(
     expected: Mapping[str, tuple[int, ...]], found: Mapping[str, NDArray[Any]]
 ) -> str:
-    """Advice where only the last layer differs, so that the number of classes is to blame."""
+    """Return advice if only the last layer differs, because of its number of classes."""
     differing = {name for name in expected if name in found and found[name].shape != expected[name]}
     last_layer = list(expected)[-2:]
     if expected.keys() != found.keys() or not differing or not differing <= set(last_layer):
@@ -105,11 +101,11 @@ def _class_count_hint(
 
 
 def _architecture_hint(found: Mapping[str, NDArray[Any]]) -> str:
-    """Advice where the weights are those of another architecture of the zoo."""
+    """Return advice if the weights are those of another architecture of the zoo."""
     paddle = import_library("paddle", "cpu")
     shapes = {name: array.shape for name, array in found.items()}
     for name in registry.architectures():
-        # Lazily built layers have shapes but no values, so even a large one costs milliseconds.
+        # Lazily built layers have shapes but no values, so even a large one takes milliseconds.
         with paddle.LazyGuard():
             state = registry.build(name).state_dict()
         if {key: tuple(tensor.shape) for key, tensor in state.items()} == shapes:
@@ -118,13 +114,13 @@ def _architecture_hint(found: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _converted(array: NDArray[Any], integer: bool, where: str) -> NDArray[Any]:
-    """The array in the layer's own number type: float32, or an integer type as it is."""
+    """Return the array in the layer's number type: as float32, or integers unchanged."""
     if integer:
         if array.dtype.kind not in "iu":
             raise WeightsError(f"{where} has dtype {array.dtype}, expected integers")
         return array
     if array.dtype == np.uint16:
-        # numpy has no bfloat16; Paddle saves its bits, which are the upper half of a float32.
+        # numpy has no bfloat16: Paddle saves the bits, which are the upper half of a float32.
         array = (array.astype(np.uint32) << 16).view(np.float32)
     if array.dtype.kind != "f":
         raise WeightsError(f"{where} has dtype {array.dtype}, expected floating point")

@@ -19,7 +19,7 @@ from hgdeploy.zoo.weights.pickles import (
     checked_name,
     first_bytes,
     open_file,
-    refuse,
+    refusal,
     unpickle,
 )
 
@@ -31,32 +31,32 @@ def read_pdparams(path: Path) -> Weights:
     """Read Paddle's `.pdparams`: a pickle of parameter name to array, or to (name, array).
 
     Args:
-        path: the file. Arrays that Paddle split because of their size are put together again.
+        path: the file. Arrays that Paddle has split because of their size are joined again.
 
     Returns:
         Parameter name to array, in the file's order.
 
     Raises:
-        WeightsError: the file is missing, no pickle, damaged, asks for code to run, or holds
+        WeightsError: the file is missing, damaged, not a pickle, asks for code to run, or contains
             something other than arrays.
     """
     start = first_bytes(path)
     if not start.startswith(b"\x80"):
-        raise WeightsError(f"{path}: is no weights file (it starts with {start!r})")
+        raise WeightsError(f"{path}: is not a weights file (it starts with {start!r})")
     with open_file(path) as file:
         content = unpickle(_ArrayUnpickler(file, path), path)
     if not isinstance(content, dict):
         raise WeightsError(
-            f"{path}: holds a {type(content).__name__}, expected a dict of parameters"
+            f"{path}: contains a {type(content).__name__}, expected a dict of parameters"
         )
     content.pop(_NAMES_KEY, None)
-    parts = content.pop(_BIG_KEY, {})
+    plans = content.pop(_BIG_KEY, {})
     weights = {checked_name(key, path): _array(key, value, path) for key, value in content.items()}
-    return _joined(weights, parts, path)
+    return _joined(weights, plans, path)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stand-in for `_codecs.encode`: protocol 2 writes an array's bytes as latin-1 text."""
+    """Replace `_codecs.encode`: pickle protocol 2 writes an array's bytes as latin-1 text."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"encoding {encoding!r}")
     return text.encode("latin1")
@@ -66,7 +66,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that can build dicts, tuples and numpy arrays, and nothing else."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
-        # latin1: Python 2 pickles keep an array's bytes in a str.
+        # latin1: pickles of Python 2 keep an array's bytes in a str.
         super().__init__(file, encoding="latin1")
         self._path = path
 
@@ -88,7 +88,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             ("numeric", "_frombuffer"),
         ):
             return _numpy_function(leaf, name)
-        raise refuse(self._path, module, name)
+        raise refusal(self._path, module, name)
 
 
 def _numpy_function(leaf: str, name: str) -> Callable[..., Any]:
@@ -101,16 +101,16 @@ def _array(key: object, value: object, path: Path) -> NDArray[Any]:
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
     if not isinstance(value, np.ndarray):
-        raise WeightsError(f"{path}: {key!r} holds a {type(value).__name__}, expected an array")
+        raise WeightsError(f"{path}: {key!r} is a {type(value).__name__}, expected an array")
     if value.dtype.kind not in "fiub":
         raise WeightsError(f"{path}: {key!r} has dtype {value.dtype}, expected numbers")
     return value
 
 
-def _joined(weights: Weights, parts: object, path: Path) -> Weights:
-    """Put together the arrays that Paddle split to stay under a pickle's 4 GB."""
+def _joined(weights: Weights, plans: object, path: Path) -> Weights:
+    """Join the arrays that Paddle has split to stay below a pickle's 4 GB."""
     try:
-        for name, plan in dict(parts).items():  # type: ignore[call-overload]
+        for name, plan in dict(plans).items():  # type: ignore[call-overload]
             slices = [weights.pop(key) for key in plan["slices"]]
             weights[name] = np.concatenate(slices).reshape(plan["OriginShape"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all pickles of weights share: nothing but arrays is ever built."""
+"""What the readers of pickled weights share.
+
+`.pdparams` and PyTorch files are pickles, and a pickle may name any function to call. The
+unpicklers know the few globals that arrays need, and refuse everything else by name.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,11 @@ TORCH_LEGACY_START = pickle.dumps(_TORCH_MAGIC, protocol=2)
 
 
 def first_bytes(path: Path) -> bytes:
+    """Return the first bytes of a file, as many as identify its format.
+
+    Raises:
+        WeightsError: the file cannot be read or is empty.
+    """
     with open_file(path) as file:
         start = file.read(len(TORCH_LEGACY_START))
     if not start:
@@ -26,6 +35,11 @@ def first_bytes(path: Path) -> bytes:
 
 
 def open_file(path: Path) -> IO[bytes]:
+    """Open a weights file.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
     try:
         return path.open("rb")
     except OSError as error:
@@ -33,7 +47,11 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def unpickle(unpickler: pickle.Unpickler, path: Path) -> Any:
-    """Load one pickle; whatever a damaged or hostile one provokes becomes a WeightsError."""
+    """Load one pickle.
+
+    Raises:
+        WeightsError: loading failed, with whatever error a damaged or hostile pickle has provoked.
+    """
     try:
         return unpickler.load()
     except WeightsError:
@@ -44,13 +62,19 @@ def unpickle(unpickler: pickle.Unpickler, path: Path) -> Any:
         raise WeightsError(f"{path}: is truncated or damaged: {reason}") from error
 
 
-def refuse(path: Path, module: str, name: str) -> WeightsError:
+def refusal(path: Path, module: str, name: str) -> WeightsError:
+    """Return the error for a pickle that asks for a global which weights do not need."""
     return WeightsError(
         f"{path}: refused, because it asks for {module}.{name}, which no weights file needs"
     )
 
 
 def checked_name(key: object, path: Path) -> str:
+    """Return `key` as the name of a parameter.
+
+    Raises:
+        WeightsError: the key is not text.
+    """
     if not isinstance(key, str):
-        raise WeightsError(f"{path}: the key {key!r} is no parameter name")
+        raise WeightsError(f"{path}: the key {key!r} is not a parameter name")
     return key

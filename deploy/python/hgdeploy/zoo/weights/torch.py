@@ -24,46 +24,11 @@ from hgdeploy.zoo.weights.pickles import (
     checked_name,
     first_bytes,
     open_file,
-    refuse,
+    refusal,
     unpickle,
 )
 
 _TORCH_PROTOCOL = 1001
-
-
-def read_torch(path: Path) -> Weights:
-    """Read a PyTorch state dict, in the legacy format or the zip format of PyTorch 1.6 and later.
-
-    Args:
-        path: the file. Its names and layouts are left as they are.
-
-    Returns:
-        Parameter name to array, in the file's order.
-
-    Raises:
-        WeightsError: the file is missing, in neither format, damaged, asks for code to run, or
-            holds something other than tensors (such as a training checkpoint).
-    """
-    start = first_bytes(path)
-    if start.startswith(ZIP_MAGIC):
-        state, storages = _read_torch_zip(path)
-    elif start.startswith(TORCH_LEGACY_START):
-        state, storages = _read_torch_legacy(path)
-    else:
-        raise WeightsError(f"{path}: is no PyTorch file (it starts with {start!r})")
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}, expected a state dict")
-    weights: Weights = {}
-    for key, value in state.items():
-        if not isinstance(value, _TorchTensor):
-            raise WeightsError(
-                f"{path}: {key!r} holds a {type(value).__name__}, not a tensor; "
-                "save the model's state dict alone"
-            )
-        weights[checked_name(key, path)] = value.resolve(storages, f"{path}: {key!r}")
-    return weights
-
-
 # Storage classes of PyTorch, and what their elements are on disk.
 _STORAGES = {
     "FloatStorage": "<f4",
@@ -79,9 +44,42 @@ _STORAGES = {
 }
 
 
+def read_torch(path: Path) -> Weights:
+    """Read a PyTorch state dict, in the legacy format or in the zip format since PyTorch 1.6.
+
+    Args:
+        path: the file. Its names and layouts stay as they are.
+
+    Returns:
+        Parameter name to array, in the file's order.
+
+    Raises:
+        WeightsError: the file is missing, damaged, in neither format, asks for code to run, or
+            contains something other than tensors (such as a training checkpoint).
+    """
+    start = first_bytes(path)
+    if start.startswith(ZIP_MAGIC):
+        state, storages = _read_torch_zip(path)
+    elif start.startswith(TORCH_LEGACY_START):
+        state, storages = _read_torch_legacy(path)
+    else:
+        raise WeightsError(f"{path}: is not a PyTorch file (it starts with {start!r})")
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path}: contains a {type(state).__name__}, expected a state dict")
+    weights: Weights = {}
+    for key, value in state.items():
+        if not isinstance(value, _TorchTensor):
+            raise WeightsError(
+                f"{path}: {key!r} is a {type(value).__name__}, expected a tensor; "
+                "save the model's state dict alone"
+            )
+        weights[checked_name(key, path)] = value.resolve(storages, f"{path}: {key!r}")
+    return weights
+
+
 @dataclass(frozen=True)
 class _TorchStorage:
-    """A run of numbers that tensors view: its element type, its key in the file, its length."""
+    """A sequence of numbers that tensors view: its element type, key in the file and length."""
 
     kind: str
     key: str
@@ -110,7 +108,7 @@ class _TorchTensor:
             and all(
                 isinstance(n, int) and n >= 0 for n in (self.offset, *self.shape, *self.strides)
             )
-            # A stride of 0 could blow one number up to any size; weights have no such views.
+            # A stride of 0 could blow up one number to any size; weights have no such views.
             and math.prod(self.shape) <= data.size
         )
         if not sane or data is None:
@@ -127,19 +125,19 @@ class _TorchTensor:
 def _rebuild_tensor(
     storage: object, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
 ) -> _TorchTensor:
-    """Stand-in for `torch._utils._rebuild_tensor_v2`: a description, not a tensor."""
+    """Replace `torch._utils._rebuild_tensor_v2`: return a description, not a tensor."""
     if not isinstance(storage, _TorchStorage):
         raise TypeError(f"a tensor of a {type(storage).__name__}")
     return _TorchTensor(storage, offset, tuple(shape), tuple(strides))
 
 
 def _rebuild_parameter(data: object, *_: object) -> object:
-    """Stand-in for `torch._utils._rebuild_parameter`: the tensor inside."""
+    """Replace `torch._utils._rebuild_parameter`: return the tensor inside."""
     return data
 
 
 class _TorchUnpickler(pickle.Unpickler):
-    """An unpickler that describes tensors, and builds nothing else but dicts and tuples."""
+    """An unpickler that describes tensors, and can build dicts and tuples, and nothing else."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file)
@@ -156,7 +154,7 @@ class _TorchUnpickler(pickle.Unpickler):
             return known[module, name]
         if module == "torch" and name in _STORAGES:
             return name
-        raise refuse(self._path, module, name)
+        raise refusal(self._path, module, name)
 
     def persistent_load(self, pid: Any) -> _TorchStorage:
         tag, kind, key, _, size, *view = pid
@@ -169,14 +167,18 @@ class _TorchUnpickler(pickle.Unpickler):
 
 
 def _read_torch_legacy(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """Legacy format: magic, protocol, machine, state, storage keys, then each storage's numbers."""
+    """Read the legacy format: magic, protocol, machine, state, storage keys, storages' numbers."""
     storages: dict[str, NDArray[Any]] = {}
     with open_file(path) as file:
         _, protocol, machine = (unpickle(_TorchUnpickler(file, path), path) for _ in range(3))
         if protocol != _TORCH_PROTOCOL or not isinstance(machine, dict):
-            raise WeightsError(f"{path}: is of PyTorch's file protocol {protocol!r}, expected 1001")
+            raise WeightsError(
+                f"{path}: has PyTorch's file protocol {protocol!r}, expected {_TORCH_PROTOCOL}"
+            )
         if machine.get("little_endian") is not True:
-            raise WeightsError(f"{path}: was written on a big-endian machine, which is not read")
+            raise WeightsError(
+                f"{path}: was written on a big-endian machine, which is not supported"
+            )
         unpickler = _TorchUnpickler(file, path)
         state = unpickle(unpickler, path)
         for key in unpickle(_TorchUnpickler(file, path), path):
@@ -184,27 +186,31 @@ def _read_torch_legacy(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
             size = int.from_bytes(file.read(8), "little")
             if storage is None or size != storage.size:
                 raise WeightsError(
-                    f"{path}: is damaged: storage {key} has another size than stated"
+                    f"{path}: is damaged: storage {key} does not have the stated size"
                 )
             storages[storage.key] = _numbers(file, storage, path)
     return state, storages
 
 
 def _read_torch_zip(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """Zip format: ROOT/data.pkl is the state, ROOT/data/KEY the numbers of a storage."""
+    """Read the zip format: ROOT/data.pkl is the state, ROOT/data/KEY a storage's numbers."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename: member for member in archive.infolist()}
             state_name = next((name for name in members if name.endswith("/data.pkl")), None)
             if state_name is None:
-                raise WeightsError(f"{path}: is a zip file but no PyTorch file (no data.pkl)")
+                raise WeightsError(
+                    f"{path}: is a zip file, but not a PyTorch file (it has no data.pkl)"
+                )
             # PyTorch never compresses; a compressed member could expand to fill the memory.
             if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
                 raise WeightsError(f"{path}: has compressed members, which PyTorch does not write")
             root = state_name.removesuffix("data.pkl")
             order = f"{root}byteorder"
             if order in members and archive.read(order) != b"little":
-                raise WeightsError(f"{path}: was written big-endian, which is not read")
+                raise WeightsError(
+                    f"{path}: was written on a big-endian machine, which is not supported"
+                )
             with archive.open(state_name) as file:
                 unpickler = _TorchUnpickler(file, path)
                 state = unpickle(unpickler, path)
@@ -218,6 +224,7 @@ def _read_torch_zip(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
 
 
 def _numbers(file: IO[bytes], storage: _TorchStorage, path: Path) -> NDArray[Any]:
+    """Read the numbers of a storage, in this machine's byte order."""
     wanted = storage.size * storage.dtype.itemsize
     if wanted > path.stat().st_size:
         raise WeightsError(f"{path}: is truncated inside storage {storage.key}")
@@ -228,14 +235,14 @@ def _numbers(file: IO[bytes], storage: _TorchStorage, path: Path) -> NDArray[Any
     return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("="))
 
 
-def as_paddle(weights: Weights) -> Weights:
-    """PyTorch's names and layouts as Paddle's; see `read_weights`."""
+def paddle_from_torch(weights: Weights) -> Weights:
+    """Return weights of PyTorch with Paddle's names and layouts; see `read_weights`."""
     renamed: Weights = {}
     for name, array in weights.items():
         prefix, _, last = name.rpartition(".")
         if last == "num_batches_tracked":
             continue
         last = {"running_mean": "_mean", "running_var": "_variance"}.get(last, last)
-        turned = array.T if last == "weight" and array.ndim == 2 else array
-        renamed[f"{prefix}.{last}" if prefix else last] = np.ascontiguousarray(turned)
+        transposed = array.T if last == "weight" and array.ndim == 2 else array
+        renamed[f"{prefix}.{last}" if prefix else last] = np.ascontiguousarray(transposed)
     return renamed

@@ -192,16 +192,16 @@ class GpuCheck:
             left_out = tuple({key: getattr(case, key) for key in keys} for case in absent)
             part = dataclasses.replace(part, exclude=left_out)
             run_suite(part, Runner(record, self._work(target, (batch,) * 3), print))
-        print(f"\n{out}\n{table(record.rows)}")
-        for row in record.rows:
-            case = row.case
+        print(f"\n{out}\n{table(record.results)}")
+        for result in record.results:
+            case = result.case
             job = Job(
                 "timing", _kind(target, case), case.model, case.precision, "", (case.batch,) * 3
             )
-            if row.stats is None:
-                self.account.add(job, "failed", row.reason or row.status)
+            if result.stats is None:
+                self.account.add(job, "failed", result.reason or result.status)
             else:
-                self.account.add(job, "passed", f"median {row.stats.median:.3f} ms")
+                self.account.add(job, "passed", f"median {result.stats.median:.3f} ms")
 
     def _is_ready(self, target: str, case: Case) -> bool:
         """Tell whether a case can be timed, after building its engine where it has one."""

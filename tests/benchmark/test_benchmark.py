@@ -16,10 +16,10 @@ from conftest import DEADLINE, REPO, require_engine, run_command
 from hgdeploy import zoo
 from hgdeploy.benchmark import (
     Case,
+    CaseResult,
     Head,
     Record,
     ResultFile,
-    Row,
     Runner,
     Settings,
     Suite,
@@ -69,13 +69,13 @@ def test_a_suite_is_the_product_of_its_lists_in_order_less_what_is_excluded():
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         ({"model": ["a"]}, "unknown key model, did you mean 'models'?"),
         ({"models": "a"}, "models is 'a', expected a list"),
         ({"models": []}, "models is []"),
         ({"models": [1]}, "model is 1, expected a text"),
-        ({"models": ["a", "a"]}, "has a case twice"),
+        ({"models": ["a", "a"]}, "has the same case twice"),
         ({"models": ["a"], "engines": ["openvin"]}, "did you mean 'openvino'?"),
         ({"models": ["a"], "precisions": ["fp23"]}, "unknown precision 'fp23'"),
         (
@@ -95,7 +95,7 @@ def test_a_suite_is_the_product_of_its_lists_in_order_less_what_is_excluded():
         ({"models": ["a"], "interleave": "yes"}, "interleave is 'yes'"),
         (
             {"models": ["a"], "exclude": [{"engine": "tensorrt"}]},
-            "exclude[0].engine is 'tensorrt', expected one that the suite has: paddle",
+            "exclude[0].engine is 'tensorrt', expected one of the suite's own: paddle",
         ),
         ({"models": ["a"], "exclude": [{"engin": "paddle"}]}, "did you mean 'engine'?"),
         (
@@ -106,10 +106,10 @@ def test_a_suite_is_the_product_of_its_lists_in_order_less_what_is_excluded():
         ({}, "has no cases left"),
     ],
 )
-def test_a_wrong_suite_is_refused_in_one_line(raw, told):
+def test_a_wrong_suite_is_refused_in_one_line(raw, message):
     with pytest.raises(ConfigError) as error:
         parse_suite(raw, "s").cases()
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -220,7 +220,7 @@ def test_samples_are_split_by_their_rounds():
 
 
 @pytest.mark.parametrize(
-    ("samples", "known", "told"),
+    ("samples", "known", "message"),
     [
         ([1.0] * 90, {"first_ms": 9.0}, "9 times the median"),
         ([1.0, 1.01, 0.99] * 30 + [9.0] * 3, {}, "3 of 93 samples are outliers"),
@@ -233,9 +233,9 @@ def test_samples_are_split_by_their_rounds():
         ([1.0] * 90, {"settled": False}, "without --interleave"),
     ],
 )
-def test_a_doubtful_measurement_comes_with_advice(samples, known, told):
+def test_a_doubtful_measurement_comes_with_advice(samples, known, message):
     advice = advise(samples, dataclasses.replace(CALM, **known))
-    assert any(told in line for line in advice), advice
+    assert any(message in line for line in advice), advice
 
 
 def test_a_calm_measurement_needs_no_advice():
@@ -301,39 +301,42 @@ def run_fake(bundle, workers, record=None, **settings):
     )
     said = []
     record = record or Record(None, HEAD)
-    rows = run_suite(suite, Runner(record, bundle.parent, said.append, workers))
+    results = run_suite(suite, Runner(record, bundle.parent, said.append, workers))
     assert workers.open == 0
-    return rows, said
+    return results, said
 
 
 def test_cases_run_one_after_the_other_each_in_a_process_of_its_own(mini):
     workers = FakeWorkers()
-    rows, said = run_fake(mini, workers, time_limit_seconds=77)
+    results, said = run_fake(mini, workers, time_limit_seconds=77)
     engines = ["paddle", "onnxruntime", "openvino"]
     assert workers.log == [(do, e) for e in engines for do in ("load", "measure")]
     assert workers.limits == [77.0] * 3
-    assert [row.status for row in rows] == ["ok"] * 3
-    assert [len(row.samples_ms) for row in rows] == [10] * 3
-    assert [row.rounds for row in rows] == [None] * 3
+    assert [result.status for result in results] == ["ok"] * 3
+    assert [len(result.samples_ms) for result in results] == [10] * 3
+    assert [result.rounds for result in results] == [None] * 3
     assert said[0].startswith("[1/3] ")
     assert "median 1.000 ms" in said[0]
 
 
 def test_interleaved_cases_take_turns_and_their_samples_know_the_round(mini):
     workers = FakeWorkers()
-    rows, _ = run_fake(mini, workers, interleave=True, rounds=3, min_iterations=7)
+    results, _ = run_fake(mini, workers, interleave=True, rounds=3, min_iterations=7)
     engines = ["paddle", "onnxruntime", "openvino"]
     turns = [("measure", engine) for engine in engines] * 3
     assert workers.log == [("load", engine) for engine in engines] + turns
-    assert [row.rounds for row in rows] == [(0,) * 3 + (1,) * 3 + (2,) * 3] * 3
+    assert [result.rounds for result in results] == [(0,) * 3 + (1,) * 3 + (2,) * 3] * 3
 
 
 @pytest.mark.parametrize("interleave", [False, True])
 @pytest.mark.parametrize("step", ["load", "measure"])
 def test_a_failed_case_is_a_row_with_its_reason_and_the_others_go_on(mini, interleave, step):
     workers = FakeWorkers({(step, "onnxruntime"): CaseError("it is broken")})
-    rows, _ = run_fake(mini, workers, interleave=interleave)
-    found = {row.case.engine: (row.status, row.reason, len(row.samples_ms)) for row in rows}
+    results, _ = run_fake(mini, workers, interleave=interleave)
+    found = {
+        result.case.engine: (result.status, result.reason, len(result.samples_ms))
+        for result in results
+    }
     assert found == {
         "paddle": ("ok", None, 10),
         "openvino": ("ok", None, 10),
@@ -344,17 +347,17 @@ def test_a_failed_case_is_a_row_with_its_reason_and_the_others_go_on(mini, inter
 def test_an_artifact_that_is_missing_is_the_reason_of_its_rows(mini):
     suite = Suite(models=(str(mini),), engines=("openvino",), precisions=("int8",), batches=(1, 2))
     workers = FakeWorkers()
-    rows = run_suite(suite, Runner(Record(None, HEAD), mini, lambda _: None, workers))
-    assert [row.status for row in rows] == ["failed", "failed"]
-    assert "has no inference.int8.onnx" in rows[0].reason
+    results = run_suite(suite, Runner(Record(None, HEAD), mini, lambda _: None, workers))
+    assert [result.status for result in results] == ["failed", "failed"]
+    assert "has no inference.int8.onnx" in results[0].reason
     assert workers.log == []
 
 
 def test_what_cannot_be_made_is_the_reason_of_its_row(mini):
     (mini / "inference.onnx").unlink()
     workers = FakeWorkers({("make", "onnxruntime"): CaseError("no converter")})
-    rows, _ = run_fake(mini, workers)
-    reasons = {row.case.engine: row.reason for row in rows}
+    results, _ = run_fake(mini, workers)
+    reasons = {result.case.engine: result.reason for result in results}
     assert reasons == {"paddle": None, "onnxruntime": "no converter", "openvino": None}
 
 
@@ -364,7 +367,7 @@ def test_an_interrupted_suite_ends_its_processes_keeps_its_rows_and_resumes(mini
     with pytest.raises(KeyboardInterrupt):
         run_fake(mini, workers, Record(path, HEAD))
     assert workers.open == 0
-    assert [row.case.engine for row in load_results(path).rows] == ["paddle"]
+    assert [result.case.engine for result in load_results(path).results] == ["paddle"]
     workers = FakeWorkers({("load", "openvino"): CaseError("broken for now")})
     run_fake(mini, workers, Record(path, HEAD, resume=True))
     assert {engine for _, engine in workers.log} == {"onnxruntime", "openvino"}
@@ -372,28 +375,28 @@ def test_an_interrupted_suite_ends_its_processes_keeps_its_rows_and_resumes(mini
     _, said = run_fake(mini, workers, Record(path, HEAD, resume=True))
     assert {engine for _, engine in workers.log} == {"openvino"}
     assert said[0] == "2 of 3 cases are measured already"
-    assert [row.status for row in load_results(path).rows] == ["ok"] * 3
+    assert [result.status for result in load_results(path).results] == ["ok"] * 3
 
 
 # ---------------------------------------------------------------------------------- results file
 
 
-def test_the_file_is_whole_after_every_row_and_in_the_suites_order(tmp_path):
+def test_the_file_is_complete_after_every_case_and_in_the_suites_order(tmp_path):
     path = tmp_path / "results.json"
     cases = [Case("m", batch=n) for n in (1, 2, 3)]
     record = Record(path, HEAD, cases)
     assert load_results(path) == ResultFile(path, HEAD)
     for case in (cases[2], cases[0], cases[1]):
-        record.add(Row(case, runtime=RUNTIME, samples_ms=(1.0,), stats=summarize([1.0], 1)))
-        assert load_results(path) == record.results
-    assert [row.case.batch for row in load_results(path).rows] == [1, 2, 3]
+        record.add(CaseResult(case, runtime=RUNTIME, samples_ms=(1.0,), stats=summarize([1.0], 1)))
+        assert load_results(path) == record.file
+    assert [result.case.batch for result in load_results(path).results] == [1, 2, 3]
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_row_comes_back_from_the_file_as_it_was(tmp_path):
+def test_a_result_comes_back_from_the_file_as_it_was(tmp_path):
     path = tmp_path / "results.json"
     record = Record(path, HEAD)
-    row = Row(
+    result = CaseResult(
         Case("m", "openvino", "int8", 8, 2, scope="pipeline"),
         weights="file",
         artifact="inference.int8.onnx",
@@ -409,10 +412,10 @@ def test_a_row_comes_back_from_the_file_as_it_was(tmp_path):
         stats=summarize([1.0, 2.0], 8),
         warnings=("the machine is noisy",),
     )
-    failed = Row(Case("m", "paddle"), "failed", "it is broken")
-    record.add(row)
+    failed = CaseResult(Case("m", "paddle"), "failed", "it is broken")
+    record.add(result)
     record.add(failed)
-    assert load_results(path).rows == (row, failed)
+    assert load_results(path).results == (result, failed)
     before = path.read_bytes()
     Record(path, HEAD, resume=True)
     assert path.read_bytes() == before
@@ -428,7 +431,7 @@ def test_a_sample_that_is_no_number_is_not_written(tmp_path):
     record = Record(path, HEAD)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        record.add(Row(Case("m"), samples_ms=(float("nan"),)))
+        record.add(CaseResult(Case("m"), samples_ms=(float("nan"),)))
     assert path.read_bytes() == before
 
 
@@ -437,7 +440,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
         with pytest.raises(OutputError, match="--output"):
             Record(path, HEAD)
     (tmp_path / "suite.yaml").write_text("models: [a]")
-    with pytest.raises(OutputError, match="exists; go on with it by --resume"):
+    with pytest.raises(OutputError, match="exists; continue it with --resume"):
         Record(tmp_path / "suite.yaml", HEAD)
     with pytest.raises(ConfigError, match="is not JSON"):
         Record(tmp_path / "suite.yaml", HEAD, resume=True)
@@ -445,21 +448,21 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             {"environment": {**ENVIRONMENT, "id": "f", "cpu": "d"}},
-            r"another environment \(cpu differ\)",
+            r"in another environment \(different: cpu\)",
         ),
         ({"settings": {"rounds": 4}}, "measured with rounds 3, not 4"),
-        ({"suite": "t"}, "is of the suite 's', not 't'"),
+        ({"suite": "t"}, "belongs to the suite 's', not to 't'"),
     ],
 )
-def test_a_file_of_another_environment_suite_or_setting_is_not_resumed(tmp_path, change, told):
+def test_a_file_of_another_environment_suite_or_setting_is_not_resumed(tmp_path, change, message):
     path = tmp_path / "results.json"
     Record(path, HEAD)
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Record(path, dataclasses.replace(HEAD, **change), resume=True)
     assert path.read_bytes() == before
 
@@ -578,7 +581,7 @@ def test_a_case_over_its_time_limit_is_ended_and_told(mini):
 
 
 def run_benchmark(*words):
-    """Run the command's own functions; returns the exit code, stdout and what was said."""
+    """Run the command's own functions; returns the exit code, stdout and its lines on stderr."""
     out, err = io.StringIO(), io.StringIO()
     arguments = parsed(*words)
     with contextlib.redirect_stderr(err):
@@ -607,20 +610,20 @@ def test_the_smoke_suite_measures_all_engines_and_scopes(mini, tmp_path):
     found = load_results(path)
     assert found.head.suite == "smoke"
     assert found.head.settings["image"]["name"] == "coffee.jpg"
-    assert len(found.rows) == 6
-    for row in found.rows:
-        assert (row.status, row.reason) == ("ok", None)
-        assert row.runtime.engine == row.case.engine
-        assert row.runtime.threads == 1
-        assert len(row.samples_ms) == row.stats.n >= 3
-        assert row.stats.median == pytest.approx(np.median(row.samples_ms), abs=1e-5)
-        assert len(row.model_sha256) == 64
-        assert min(row.load_ms, row.first_ms, row.peak_rss_mb) > 0
+    assert len(found.results) == 6
+    for result in found.results:
+        assert (result.status, result.reason) == ("ok", None)
+        assert result.runtime.engine == result.case.engine
+        assert result.runtime.threads == 1
+        assert len(result.samples_ms) == result.stats.n >= 3
+        assert result.stats.median == pytest.approx(np.median(result.samples_ms), abs=1e-5)
+        assert len(result.model_sha256) == 64
+        assert min(result.load_ms, result.first_ms, result.peak_rss_mb) > 0
     assert len(out.splitlines()) == 7
     code, out, said = run_benchmark(*suite, "--output", path, "--resume")
     assert code == 0
     assert said == ["6 of 6 cases are measured already"]
-    assert load_results(path).rows == found.rows
+    assert load_results(path).results == found.results
 
 
 def test_interleaved_engines_are_measured_in_rounds_and_leave_the_cpu_idle_between(mini, tmp_path):
@@ -630,10 +633,10 @@ def test_interleaved_engines_are_measured_in_rounds_and_leave_the_cpu_idle_betwe
     engines = ("--engine", "paddle", "onnxruntime", "openvino")
     code, _, _ = run_benchmark("--model", mini, *engines, *TINY, "--interleave", "--output", path)
     assert code == 0
-    for row in load_results(path).rows:
-        assert sorted(set(row.rounds)) == list(range(10))
-        assert len(row.rounds) == len(row.samples_ms)
-        assert not any("kept a CPU busy" in line for line in row.warnings)
+    for result in load_results(path).results:
+        assert sorted(set(result.rounds)) == list(range(10))
+        assert len(result.rounds) == len(result.samples_ms)
+        assert not any("kept a CPU busy" in line for line in result.warnings)
 
 
 def test_failed_cases_are_rows_of_the_table_and_of_the_exit_code(mini):
@@ -652,7 +655,7 @@ def test_a_missing_bundle_of_the_zoo_is_made_with_random_weights_and_says_so(tmp
     code, _, said = run_benchmark(*words, *TINY)
     assert code == 0, said
     assert any("with random weights, for timing only" in line for line in said)
-    assert load_results(path).rows[0].weights == "random"
+    assert load_results(path).results[0].weights == "random"
 
 
 def test_flags_replace_a_suites_lists():

@@ -53,7 +53,7 @@ class KnownEngine(CheckedEngine):
 
 
 class EventEngine(KnownEngine):
-    """Tells the parts of its last run, as an engine with device events does."""
+    """Reports the stages of its last run, as an engine with device events does."""
 
     def last_timings(self):
         return {"h2d": 0.25, "compute": 1.5}
@@ -93,7 +93,7 @@ def measured_by_known(milliseconds: float) -> float:
     return statistics.median(m / known for m, known in zip(samples, taken, strict=True))
 
 
-def test_the_parts_that_an_engine_times_itself_are_kept_beside_the_samples():
+def test_the_stages_that_an_engine_times_itself_are_kept_beside_the_samples():
     assert timings_of(KnownEngine(1)) is None
     request = {"do": "measure", "warmup": (0, 1), "measure": (0, 3), "settle": False}
     answer = server_of(EventEngine(1)).measure(Message(request)).values
@@ -168,7 +168,7 @@ def command_of(engine: str, model: Path) -> list[str]:
 def test_our_median_stands_beside_the_engines_own_benchmark(engine, tmp_path, capsys):
     """In turns, on one thread: ours, theirs, ours, theirs... and both are printed.
 
-    benchmark_app tells OpenVINO's own time inside an inference, ours is that of the whole call
+    benchmark_app reports OpenVINO's own time inside an inference, ours is that of the whole call
     from Python: about 0.1 ms more.
     """
     require_engine(engine)

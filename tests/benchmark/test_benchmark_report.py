@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports tell what was measured, what was published and what is missing, and never mix them."""
+"""Reports show what was measured, what was published and what is missing, and never mix them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FAST = {"PPHGNet_tiny": 20.0, "PPHGNet_small": 40.0, "ResNet50": 25.0, "Efficien
 
 
 def case(model: str, median: float, *, seed: int = 0, **more: object) -> dict[str, object]:
-    """A measured case of 100 samples whose median is exactly what is said."""
+    """A measured case of 100 samples whose median is exactly the given one."""
     samples = median * np.random.default_rng(seed).normal(1, 0.01, 101)
     samples *= median / np.median(samples)
     p90, p95, p99 = (float(np.percentile(samples, p)) for p in (90, 95, 99))
@@ -172,8 +172,8 @@ def test_every_published_model_has_its_row_even_where_nothing_was_measured(write
     assert [row["model"] for row in rows] == [entry.model for entry in PUBLISHED] + [
         "EfficientNetLite0"
     ]
-    told = {row["model"]: row["median ms (measured)"] for row in rows}
-    assert told["ResNet34"] == "not measured"
+    found = {row["model"]: row["median ms (measured)"] for row in rows}
+    assert found["ResNet34"] == "not measured"
     for row in rows:
         if row["median ms (measured)"] == "not measured":
             measured = ("95 % interval", "p90 ms", "p99 ms", "/ ResNet50 (measured)")
@@ -205,11 +205,11 @@ def test_a_failed_case_is_a_row_with_its_reason(write):
         failed("ResNeXt101_32x48d_wsl", "needs 3.3 GB |\n and has less"),
         failed("ResNet34", "took longer than 600 s", "timeout"),
     )
-    told = {
+    found = {
         row["model"]: row["median ms (measured)"] for row in markdown_tables(report(path))[TITLE]
     }
-    assert told["ResNeXt101_32x48d_wsl"] == "failed: needs 3.3 GB ¦ and has less"
-    assert told["ResNet34"] == "timeout: took longer than 600 s"
+    assert found["ResNeXt101_32x48d_wsl"] == "failed: needs 3.3 GB ¦ and has less"
+    assert found["ResNet34"] == "timeout: took longer than 600 s"
 
 
 def test_what_an_engine_times_on_its_device_has_a_table_of_its_own(write):
@@ -227,7 +227,7 @@ def test_hardware_and_command_stand_under_every_table(write):
     assert text.count("Some &lt;CPU> \\| 3 GHz, 2 CPUs; governor unknown; 8.0 GiB memory") == 2
     assert text.count("onnxruntime 1.22.0; commit 0123456789ab with uncommitted changes") == 2
     assert text.count("- Made by: `hgdeploy benchmark --suite 'my suite.yaml'`") == 2
-    assert "openvino" not in text, "a library that is not installed has no version to tell"
+    assert "openvino" not in text, "a library that is not installed has no version to show"
 
 
 def test_the_overview_has_a_column_for_each_configuration(write):
@@ -251,9 +251,9 @@ def test_nothing_is_relative_to_a_reference_of_another_configuration(write):
 def test_a_longer_official_name_finds_its_published_row(write):
     name = "SwinTransformer_base_patch4_window7_224_22kto1k"
     rows = markdown_tables(report(write("r.json", case(name, 99.0))))[TITLE]
-    told = {row["model"]: row["median ms (measured)"] for row in rows}
-    assert told["SwinTransformer_base"] == "99.00"
-    assert name not in told
+    found = {row["model"]: row["median ms (measured)"] for row in rows}
+    assert found["SwinTransformer_base"] == "99.00"
+    assert name not in found
 
 
 def test_warnings_of_a_measurement_stand_under_its_table(write):
@@ -264,21 +264,21 @@ def test_warnings_of_a_measurement_stand_under_its_table(write):
 def test_csv_has_full_figures_and_leaves_empty_what_is_not_known(write):
     path = write("r.json", *fast_cases(), failed("ResNet34", "a reason, with a comma"))
     rows = list(csv.DictReader(io.StringIO(report(path, "--format", "csv"))))
-    told = {row["model"]: row for row in rows}
-    assert len(told) == len(rows) == len(PUBLISHED) + 1
-    assert float(told["PPHGNet_tiny"]["measured_median_ms"]) == 20.0
-    assert float(told["PPHGNet_tiny"]["measured_over_resnet50"]) == 0.8
-    assert float(told["PPHGNet_tiny"]["published_revised_v100_ms"]) == 1.72
-    assert told["EfficientNetLite0"]["published_v100_ms"] == ""
-    assert told["ResNet34"]["status"] == "failed"
-    assert told["ResNet34"]["reason"] == "a reason, with a comma"
-    assert told["ResNet34_vd"]["status"] == "not measured"
-    measured = [told["ResNet34_vd"][name] for name in rows[0] if name.startswith("measured")]
+    found = {row["model"]: row for row in rows}
+    assert len(found) == len(rows) == len(PUBLISHED) + 1
+    assert float(found["PPHGNet_tiny"]["measured_median_ms"]) == 20.0
+    assert float(found["PPHGNet_tiny"]["measured_over_resnet50"]) == 0.8
+    assert float(found["PPHGNet_tiny"]["published_revised_v100_ms"]) == 1.72
+    assert found["EfficientNetLite0"]["published_v100_ms"] == ""
+    assert found["ResNet34"]["status"] == "failed"
+    assert found["ResNet34"]["reason"] == "a reason, with a comma"
+    assert found["ResNet34_vd"]["status"] == "not measured"
+    measured = [found["ResNet34_vd"][name] for name in rows[0] if name.startswith("measured")]
     assert not any(measured)
-    assert told["PPHGNet_tiny"]["command"] == "hgdeploy benchmark --suite 'my suite.yaml'"
+    assert found["PPHGNet_tiny"]["command"] == "hgdeploy benchmark --suite 'my suite.yaml'"
 
 
-def test_files_of_different_environments_are_refused_unless_told(write):
+def test_files_of_different_environments_are_refused_unless_asked_for(write):
     a = write("a.json", *fast_cases())
     b = write("b.json", *fast_cases(3.0), id="bbbb2222", cpu="Other CPU")
     with pytest.raises(ConfigError, match=r"different environments \(aaaa1111, bbbb2222\)"):
@@ -287,13 +287,13 @@ def test_files_of_different_environments_are_refused_unless_told(write):
     assert "NOT COMPARABLE" in text
     assert text.startswith("# Latency: small (not comparable: environments differ)")
     rows = markdown_tables(text)[TITLE]
-    told = {(row["model"], row["environment"]): row for row in rows}
-    assert told["PPHGNet_tiny", "aaaa1111"]["median ms (measured)"] == "20.00"
-    assert told["PPHGNet_tiny", "bbbb2222"]["median ms (measured)"] == "60.00"
-    assert told["PPHGNet_tiny", "bbbb2222"]["/ ResNet50 (measured)"] == "0.80"
+    found = {(row["model"], row["environment"]): row for row in rows}
+    assert found["PPHGNet_tiny", "aaaa1111"]["median ms (measured)"] == "20.00"
+    assert found["PPHGNet_tiny", "bbbb2222"]["median ms (measured)"] == "60.00"
+    assert found["PPHGNet_tiny", "bbbb2222"]["/ ResNet50 (measured)"] == "0.80"
     assert text.count("Other CPU") == 2
-    found = list(csv.DictReader(io.StringIO(report(a, b, "--mix-environments", "--format", "csv"))))
-    assert {row["comparable"] for row in found} == {"no: environments differ"}
+    rows = list(csv.DictReader(io.StringIO(report(a, b, "--mix-environments", "--format", "csv"))))
+    assert {row["comparable"] for row in rows} == {"no: environments differ"}
 
 
 def test_two_files_of_one_environment_are_one_table(write):
@@ -313,13 +313,13 @@ def _without(key: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_without("schema"), "schema is missing"),
         (lambda d: d.update(schema=2), "has schema 2, and this version reads schema 1"),
         (lambda d: d.update(schema=True), "has schema True"),
         (lambda d: d.update(cases={}), r"cases is \{\}, expected a list"),
-        (lambda d: d.update(cases=[]), "holds no case yet"),
+        (lambda d: d.update(cases=[]), "has no cases yet"),
         (lambda d: d.update(cases=[3]), r"cases\[0\] is 3, expected a mapping"),
         (lambda d: d["environment"].update(id=None), "environment.id is None, expected a text"),
         (lambda d: d["environment"].update(libraries=[]), r"environment.libraries is \[\]"),
@@ -339,19 +339,19 @@ def _without(key: str):
         (lambda d: d["cases"][0]["case"].update(batch=True), "batch is True, expected a whole"),
     ],
 )
-def test_a_wrong_result_file_is_told_in_one_line(tmp_path, change, told):
+def test_a_wrong_result_file_is_refused_in_one_line(tmp_path, change, message):
     content = document(*fast_cases())
     change(content)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         read_measured(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[" * 100_000])
-def test_what_is_not_json_is_told_in_one_line(tmp_path, text):
+def test_what_is_not_json_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"r\.json is not JSON") as error:
@@ -365,7 +365,7 @@ def test_a_missing_result_file_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         (("--format", "pdf"), ConfigError, "unknown --format 'pdf', expected one of"),
         (("--format", "png"), ConfigError, "needs --output"),
@@ -374,8 +374,8 @@ def test_a_missing_result_file_is_an_error(tmp_path):
         (("--output", "none/r.md"), OutputError, "its folder does not exist"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_read(arguments, kind, told):
-    with pytest.raises(kind, match=told):
+def test_wrong_arguments_are_refused_before_anything_is_read(arguments, kind, message):
+    with pytest.raises(kind, match=message):
         report("never-read.json", *arguments)
 
 
@@ -418,8 +418,8 @@ class Page(html.parser.HTMLParser):
 def test_html_without_plots_needs_no_matplotlib(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = write("r.json", *fast_cases(), failed("ResNet34", "<b>broken</b>"))
-    told = report(path, "--output", tmp_path / "r.html", "--no-plots")
-    assert told == f"{tmp_path / 'r.html'}\n"
+    printed = report(path, "--output", tmp_path / "r.html", "--no-plots")
+    assert printed == f"{tmp_path / 'r.html'}\n"
     page = Page((tmp_path / "r.html").read_text())
     assert "failed: <b>broken</b>" in page.cells
     assert not {"b", "script", "link", "img", "svg"} & page.tags
@@ -454,7 +454,7 @@ def test_a_real_browser_shows_tables_and_plots_and_fetches_nothing(write, tmp_pa
     assert "svg" in seen.tags
     assert not {"script", "link", "img", "iframe"} & seen.tags
     assert all(address.startswith("#") for address in seen.addresses)
-    # The page's own policy forbids all fetching, and the browser tells of what it blocked.
+    # The page's own policy forbids all fetching, and the browser reports what it blocked.
     assert "Content-Security-Policy" in dumped.stdout
     assert "Content Security Policy" not in dumped.stderr
     page_that_fetches = tmp_path / "fetches.html"
@@ -482,9 +482,9 @@ def all_published(factor: float = 10.0) -> list[dict[str, object]]:
 
 
 def test_png_writes_both_plots(plot, write, tmp_path):
-    told = report(write("r.json", *all_published()), "--output", tmp_path / "p.png")
+    printed = report(write("r.json", *all_published()), "--output", tmp_path / "p.png")
     names = [tmp_path / "p-accuracy.png", tmp_path / "p-distribution.png"]
-    assert told.splitlines() == list(map(str, names))
+    assert printed.splitlines() == list(map(str, names))
     for name in names:
         with Image.open(name) as image:
             assert image.format == "PNG"
@@ -525,8 +525,8 @@ def test_the_accuracy_plot_joins_pphgnet_and_names_what_it_cannot_show(plot, wri
     lookup = Lookup(results)
     panel = Panel(lookup.configurations[0], lookup.environments[0])
     shown, absent = accuracy_points(lookup, panel)
-    told = {point.model: (point.latency, point.top1, point.borrowed) for point in shown}
-    assert told == {
+    found = {point.model: (point.latency, point.top1, point.borrowed) for point in shown}
+    assert found == {
         "PPHGNet_tiny": (20.0, 79.83, False),
         "PPHGNet_tiny_ssld": (20.0, 81.95, True),
         "PPHGNet_small": (21.0, 81.51, False),
@@ -673,5 +673,5 @@ def test_compare_refuses_what_does_not_compare(write):
         compare(a, write("c.json", case("ResNet34", 10.0)))
     with pytest.raises(ConfigError, match="--threshold is nan, expected a number from 0"):
         compare(a, a, "--threshold", "nan")
-    with pytest.raises(ConfigError, match="is there twice"):
+    with pytest.raises(ConfigError, match="is in it twice"):
         compare(a, write("d.json", case("ResNet50", 10.0), case("ResNet50", 11.0)))

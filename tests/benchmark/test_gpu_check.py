@@ -79,7 +79,7 @@ def write_engine(folder: Path, **facts: Any) -> None:
 
 
 def checked(environment: dict[str, str], check: str, bundle: Path) -> list[str]:
-    """Return how one check went, and what it told."""
+    """Return the status and the detail of one check."""
     facts = {"target": "tensorrt", "model": MODEL, "precision": "fp32", "bundle": str(bundle)}
     job = json.dumps({"check": check, "profile": PROFILE, **facts})
     done = run_on(environment, CHECKS, job)
@@ -106,8 +106,9 @@ def test_a_check_fails_on_an_engine_that_is_wrong(fake_gpu, mini: Path):
     assert "largest difference" in detail
 
 
-# What the checks tell on the fake machine. Its driver does not tell its memory: that process dies.
-TOLD = {
+# The details of the checks on the fake machine. Its driver does not report its memory: that process
+# dies.
+DETAILS = {
     "build": "built",
     "agree": r"largest difference \S+, allowed 1e-05",
     "limits": r"input 'x' has shape \[33, 3, 64, 64\], and the TensorRT engine serves .+",
@@ -156,10 +157,10 @@ def test_everything_is_checked_timed_saved_and_gone_on_with(fake_gpu, mini: Path
     first = run_on(*command)
     assert first.returncode == 11, first.stdout + first.stderr
     account = json.loads((tmp_path / "gpu.checks.json").read_text())["checks"]
-    told = {(r["job"]["check"], r["job"]["precision"], *r["job"]["profile"]): r for r in account}
-    statuses = {key: row["status"] for key, row in told.items()}
-    for check, wanted in TOLD.items():
-        row = told[check, "fp32", 1, 8, 32]
+    rows = {(r["job"]["check"], r["job"]["precision"], *r["job"]["profile"]): r for r in account}
+    statuses = {key: row["status"] for key, row in rows.items()}
+    for check, wanted in DETAILS.items():
+        row = rows[check, "fp32", 1, 8, 32]
         del statuses[check, "fp32", 1, 8, 32]
         assert row["status"] == ("failed" if check == "memory" else "passed"), first.stdout
         assert re.fullmatch(wanted, row["detail"]), row
@@ -169,16 +170,16 @@ def test_everything_is_checked_timed_saved_and_gone_on_with(fake_gpu, mini: Path
         ("installed", "", "skipped"),
         ("agree", "int8", "skipped"),
     ]
-    rows = load_results(output).rows
-    assert [row.case.batch for row in rows] == [1, 2]
-    for row in rows:
-        assert set(row.timings_ms) == {"h2d", "compute", "d2h", "enqueue", "host"}
+    results = load_results(output).results
+    assert [result.case.batch for result in results] == [1, 2]
+    for result in results:
+        assert set(result.timings_ms) == {"h2d", "compute", "d2h", "enqueue", "host"}
     report = hgdeploy("benchmark", "report", output, "--no-plots")
     assert report.returncode == 0, report.stderr
     again = run_on(*command)
     assert again.returncode == 11
     assert again.stdout.count("1 of 1 cases are measured already") == 2
-    assert load_results(output).rows == rows
+    assert load_results(output).results == results
     redone = json.loads((tmp_path / "gpu.checks.json").read_text())["checks"]
     assert sorted(map(str, (row["job"] for row in redone))) == (
         sorted(map(str, (row["job"] for row in account)))

@@ -32,13 +32,13 @@ def ignore(_: str) -> None:
 def test_the_best_is_the_fastest_of_all_that_was_measured(mini):
     record = Record(None, HEAD)
     found = recommend(open_bundle(mini), RecommendOptions(images=PHOTOS, **QUICK), record, ignore)
-    measured = [e for e in found.evidence if e.row is not None]
+    measured = [e for e in found.evidence if e.result is not None]
     assert {e.run.engine for e in measured} == {"paddle", "onnxruntime", "openvino"}
-    rates = [e.row.stats.throughput for e in measured]
+    rates = [e.result.stats.throughput for e in measured]
     assert rates == sorted(rates, reverse=True)
     assert found.best is measured[0]
-    assert len(record.rows) == len(measured)
-    left_out = {e.run.name: e.reason for e in found.evidence if e.row is None}
+    assert len(record.results) == len(measured)
+    left_out = {e.run.name: e.reason for e in found.evidence if e.result is None}
     assert "inference.int8.onnx" in left_out["onnxruntime:int8"]
 
 
@@ -49,15 +49,15 @@ def test_what_agrees_too_little_is_left_out_with_its_figure(mini):
     options = RecommendOptions(images=PHOTOS, min_agreement=1.0, **QUICK)
     found = recommend(open_bundle(mini), options, Record(None, HEAD), ignore)
     for evidence in found.evidence:
-        if evidence.row is not None:
+        if evidence.result is not None:
             assert evidence.agreement == 1.0
 
 
 def test_without_images_only_fp32_is_considered(mini):
     found = recommend(open_bundle(mini), RecommendOptions(**QUICK), Record(None, HEAD), ignore)
-    assert {e.run.precision for e in found.evidence if e.row is not None} == {"fp32"}
+    assert {e.run.precision for e in found.evidence if e.result is not None} == {"fp32"}
     assert all(
-        e.reason == "no images to compare it with fp32 on"
+        e.reason == "no images to compare it with fp32"
         for e in found.evidence
         if e.run.precision != "fp32"
     )
@@ -65,7 +65,7 @@ def test_without_images_only_fp32_is_considered(mini):
 
 def test_a_latency_that_nothing_reaches_is_an_error_with_the_nearest(mini):
     options = RecommendOptions(latency_ms=1e-4, **QUICK)
-    with pytest.raises(ValidationError, match=r"nothing qualifies.*the nearest was"):
+    with pytest.raises(ValidationError, match=r"nothing qualifies.*the closest was"):
         recommend(open_bundle(mini), options, Record(None, HEAD), ignore)
 
 

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure models, engines and precisions, each case in a process of its own.
+"""Measure models, engines and precisions, each case in its own process.
 
 `run_suite` measures a `Suite` into a `Record`, which keeps the results file; `load_results` reads
-that again; `summarize`, `compare_samples` and `advise` say what samples mean.
+that file; `summarize`, `compare_samples` and `advise` say what the samples mean.
 """
 
 from __future__ import annotations
 
 from hgdeploy.benchmark.case import Case, Settings, Suite, load_suite
+from hgdeploy.benchmark.case_result import CaseResult
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import Record
 from hgdeploy.benchmark.result_file import SCHEMA, Head, ResultFile, load_results
-from hgdeploy.benchmark.row import Row
 from hgdeploy.benchmark.stats import (
     Ratio,
     Stats,
@@ -25,11 +25,11 @@ from hgdeploy.benchmark.suite import Runner, run_suite
 __all__ = [
     "SCHEMA",
     "Case",
+    "CaseResult",
     "Head",
     "Ratio",
     "Record",
     "ResultFile",
-    "Row",
     "Runner",
     "Settings",
     "Stats",

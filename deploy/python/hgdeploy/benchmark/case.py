@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: cases, the settings of a measurement, and suites of both in YAML.
+"""What is measured: cases, the settings of a measurement, and suites, which are read from YAML.
 
-A suite is a product of lists, less what is excluded:
+A suite is the product of its lists, without what is excluded:
 
     name: smoke
     models: [PPHGNet_tiny, deploy/models/mine]
@@ -45,7 +45,7 @@ from hgdeploy.system.yaml_files import read_yaml
 
 SCOPES = ("engine", "pipeline")
 
-# The list in a suite, and the field of a case that its values go to. The first changes slowest.
+# Each list of a suite, and the field of a case that takes its values. The first changes slowest.
 _LISTS = {
     "models": "model",
     "engines": "engine",
@@ -61,11 +61,11 @@ class Case:
     """One thing to measure.
 
     Attributes:
-        model: a model of the zoo, or a bundle's folder (`./NAME` where the zoo has that name too).
+        model: a model of the zoo, or a bundle's folder (`./NAME` if the zoo has that name too).
         engine: the engine's name.
         precision: `fp32`, `fp16`, `bf16` or `int8`.
-        batch: images an inference takes.
-        threads: CPU threads of one inference; None for all this process may use.
+        batch: images per inference.
+        threads: CPU threads of one inference; None for all that this process may use.
         device: `cpu` or `gpu:N`.
         scope: `engine` (infer() on a ready tensor) or `pipeline` (from a photograph's JPEG bytes
             to its best classes).
@@ -93,11 +93,11 @@ class Case:
 
     @property
     def run(self) -> Run:
-        """Engine, precision and device."""
+        """The case's engine, precision and device."""
         return Run(self.engine, self.precision, self.device)
 
     def label(self) -> str:
-        """Return the case in a few words, such as `PPHGNet_tiny paddle fp32 batch 1 threads 2`."""
+        """Return a short name of the case, such as `PPHGNet_tiny paddle fp32 batch 1 threads 2`."""
         words = [self.model, self.engine, self.precision, f"batch {self.batch}"]
         words.append(f"threads {self.threads or 'all'}" if self.device == "cpu" else self.device)
         return " ".join([*words, *([self.scope] if self.scope != "engine" else [])])
@@ -110,14 +110,14 @@ class Settings:
     The defaults are those of TensorRT's trtexec: 200 ms of warm-up, then at least 3 s and 10 runs.
 
     Attributes:
-        warmup_seconds: run at least so long before measuring.
-        warmup_iterations: and at least so often.
-        min_seconds: measure at least so long.
-        min_iterations: and at least so often.
-        time_limit_seconds: the most a case may take, loading included; waiting for the other
+        warmup_seconds: how long to run, at least, before measuring.
+        warmup_iterations: how many times to run, at least, before measuring.
+        min_seconds: how long to measure, at least.
+        min_iterations: how many samples to take, at least.
+        time_limit_seconds: the longest a case may take, including loading; waiting for the other
             cases of an interleaved suite does not count.
         interleave: measure the cases in turns, round by round.
-        rounds: into how many rounds an interleaved measurement is split.
+        rounds: the number of rounds of an interleaved measurement.
     """
 
     warmup_seconds: float = 0.2
@@ -143,19 +143,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Suite:
-    """Lists whose product are the cases, and how to measure them.
+    """Lists whose product gives the cases, and how to measure them.
 
     Attributes:
-        name: what the results are called.
-        models: see `Case`, as all lists.
-        engines: one engine's name each.
-        precisions: one precision each.
-        batches: one batch size each.
-        threads: one number of threads each; None for all.
-        scopes: one scope each.
+        name: the name of the suite and its results.
+        models: models; `Case` describes the values of all lists.
+        engines: engines' names.
+        precisions: precisions.
+        batches: batch sizes.
+        threads: numbers of threads; None for all.
+        scopes: scopes.
         device: the device of all cases.
-        exclude: fields of cases and their values; a case that has all of one entry's is left out.
-        image: the photograph of the scope `pipeline`; None for one that HGDeploy has with it.
+        exclude: each entry maps fields of a case to values; a case that matches an entry in all
+            of its fields is left out.
+        image: the photograph for the scope `pipeline`; None for one that comes with HGDeploy.
         settings: how each case is measured.
     """
 
@@ -175,7 +176,7 @@ class Suite:
         """Return the cases in order: the models change slowest, the scopes fastest.
 
         Raises:
-            ConfigError: a value is not possible, a case comes twice, or none is left.
+            ConfigError: a value is not allowed, a case occurs twice, or no case is left.
         """
         product = itertools.product(*(getattr(self, name) for name in _LISTS))
         made = [
@@ -185,7 +186,7 @@ class Suite:
         kept = tuple(case for case in made if not self._excluded(case))
         if len(set(kept)) < len(kept):
             twice = next(case for case in kept if kept.count(case) > 1)
-            raise ConfigError(f"the suite {self.name} has a case twice: {twice.label()}")
+            raise ConfigError(f"the suite {self.name} has the same case twice: {twice.label()}")
         if not kept:
             raise ConfigError(f"the suite {self.name} has no cases left; name at least one model")
         return kept
@@ -198,7 +199,9 @@ class Suite:
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite from YAML. Its `image` counts from its folder, models from the current one.
+    """Read a suite from a YAML file.
+
+    Its `image` is relative to the file's folder; its models are relative to the current folder.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
@@ -215,11 +218,11 @@ def load_suite(path: Path) -> Suite:
 
 
 def parse_suite(raw: Mapping[str, Any], name: str) -> Suite:
-    """Turn a suite's keys into a `Suite`.
+    """Return the `Suite` for the keys and values of a YAML file.
 
     Args:
-        raw: the keys of the YAML file.
-        name: what the suite is called where it has no `name` of its own.
+        raw: the content of the YAML file.
+        name: the suite's name if the file gives none.
 
     Raises:
         ConfigError: a key is unknown or a value is wrong.
@@ -237,19 +240,19 @@ def parse_suite(raw: Mapping[str, Any], name: str) -> Suite:
 
 
 def threads_of(value: object) -> Any:
-    """Return None for `all` (or null), a number for its text, and anything else unchanged."""
+    """Return None for `all` or null, the number for its digits, and anything else unchanged."""
     if value in (None, "all"):
         return None
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _item(key: str) -> Kind[Any]:
-    """Return the kind of one value for a case's field; the case itself checks it further."""
+    """Return the kind of a list's values; `Case` itself checks them further."""
     return (lambda given: threads_of(given.value)) if key == "threads" else anything
 
 
 def _exclusion(suite: Suite) -> Kind[dict[str, Any]]:
-    """Return the kind of an entry in `exclude`: fields of cases, and values that the suite has."""
+    """Return the kind of an entry of `exclude`: fields of cases, with values that the suite has."""
     kinds = {key: _listed(key, getattr(suite, name)) for name, key in _LISTS.items()}
 
     def read(given: Given) -> dict[str, Any]:
@@ -262,13 +265,13 @@ def _exclusion(suite: Suite) -> Kind[dict[str, Any]]:
 
 
 def _listed(key: str, values: Sequence[Any]) -> Kind[Any]:
-    """Return the kind of a list's values; another one in `exclude` is a slip of the pen."""
+    """Return the kind of a value in `exclude`: one that is not in the suite's list is a typo."""
 
     def read(given: Given) -> Any:
         value = _item(key)(given)
         if value not in values:
             names = ", ".join("all" if one is None else str(one) for one in values)
-            raise given.refused(f"one that the suite has: {names}")
+            raise given.refused(f"one of the suite's own: {names}")
         return value
 
     return read

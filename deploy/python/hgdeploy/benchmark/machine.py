@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result was measured on, and a short name for it that tells environments apart."""
+"""The machine and software that a result was measured on, with a short hash to identify them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hgdeploy.gpu.driver import nvidia_gpu_names
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_governor, cpu_model, memory_mb
 
-# What is looked up as a distribution, first found; the key is what a reader calls it.
+# A library's usual name, and the names of the distributions that may have installed it.
 _LIBRARIES = {
     "paddle": ("paddlepaddle-gpu", "paddlepaddle"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
@@ -25,18 +25,18 @@ _LIBRARIES = {
     "opencv": ("opencv-python-headless", "opencv-python"),
     "pillow": ("pillow",),
 }
-# These may differ between two runs that are still of one environment.
+# Facts that may differ between two runs in the same environment.
 _NOT_IN_ID = ("memory_mb", "commit", "dirty")
 _GIT_SECONDS = 10
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return the facts of this machine and its software that a result depends on.
+    """Return the facts about this machine and its software that a result depends on.
 
-    `id` is a short hash of these, without the commit (work on a text must not end a suite) and the
-    memory (which a kernel tells slightly differently from boot to boot).
+    `id` is a short hash of these, without the commit (a suite must survive an edit of the docs) and
+    the memory (which a kernel reports slightly differently from boot to boot).
     """
-    found = {k: installed_version(*names) for k, names in _LIBRARIES.items()}
+    versions = {name: installed_version(*names) for name, names in _LIBRARIES.items()}
     commit, dirty = _git_state()
     facts: dict[str, Any] = {
         "cpu": cpu_model(),
@@ -47,20 +47,20 @@ def describe_environment() -> dict[str, Any]:
         "os": platform.platform(),
         "python": platform.python_version(),
         "libraries": {"hgdeploy": __version__}
-        | {name: version for name, version in found.items() if version is not None},
+        | {name: version for name, version in versions.items() if version is not None},
         "gpu": list(nvidia_gpu_names()),
         "commit": commit,
         "dirty": dirty,
     }
-    telling = {key: value for key, value in facts.items() if key not in _NOT_IN_ID}
-    digest = hashlib.sha256(json.dumps(telling, sort_keys=True).encode()).hexdigest()
+    identity = {key: value for key, value in facts.items() if key not in _NOT_IN_ID}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return {"id": digest[:12], **facts}
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """Return the checkout's commit and whether it has changes; nothing where this is none.
+    """Return this checkout's commit and whether it has changes; (None, None) if it is no checkout.
 
-    An installed package may lie inside somebody else's checkout, which does not track it.
+    An installed package may lie inside the checkout of another project, which does not track it.
     """
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", "--", str(here)) is None:
@@ -70,7 +70,7 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return what git says in `folder`; None where there is no git or it fails."""
+    """Return git's output in `folder`; None if git is missing or fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the fastest way to run a bundle on this machine that still gives its answers.
+"""Find the fastest way to run a bundle on this machine that still gives the right answers.
 
-Every engine and precision that the bundle has an artifact for is compared with fp32 on the user's
-images and then measured, with different threads and batches, within a budget of time.
+Every engine and precision for which the bundle has an artifact is compared with fp32 on the user's
+images and then measured, with different threads and batches, within a time budget.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy.benchmark.case import Settings, Suite
+from hgdeploy.benchmark.case_result import CaseResult
 from hgdeploy.benchmark.record import Record
-from hgdeploy.benchmark.row import Row
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES
@@ -28,19 +28,19 @@ from hgdeploy.validation.validate import ValidateOptions, validate
 
 _LEAST_SECONDS = 0.3
 _WARMUP_SECONDS = 0.2
-# What a case costs besides its measurement: a process, the library, the model, the first run.
+# What a case takes besides measuring: starting a process, loading library and model, a first run.
 _OVERHEAD_SECONDS = 2.5
 
 
 @dataclass(frozen=True)
 class RecommendOptions:
-    """What is wanted.
+    """What is wanted, and what to try.
 
     Attributes:
-        latency_ms: the most that 99 of 100 inferences may take; None where only images a second
+        latency_ms: the longest that 99 of 100 inferences may take; None if only images per second
             count.
         images: real images to compare precisions on; without any, only fp32 is considered.
-        min_agreement: share of the images whose best class must be that of fp32.
+        min_agreement: share of the images whose best class must be the same as in fp32.
         batches: batch sizes to try.
         threads: CPU threads to try; None for all.
         budget_seconds: about how long the measurements may take in all.
@@ -66,26 +66,26 @@ class RecommendOptions:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One way to run the bundle, and what is known of it.
+    """One way to run the bundle, and what is known about it.
 
     Attributes:
         run: engine and precision.
-        agreement: share of images with fp32's best class; None where none were given.
-        row: the measurement; None where the run was left out before it.
-        reason: why it was left out, or does not qualify; empty where it does.
+        agreement: share of images with the same best class as in fp32; None without images.
+        result: the measurement; None if the run was left out before it was measured.
+        reason: why it was left out or does not qualify; empty if it does.
     """
 
     run: Run
     agreement: float | None
-    row: Row | None
+    result: CaseResult | None
     reason: str
 
     def cells(self) -> tuple[str, ...]:
         """Return the evidence as cells of a table."""
         agreement = "-" if self.agreement is None else f"{self.agreement:.4f}"
-        if self.row is None:
+        if self.result is None:
             return (self.run.name, "-", "-", agreement, "-", "-", "-", self.reason)
-        case, stats = self.row.case, self.row.stats
+        case, stats = self.result.case, self.result.stats
         threads = "all" if case.threads is None else str(case.threads)
         figures = ("-", "-", "-")
         if stats is not None:
@@ -97,6 +97,7 @@ class Evidence:
         return (self.run.name, str(case.batch), threads, agreement, *figures, self.reason)
 
 
+# The columns of `Evidence.cells`.
 HEAD = ("run", "batch", "threads", "agreement", "median ms", "p99 ms", "images/s", "")
 
 
@@ -111,17 +112,17 @@ class Recommendation:
 def recommend(
     bundle: ModelBundle, options: RecommendOptions, record: Record, on_progress: OnLine
 ) -> Recommendation:
-    """Measure what the bundle has and name the best that keeps the agreement asked for.
+    """Measure what the bundle has and return the best way that keeps the wanted agreement.
 
     Args:
         bundle: the bundle.
         options: what is wanted.
-        record: takes the measurements.
-        on_progress: takes a line at a time.
+        record: where the measurements are added.
+        on_progress: called with one line at a time.
 
     Raises:
-        EngineError: no engine can run the bundle in fp32 here.
-        ValidationError: nothing qualifies; the message names the nearest miss.
+        ConfigError: no engine can run the bundle in fp32 on this machine.
+        ValidationError: nothing qualifies; the message gives the closest run.
     """
     runs, left_out = _available(bundle, options)
     agreements = _agreements(bundle, runs, options, on_progress)
@@ -129,31 +130,31 @@ def recommend(
     for run in runs:
         agreement = agreements.get(run.name)
         if agreement is not None and agreement < options.min_agreement:
-            reason = f"agrees less than {options.min_agreement:g}"
+            reason = f"agreement below {options.min_agreement:g}"
             left_out.append(Evidence(run, agreement, None, reason))
         else:
             kept.append(run)
     runner = Runner(record, bundle.root.parent, on_progress)
     measured = [
-        Evidence(run, agreements.get(run.name), row, _miss(row, options))
+        Evidence(run, agreements.get(run.name), result, _miss(result, options))
         for run in kept
-        for row in run_suite(_suite(bundle, run, options, len(kept)), runner)
+        for result in run_suite(_suite(bundle, run, options, len(kept)), runner)
     ]
     evidence = sorted(measured, key=_rank)
     if not evidence or evidence[0].reason:
-        nearest = f"; the nearest was {' '.join(evidence[0].cells())}" if evidence else ""
-        raise ValidationError(f"nothing qualifies on this machine{nearest}")
+        closest = f"; the closest was {' '.join(evidence[0].cells())}" if evidence else ""
+        raise ValidationError(f"nothing qualifies on this machine{closest}")
     return Recommendation(evidence[0], (*evidence, *left_out))
 
 
 def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run], list[Evidence]]:
-    """Try to load every engine and precision; return those that do and why the others do not."""
+    """Load every engine and precision; return those that load, and why the others do not."""
     runs, left_out = [], []
     for engine in ENGINES:
         for precision in PRECISIONS:
             run = Run(engine, precision)
             if precision != "fp32" and not options.images:
-                left_out.append(Evidence(run, None, None, "no images to compare it with fp32 on"))
+                left_out.append(Evidence(run, None, None, "no images to compare it with fp32"))
                 continue
             try:
                 open_run(bundle, run).engine.close()
@@ -162,7 +163,7 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
                 left_out.append(Evidence(run, None, None, str(error)))
     if not any(run.precision == "fp32" for run in runs):
         first = next(one for one in left_out if one.run.precision == "fp32")
-        raise ConfigError(f"{bundle.root} does not run in fp32 here: {first.reason}")
+        raise ConfigError(f"{bundle.root} does not run in fp32 on this machine: {first.reason}")
     return runs, left_out
 
 
@@ -184,7 +185,7 @@ def _agreements(
 
 
 def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) -> Suite:
-    """Return the suite of one run; the budget is shared out evenly."""
+    """Return the suite of one run; all cases get an equal share of the budget."""
     cases = runs * len(options.batches) * len(options.threads)
     each = options.budget_seconds / cases - _OVERHEAD_SECONDS - _WARMUP_SECONDS
     return Suite(
@@ -198,16 +199,16 @@ def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) 
     )
 
 
-def _miss(row: Row, options: RecommendOptions) -> str:
-    """Say why a measured row does not qualify; empty where it does."""
-    if row.stats is None:
-        return row.reason or row.status
-    if options.latency_ms is not None and row.stats.p99 > options.latency_ms:
+def _miss(result: CaseResult, options: RecommendOptions) -> str:
+    """Return why a result does not qualify; empty if it does."""
+    if result.stats is None:
+        return result.reason or result.status
+    if options.latency_ms is not None and result.stats.p99 > options.latency_ms:
         return f"slower than {options.latency_ms:g} ms"
     return ""
 
 
 def _rank(evidence: Evidence) -> tuple[bool, float]:
-    """Order by what qualifies, then by images a second."""
-    stats = evidence.row.stats if evidence.row is not None else None
+    """Return a key that sorts what qualifies first, then by images per second."""
+    stats = evidence.result.stats if evidence.result is not None else None
     return bool(evidence.reason), -(stats.throughput if stats is not None else 0.0)

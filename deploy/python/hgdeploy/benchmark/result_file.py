@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results file, schema 1, read and written.
+"""Reads and writes the results file, schema 1.
 
     {"schema": 1, "suite": NAME, "created": ISO TIME, "command": [...], "settings": {...},
-     "environment": {...}, "cases": [ROW, ...]}
+     "environment": {...}, "cases": [CASE, ...]}
 
-A row has the fields of `Row` as keys, in their order.
+Each case has the fields of `CaseResult` as keys, in their order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.benchmark.case import SCOPES, Case
-from hgdeploy.benchmark.row import OK, STATUSES, Row, now
+from hgdeploy.benchmark.case_result import OK, STATUSES, CaseResult, now
 from hgdeploy.benchmark.stats import Stats
 from hgdeploy.engines import ENGINES, RuntimeInfo
 from hgdeploy.engines.options import PRECISIONS
@@ -41,14 +41,14 @@ _HINT = "is it a result of hgdeploy benchmark?"
 
 @dataclass(frozen=True)
 class Head:
-    """What a results file says once for all its cases.
+    """What a results file states once for all its cases.
 
     Attributes:
         suite: the suite's name.
-        command: the command that measured, in words.
-        settings: how it was measured; a resumed suite must have the same.
+        command: the command that measured, split into words.
+        settings: how the cases were measured; a resumed suite must have the same settings.
         environment: the machine and its libraries, see `describe_environment`.
-        created: when the file was begun, ISO 8601.
+        created: when the file was created, in ISO 8601.
     """
 
     suite: str
@@ -63,22 +63,22 @@ class ResultFile:
     """The content of one results file.
 
     Attributes:
-        path: the file; None where the results are in memory only.
-        head: what holds for all its cases.
-        rows: its cases in order.
+        path: the file; None if the results are in memory only.
+        head: what holds for all cases.
+        results: the results of the cases, in order.
     """
 
     path: Path | None
     head: Head
-    rows: tuple[Row, ...] = ()
+    results: tuple[CaseResult, ...] = ()
 
     @property
     def environment(self) -> str:
-        """Short hash of the machine and its libraries."""
+        """The short hash that identifies the machine and its libraries."""
         return str(self.head.environment["id"])
 
     def command_line(self) -> str:
-        """Return the command as a shell takes it."""
+        """Return the command, quoted for a shell."""
         return shlex.join(self.head.command)
 
     def hardware(self) -> str:
@@ -90,7 +90,7 @@ class ResultFile:
         return _hardware(Given(f"{self.path}: environment", self.head.environment, _HINT))
 
     def to_json(self) -> str:
-        """Return JSON of one fact a line, so that a difference in git shows what has changed."""
+        """Return JSON with one fact per line, so that a diff shows what has changed."""
         head = self.head
         facts: dict[str, Any] = {
             "schema": SCHEMA,
@@ -101,17 +101,17 @@ class ResultFile:
             "environment": head.environment,
         }
         lines = [f'"{key}": {_block(value, 2)}' for key, value in facts.items()]
-        rows = ",".join(f"\n  {_block(_facts(row), 3)}" for row in self.rows)
-        return "{\n " + ",\n ".join([*lines, f'"cases": [{rows}\n ]']) + "\n}\n"
+        cases = ",".join(f"\n  {_block(_facts(result), 3)}" for result in self.results)
+        return "{\n " + ",\n ".join([*lines, f'"cases": [{cases}\n ]']) + "\n}\n"
 
 
-def _facts(row: Row) -> dict[str, Any]:
-    """Return a row as JSON has it; `asdict` would copy every sample."""
-    facts = {one.name: getattr(row, one.name) for one in dataclasses.fields(row)}
+def _facts(result: CaseResult) -> dict[str, Any]:
+    """Return a result as it is written to JSON; `asdict` would copy every sample."""
+    facts = {one.name: getattr(result, one.name) for one in dataclasses.fields(result)}
     for name in ("case", "runtime", "stats"):
         if facts[name] is not None:
             facts[name] = dataclasses.asdict(facts[name])
-    return {**facts, "timings_ms": row.timings_ms or None}
+    return {**facts, "timings_ms": result.timings_ms or None}
 
 
 def _block(value: Any, indent: int) -> str:
@@ -132,7 +132,7 @@ def load_results(path: Path) -> ResultFile:
         path: a JSON file that `hgdeploy benchmark` wrote.
 
     Raises:
-        ConfigError: it cannot be read, is not JSON, or not of schema 1.
+        ConfigError: the file cannot be read, is not JSON, or is not of schema 1.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -154,8 +154,8 @@ def load_results(path: Path) -> ResultFile:
         environment=given.read("environment", mapping),
         created=given.read("created", text),
     )
-    found = ResultFile(path, head, given.read("cases", list_of(_row)))
-    found.hardware()  # refuses an environment that lacks a fact before anything is shown
+    found = ResultFile(path, head, given.read("cases", list_of(_case_result)))
+    found.hardware()  # refuses an incomplete environment before anything is shown
     return found
 
 
@@ -180,21 +180,21 @@ def _hardware(environment: Given) -> str:
     return "; ".join(word for word in words if word)
 
 
-# Far above any time or size; figures beyond have no room in a report.
+# Far above any real time or size; a larger figure would not fit into a report.
 _NUMBER = number(0, 1e15)
 
 
 def _as_line(given: Given) -> str:
-    """Is the kind of everything, as a text of one line."""
+    """Accept anything, and return it as text on one line."""
     return " ".join(str(anything(given)).split())
 
 
-def _row(given: Given) -> Row:
+def _case_result(given: Given) -> CaseResult:
     status = given.read("status", exactly(*STATUSES))
     measured = status == OK
     samples = list_of(_NUMBER, 1, words="a list with at least one number where the status is ok")
     timings = given.read("timings_ms", optional(mapping_of(list_of(_NUMBER))))
-    return Row(
+    return CaseResult(
         case=given.read("case", _case),
         status=status,
         reason=_reason(given, measured),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What samples say, and what they do not: summaries, intervals, warnings and verdicts.
+"""What samples show, and what they do not: summaries, intervals, warnings and verdicts.
 
 Percentiles are numpy's default: linear interpolation between the two nearest samples. Intervals
-are 95 % percentile bootstrap intervals from seeded draws, so that the same samples always give the
+are 95 % percentile bootstrap intervals from seeded draws, so the same samples always give the
 same figures.
 """
 
@@ -19,12 +19,12 @@ FASTER, SLOWER, CANT_TELL = "faster", "slower", "can't tell"
 _SEED = 0
 _DRAWS = 2000
 _INTERVAL = (2.5, 97.5)
-# Fewer pairs than this may all fall on one side by chance more often than 5 times in 100.
+# With fewer pairs than this, chance alone puts all on one side more often than 5 times in 100.
 _LEAST_ROUNDS = 6
-# Two processes of one and the same case differ by about this much, through where their memory
-# happens to lie: no number of rounds makes a smaller difference mean anything.
+# Two processes of the same case differ by about this much, depending on where their memory happens
+# to lie: no number of rounds makes a smaller difference meaningful.
 _PAIRED_MARGIN = 0.03
-# Runs that did not alternate also differ by what the machine did meanwhile.
+# Runs that did not alternate also differ by what else the machine was doing.
 _UNPAIRED_MARGIN = 0.05
 
 _SLOW_FIRST = 5.0
@@ -38,19 +38,19 @@ _OVERHEAD_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Stats:
-    """Samples in milliseconds, summed up.
+    """A summary of samples in milliseconds.
 
     Attributes:
-        n: how many.
+        n: the number of samples.
         min: the fastest.
-        mean: their mean.
-        median: their median.
+        mean: the mean.
+        median: the median.
         p90: 90th percentile.
         p95: 95th percentile.
         p99: 99th percentile.
         max: the slowest.
-        throughput: images a second: the batch over the mean time.
-        median_ci: 95 % bootstrap interval of the median. It takes samples as independent, and so
+        throughput: images per second: the batch size over the mean time.
+        median_ci: 95 % bootstrap interval of the median. It assumes independent samples, so it
             covers noise, not drift.
     """
 
@@ -68,15 +68,15 @@ class Stats:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How long A takes, over how long B takes.
+    """The time that A takes, divided by the time that B takes.
 
     Attributes:
-        ratio: the estimate; below 1 where A is faster.
+        ratio: the estimate; below 1 if A is faster.
         low: lower end of its 95 % interval.
         high: upper end.
         verdict: `faster`, `slower` (A than B) or `can't tell`.
-        paired: the samples come from interleaved rounds, so that drift cancels. Else the verdict
-            asks for a difference of more than 5 % instead of 3 %.
+        paired: whether the samples come from interleaved rounds, so that drift cancels out. If not,
+            the verdict requires a difference of more than 5 % instead of 3 %.
     """
 
     ratio: float
@@ -87,11 +87,11 @@ class Ratio:
 
 
 def summarize(samples_ms: Sequence[float], batch: int) -> Stats:
-    """Sum up the samples of a case.
+    """Return a summary of the samples of a case.
 
     Args:
         samples_ms: milliseconds of each run; at least one.
-        batch: images of each run.
+        batch: images per run.
     """
     times = np.asarray(samples_ms, np.float64)
     median, p90, p95, p99 = (_ms(value) for value in np.percentile(times, [50, 90, 95, 99]))
@@ -121,8 +121,8 @@ def bootstrap_medians(
     """Return the medians of `draws` resamples of `samples`.
 
     A resample of n values is n uniform positions in the sorted samples, and its median is the
-    value at the middle one of these. The k-th smallest of n uniform numbers is Beta(k, n - k + 1),
-    and the smallest of those above it Beta(1, n - k) of the way to 1: drawing these directly is
+    value at the middle position. The k-th smallest of n uniform numbers is Beta(k, n - k + 1), and
+    the smallest of those above it lies Beta(1, n - k) of the way to 1: drawing these directly gives
     the same distribution as resampling, without draws x n numbers.
     """
     ordered = np.sort(np.asarray(samples, np.float64))
@@ -145,10 +145,10 @@ def compare_samples(
     """Compare two cases by the ratio of their medians, A over B.
 
     Args:
-        a_rounds: the samples of A, one list a round.
-        b_rounds: those of B. Interleaved cases have the same number of rounds, at least two: then
-            the ratio is the median of the rounds' own ratios. Else all samples of a side are taken
-            together, and the two sides as independent.
+        a_rounds: the samples of A, one list per round.
+        b_rounds: those of B. If both have the same number of rounds, at least two, the cases were
+            interleaved, and the ratio is the median of the rounds' own ratios. If not, the samples
+            of each side are taken together, and the two sides are assumed to be independent.
 
     Returns:
         The ratio, its interval and the verdict.
@@ -176,11 +176,11 @@ def compare_samples(
 def split_rounds(
     samples_ms: Sequence[float], rounds: Sequence[int] | None
 ) -> tuple[tuple[float, ...], ...]:
-    """Return samples one tuple a round, in order of the rounds; one tuple where there are none.
+    """Return one tuple of samples per round, in the order of the rounds.
 
     Args:
         samples_ms: a result's `samples_ms`.
-        rounds: its `rounds`.
+        rounds: its `rounds`; None puts all samples into one tuple.
     """
     if rounds is None:
         return (tuple(samples_ms),)
@@ -192,13 +192,13 @@ def split_rounds(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What is known of a measurement besides its samples.
+    """What is known about a measurement besides its samples.
 
     Attributes:
-        first_ms: the first inference after loading.
+        first_ms: how long the first inference after loading took.
         overhead_us: what the harness itself adds to each sample.
-        mhz: clock of the CPU before and after, where it can be read.
-        settled: the engine's threads went to sleep between rounds.
+        mhz: the CPU's clock before and after; None if it cannot be read.
+        settled: whether the engine's threads went to sleep between rounds.
     """
 
     first_ms: float
@@ -208,27 +208,27 @@ class Circumstances:
 
 
 def advise(samples_ms: Sequence[float], known: Circumstances) -> list[str]:
-    """Return what looks wrong with a measurement and what to do about it, one line each."""
+    """Return what looks wrong with a measurement and what to do about it, one line per problem."""
     times = np.asarray(samples_ms, np.float64)
     median = float(np.median(times))
-    told = [*_about_first(times, known.first_ms), *_about_spread(times), *_about_drift(times)]
+    warnings = [*_about_first(times, known.first_ms), *_about_spread(times), *_about_drift(times)]
     if known.mhz is not None and known.mhz[1] < known.mhz[0] * (1 - _SLOWER_CLOCK):
         before, after = known.mhz
-        told.append(
+        warnings.append(
             f"the CPU's clock fell from {before:.0f} to {after:.0f} MHz: it is throttled; cool it, "
-            "or set the governor performance and a fixed clock"
+            "or set the governor to performance and fix the clock"
         )
     if known.overhead_us / 1000 > _OVERHEAD_SHARE * median:
-        told.append(
+        warnings.append(
             f"the harness itself takes {known.overhead_us:.2f} us of each run, "
             f"{known.overhead_us / 10 / max(median, 1e-9):.1f} % of the median; use a larger batch"
         )
     if not known.settled:
-        told.append(
+        warnings.append(
             "the engine kept a CPU busy between rounds and disturbed the other cases; measure it "
             "without --interleave"
         )
-    return told
+    return warnings
 
 
 def _about_first(times: NDArray[np.float64], first_ms: float) -> list[str]:
@@ -236,35 +236,36 @@ def _about_first(times: NDArray[np.float64], first_ms: float) -> list[str]:
     if first_ms > _SLOW_FIRST * median:
         return [
             f"the first inference took {first_ms:.1f} ms, {first_ms / median:.0f} times the "
-            "median; a service should run one before it takes traffic"
+            "median; a service should run one inference before it takes traffic"
         ]
     return []
 
 
 def _about_spread(times: NDArray[np.float64]) -> list[str]:
-    """Tell of outliers by the modified z-score, and of a wide middle half."""
-    told = []
+    """Warn of outliers by the modified z-score, and of a wide middle half."""
+    warnings = []
     median = float(np.median(times))
     deviation = float(np.median(np.abs(times - median)))
     outliers = np.abs(times - median) * 0.6745 > _OUTLIER_Z * max(deviation, median * 1e-3)
     count, first = int(outliers.sum()), bool(outliers[0])
     if count > max(1.0, _OUTLIER_SHARE * len(times)):
-        told.append(
-            f"{count} of {len(times)} samples are outliers: something else ran meanwhile; close "
-            "it, or measure longer (--min-seconds)"
+        warnings.append(
+            f"{count} of {len(times)} samples are outliers: something else was running; stop it, "
+            "or measure longer (--min-seconds)"
         )
     elif first and times[0] > median:
-        told.append(
+        warnings.append(
             f"the first sample ({times[0]:.2f} ms) is an outlier: the warm-up was too short; raise "
             "warmup_seconds"
         )
     low, high = np.percentile(times, [25, 75])
     if high - low > _NOISE * median:
-        told.append(
+        warnings.append(
             f"the middle half of the samples spans {100 * (high - low) / median:.0f} % of the "
-            "median: the machine is noisy; use fewer threads than CPUs, or compare by --interleave"
+            "median: the machine is noisy; use fewer threads than CPUs, or compare with "
+            "--interleave"
         )
-    return told
+    return warnings
 
 
 def _about_drift(times: NDArray[np.float64]) -> list[str]:
@@ -275,9 +276,13 @@ def _about_drift(times: NDArray[np.float64]) -> list[str]:
     change = float(last / first) - 1
     if abs(change) <= _DRIFT:
         return []
-    way = "slower" if change > 0 else "faster"
-    cause = "heat, or load beside it" if change > 0 else "the warm-up was too short, or load ended"
+    direction = "slower" if change > 0 else "faster"
+    cause = (
+        "the CPU became hot, or something else started to run"
+        if change > 0
+        else "the warm-up was too short, or something else stopped running"
+    )
     return [
-        f"the last third of the samples is {100 * abs(change):.0f} % {way} than the first: "
-        f"{cause}; measure again, and compare by --interleave"
+        f"the last third of the samples is {100 * abs(change):.0f} % {direction} than the first: "
+        f"{cause}; measure again, or compare with --interleave"
     ]

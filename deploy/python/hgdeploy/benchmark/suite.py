@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a suite: one process a case, one after the other or in turns, a row for each."""
+"""Run a suite: one process per case, one after the other or in turns, and a result for each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hgdeploy.benchmark.case import Case, Settings, Suite
+from hgdeploy.benchmark.case_result import FAILED, CaseResult
 from hgdeploy.benchmark.record import Record
-from hgdeploy.benchmark.row import FAILED, Row
 from hgdeploy.benchmark.stats import Circumstances, advise, summarize
 from hgdeploy.benchmark.worker.prepare import (
     ModelFacts,
@@ -26,29 +26,29 @@ from hgdeploy.engines import RuntimeInfo
 from hgdeploy.errors import HGDeployError
 from hgdeploy.system.progress import OnLine
 
-# An export and a conversion with their checks; the largest model takes minutes.
+# Enough for an export and a conversion with their checks; the largest model takes minutes.
 _MAKE_LIMIT_S = 1800.0
 
 
 class Worker(Protocol):
-    """Answers requests about one case; `CaseProcess` is the real one."""
+    """Answers requests about one case. `CaseProcess` is the real one; tests have others."""
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer, or raise CaseError."""
 
     def close(self) -> None:
-        """End it."""
+        """End the worker."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Where a suite's parts are, and who does the work.
+    """What `run_suite` works with.
 
     Attributes:
-        record: takes the rows.
+        record: where the results are added.
         bundles: the folder of the zoo's bundles; missing ones are made there.
-        on_progress: takes a line about what is going on.
-        start: starts a worker that may take so many seconds.
+        on_progress: called with one line about what is going on.
+        start: starts a worker with a time limit in seconds.
     """
 
     record: Record
@@ -57,20 +57,20 @@ class Runner:
     start: Callable[[float], Worker] = CaseProcess
 
 
-def run_suite(suite: Suite, runner: Runner) -> list[Row]:
-    """Measure the cases of a suite that the record does not have yet.
+def run_suite(suite: Suite, runner: Runner) -> list[CaseResult]:
+    """Measure the cases of a suite that are not in the record yet.
 
-    A case that cannot be prepared or measured is a row with its reason.
+    A case that cannot be prepared or measured becomes a result with its reason.
 
     Args:
         suite: what to measure.
-        runner: see there.
+        runner: the record, the bundles and the worker to use.
 
     Returns:
-        The rows of this run, which are in the record as well.
+        The results of this run; they are also in the record.
 
     Raises:
-        ConfigError: the suite names a model, or needs a photograph, that is not there.
+        ConfigError: a model that the suite names, or the photograph that it needs, does not exist.
         OutputError: the results cannot be written.
     """
     wanted = suite.cases()
@@ -82,19 +82,19 @@ def run_suite(suite: Suite, runner: Runner) -> list[Row]:
             f"{len(wanted) - len(cases)} of {len(wanted)} cases are measured already"
         )
     run = _Run(suite.settings, runner, image, len(cases))
-    ready = [run.prepared(case, folders[case]) for case in cases]
+    ready = [run.prepare(case, folders[case]) for case in cases]
     with contextlib.ExitStack() as stack:
-        run.measure([job for job in ready if job is not None], stack)
-    return run.rows
+        run.measure([running for running in ready if running is not None], stack)
+    return run.results
 
 
 @dataclass
-class _Job:
-    """A case on its way to a row."""
+class _RunningCase:
+    """A case that is being measured, and what is known of its result so far."""
 
     case: Case
     folder: Path
-    row: Row
+    result: CaseResult
     worker: Worker | None = None
     samples_ms: list[float] = field(default_factory=list)
     timings_ms: dict[str, list[float]] = field(default_factory=dict)
@@ -108,17 +108,17 @@ class _Run:
     """One run of a suite."""
 
     def __init__(self, settings: Settings, runner: Runner, image: Path | None, count: int) -> None:
-        self.rows: list[Row] = []
+        self.results: list[CaseResult] = []
         self._settings = settings
         self._runner = runner
         self._image = image
         self._count = count
         self._facts: dict[tuple[Path, str, str], ModelFacts | str] = {}
 
-    def prepared(self, case: Case, folder: Path) -> _Job | None:
-        """Make what the case lacks; None where that fails, which is its row then.
+    def prepare(self, case: Case, folder: Path) -> _RunningCase | None:
+        """Make what is missing for the case; return None, and add a result, if that fails.
 
-        Cases that differ only in batch, threads or scope share what is found here: hashing a
+        Cases that differ only in batch, threads or scope share the facts found here: hashing a
         model of gigabytes takes seconds.
         """
         key = folder, case.engine, case.precision
@@ -130,32 +130,34 @@ class _Run:
                 self._facts[key] = str(error)
         facts = self._facts[key]
         if isinstance(facts, str):
-            self._finish(Row(case, FAILED, facts))
+            self._finish(CaseResult(case, FAILED, facts))
             return None
-        row = Row(case, weights=facts.weights, artifact=facts.artifact, model_sha256=facts.sha256)
-        return _Job(case, folder, row)
+        result = CaseResult(
+            case, weights=facts.weights, artifact=facts.artifact, model_sha256=facts.sha256
+        )
+        return _RunningCase(case, folder, result)
 
-    def measure(self, jobs: Sequence[_Job], stack: contextlib.ExitStack) -> None:
-        """Measure each job by itself, or all in turns; `stack` ends the workers in any case."""
+    def measure(self, running_cases: Sequence[_RunningCase], stack: contextlib.ExitStack) -> None:
+        """Measure the cases one by one or in turns; `stack` ends all workers, after errors too."""
         settings = self._settings
         if not settings.interleave:
-            for job in jobs:
+            for running in running_cases:
                 with contextlib.ExitStack() as own:
-                    if self._load(job, own) and self._sample(job, None):
-                        self._complete(job)
+                    if self._load(running, own) and self._sample(running, None):
+                        self._complete(running)
             return
-        alive = [job for job in jobs if self._load(job, stack)]
+        alive = [running for running in running_cases if self._load(running, stack)]
         for number in range(settings.rounds):
-            alive = [job for job in alive if self._sample(job, number)]
+            alive = [running for running in alive if self._sample(running, number)]
             self._runner.on_progress(f"round {number + 1} of {settings.rounds} is measured")
-        for job in alive:
-            self._complete(job)
+        for running in alive:
+            self._complete(running)
 
     def _make(self, case: Case, folder: Path) -> None:
         if not is_missing(case, folder):
             return
         self._runner.on_progress(
-            f"{folder} lacks what {case.engine} {case.precision} needs: making it"
+            f"{folder} lacks the model file for {case.engine} {case.precision}: making it"
         )
         worker = self._runner.start(_MAKE_LIMIT_S)
         try:
@@ -165,24 +167,24 @@ class _Run:
         finally:
             worker.close()
 
-    def _load(self, job: _Job, stack: contextlib.ExitStack) -> bool:
-        """Start the job's worker and load the case; tell whether that went well."""
-        job.worker = self._runner.start(self._settings.time_limit_seconds)
-        stack.callback(job.worker.close)
+    def _load(self, running: _RunningCase, stack: contextlib.ExitStack) -> bool:
+        """Start a worker and load the case in it; return whether that succeeded."""
+        running.worker = self._runner.start(self._settings.time_limit_seconds)
+        stack.callback(running.worker.close)
         answer = self._ask(
-            job,
+            running,
             {
                 "do": "load",
-                "case": dataclasses.asdict(job.case),
-                "bundle": str(job.folder),
+                "case": dataclasses.asdict(running.case),
+                "bundle": str(running.folder),
                 "image": None if self._image is None else str(self._image),
             },
         )
         if answer is None:
             return False
         runtime = answer["runtime"]
-        job.row = dataclasses.replace(
-            job.row,
+        running.result = dataclasses.replace(
+            running.result,
             runtime=RuntimeInfo(**{**runtime, "providers": tuple(runtime["providers"])}),
             load_ms=answer["load_ms"],
             first_ms=answer["first_ms"],
@@ -190,78 +192,80 @@ class _Run:
         )
         return True
 
-    def _sample(self, job: _Job, number: int | None) -> bool:
-        """Take the samples of round `number`, or all of them; tell whether that went well."""
+    def _sample(self, running: _RunningCase, number: int | None) -> bool:
+        """Take the samples of round `number`, or all for None; return whether that succeeded."""
         settings = self._settings
-        parts = 1 if number is None else settings.rounds
+        rounds = 1 if number is None else settings.rounds
         answer = self._ask(
-            job,
+            running,
             {
                 "do": "measure",
                 # Each round warms up: what ran before it has emptied the caches.
-                "warmup": (settings.warmup_seconds / parts, settings.warmup_iterations),
-                "measure": (settings.min_seconds / parts, -(-settings.min_iterations // parts)),
+                "warmup": (settings.warmup_seconds / rounds, settings.warmup_iterations),
+                "measure": (settings.min_seconds / rounds, -(-settings.min_iterations // rounds)),
                 "settle": number is not None,
             },
         )
         if answer is None:
             return False
         samples = answer["samples_ms"]
-        job.samples_ms += samples
-        job.peak_rss_mb = answer["peak_rss_mb"]
+        running.samples_ms += samples
+        running.peak_rss_mb = answer["peak_rss_mb"]
         for name, values in (answer["timings_ms"] or {}).items():
-            job.timings_ms.setdefault(name, []).extend(values)
+            running.timings_ms.setdefault(name, []).extend(values)
         if number is not None:
-            job.rounds += [number] * len(samples)
-        job.mhz += answer["mhz"] or []
-        job.settled = job.settled and answer["settled"]
+            running.rounds += [number] * len(samples)
+        running.mhz += answer["mhz"] or []
+        running.settled = running.settled and answer["settled"]
         return True
 
-    def _ask(self, job: _Job, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the worker's answer; None where it has none, and the job is over."""
-        if job.worker is None:
+    def _ask(self, running: _RunningCase, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the worker's answer; None, after adding the case's result, if it failed."""
+        if running.worker is None:
             return None
         try:
-            return job.worker.ask(request)
+            return running.worker.ask(request)
         except CaseError as error:
-            job.worker.close()
-            self._finish(dataclasses.replace(job.row, status=error.status, reason=error.reason))
+            running.worker.close()
+            self._finish(
+                dataclasses.replace(running.result, status=error.status, reason=error.reason)
+            )
             return None
 
-    def _complete(self, job: _Job) -> None:
-        """Turn the job's samples into its row."""
+    def _complete(self, running: _RunningCase) -> None:
+        """Add the result of a case that has all its samples."""
         known = Circumstances(
-            first_ms=job.row.first_ms or 0.0,
-            overhead_us=job.row.overhead_us or 0.0,
-            mhz=(job.mhz[0], job.mhz[-1]) if job.mhz else None,
-            settled=job.settled,
+            first_ms=running.result.first_ms or 0.0,
+            overhead_us=running.result.overhead_us or 0.0,
+            mhz=(running.mhz[0], running.mhz[-1]) if running.mhz else None,
+            settled=running.settled,
         )
-        row = dataclasses.replace(
-            job.row,
-            peak_rss_mb=job.peak_rss_mb,
-            samples_ms=tuple(job.samples_ms),
-            rounds=tuple(job.rounds) or None,
-            timings_ms={name: tuple(values) for name, values in job.timings_ms.items()},
-            stats=summarize(job.samples_ms, job.case.batch),
-            warnings=tuple(advise(job.samples_ms, known)),
+        result = dataclasses.replace(
+            running.result,
+            peak_rss_mb=running.peak_rss_mb,
+            samples_ms=tuple(running.samples_ms),
+            rounds=tuple(running.rounds) or None,
+            timings_ms={name: tuple(values) for name, values in running.timings_ms.items()},
+            stats=summarize(running.samples_ms, running.case.batch),
+            warnings=tuple(advise(running.samples_ms, known)),
         )
-        self._finish(row)
+        self._finish(result)
 
-    def _finish(self, row: Row) -> None:
-        self._runner.record.add(row)
-        self.rows.append(row)
+    def _finish(self, result: CaseResult) -> None:
+        self._runner.record.add(result)
+        self.results.append(result)
         self._runner.on_progress(
-            f"[{len(self.rows)}/{self._count}] {row.case.label()}: {outcome(row)}"
+            f"[{len(self.results)}/{self._count}] {result.case.label()}: {_outcome(result)}"
         )
-        for warning in row.warnings:
+        for warning in result.warnings:
             self._runner.on_progress(f"  warning: {warning}")
 
 
-def outcome(row: Row) -> str:
-    """Return what came of a case in a few words."""
-    stats = row.stats
+def _outcome(result: CaseResult) -> str:
+    """Return the figures of a case, or why it has none, in a few words."""
+    stats = result.stats
     if stats is None:
-        return row.failure()
+        return result.failure()
     low, high = stats.median_ci
     return (
         f"median {stats.median:.3f} ms ({low:.3f} to {high:.3f}), "

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two result files case by case: did anything become slower?"""
+"""Compares two results files case by case: did anything become slower?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from hgdeploy.benchmark.case import Case
+from hgdeploy.benchmark.case_result import CaseResult
 from hgdeploy.benchmark.report.tables import NOTHING, milliseconds
 from hgdeploy.benchmark.result_file import ResultFile
-from hgdeploy.benchmark.row import Row
 from hgdeploy.benchmark.stats import CANT_TELL, FASTER, SLOWER, compare_samples
 from hgdeploy.errors import ConfigError, ValidationError
 
@@ -16,20 +16,20 @@ BROKEN = "no longer runs"
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One case of both files.
+class ComparedCase:
+    """One case that is in both files.
 
     Attributes:
-        a: the case in the first file.
-        b: the same case in the second.
-        ratio: median of B over that of A, with its 95 % interval; None where one of them failed.
+        a: its result in the first file.
+        b: its result in the second.
+        ratio: B's median over A's, then the ends of its 95 % interval; None if one of them failed.
         verdict: `faster`, `slower` (B than A), `can't tell`, `no longer runs`, `runs now` or
             `failed in both`.
-        note: what else to know.
+        note: what else there is to know about the difference; empty for nothing.
     """
 
-    a: Row
-    b: Row
+    a: CaseResult
+    b: CaseResult
     ratio: tuple[float, float, float] | None
     verdict: str
     note: str
@@ -37,14 +37,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two files compared; `only_a` and `only_b` hold the cases that the other file lacks."""
+    """Two files compared; `only_a` and `only_b` are the results of cases in one file only."""
 
     a: ResultFile
     b: ResultFile
     threshold: float
-    cases: tuple[Compared, ...]
-    only_a: tuple[Row, ...]
-    only_b: tuple[Row, ...]
+    cases: tuple[ComparedCase, ...]
+    only_a: tuple[CaseResult, ...]
+    only_b: tuple[CaseResult, ...]
 
 
 def compare_files(
@@ -52,14 +52,14 @@ def compare_files(
 ) -> Comparison:
     """Compare the cases that are in both files.
 
-    B is `slower` where the whole 95 % interval of the ratio B/A lies above 1 + threshold, `faster`
-    where it lies below 1 / (1 + threshold). The interval covers the noise within a run and not
-    what the machine did between the two, which the threshold has to allow for.
+    B is `slower` if the whole 95 % interval of the ratio B/A lies above 1 + threshold, and `faster`
+    if it lies below 1 / (1 + threshold). The interval covers the noise within a run, but not what
+    changed on the machine between the two runs; the threshold has to allow for that.
 
     Args:
         a: the results before.
         b: the results after.
-        threshold: the relative difference that counts, from 0.
+        threshold: the smallest relative difference that counts, from 0.
         mix_environments: whether the files may come from different environments.
 
     Raises:
@@ -68,7 +68,7 @@ def compare_files(
     if a.environment != b.environment and not mix_environments:
         raise ConfigError(
             f"{a.path} and {b.path} come from different environments ({a.environment}, "
-            f"{b.environment}) and do not compare; --mix-environments compares them anyway"
+            f"{b.environment}) and are not comparable; --mix-environments compares them anyway"
         )
     cases_a, cases_b = _by_case(a), _by_case(b)
     common = [key for key in cases_a if key in cases_b]
@@ -85,15 +85,15 @@ def compare_files(
 
 
 def raise_where_slower(comparison: Comparison) -> None:
-    """End with an error where a case became slower or stopped running.
+    """Raise an error if a case became slower or no longer runs.
 
     Raises:
-        ValidationError: at least one did.
+        ValidationError: at least one case did or does.
     """
     bad = [case for case in comparison.cases if case.verdict in (SLOWER, BROKEN)]
     if bad:
         first = bad[0]
-        how = f"{first.ratio[0]:.3f} times as slow" if first.ratio else first.verdict
+        how = f"takes {first.ratio[0]:.3f} times as long" if first.ratio else first.verdict
         raise ValidationError(
             f"{len(bad)} of {len(comparison.cases)} cases are slower by more than "
             f"{comparison.threshold:.1%} or no longer run in {comparison.b.path}; "
@@ -102,7 +102,7 @@ def raise_where_slower(comparison: Comparison) -> None:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return the comparison as a Markdown table, with the cases of one file only under it."""
+    """Return the comparison as a Markdown table, and below it the cases of only one file."""
     mixed = comparison.a.environment != comparison.b.environment
     lines = [
         f"# {comparison.b.path} against {comparison.a.path}",
@@ -121,16 +121,16 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, ""])
 
 
-def _by_case(file: ResultFile) -> dict[Case, Row]:
-    found: dict[Case, Row] = {}
-    for row in file.rows:
-        if row.case in found:
-            raise ConfigError(f"{file.path}: {row.name()} is there twice")
-        found[row.case] = row
+def _by_case(file: ResultFile) -> dict[Case, CaseResult]:
+    found: dict[Case, CaseResult] = {}
+    for result in file.results:
+        if result.case in found:
+            raise ConfigError(f"{file.path}: {result.name()} is in it twice")
+        found[result.case] = result
     return found
 
 
-def _compared(a: Row, b: Row, threshold: float) -> Compared:
+def _compared(a: CaseResult, b: CaseResult, threshold: float) -> ComparedCase:
     if a.stats is None or b.stats is None:
         reasons = [f"{n}: {c.reason}" for n, c in (("A", a), ("B", b)) if c.stats is None]
         verdict = "failed in both"
@@ -138,8 +138,8 @@ def _compared(a: Row, b: Row, threshold: float) -> Compared:
             verdict = BROKEN
         elif b.stats is not None:
             verdict = "runs now"
-        return Compared(a, b, None, verdict, "; ".join(reasons))
-    # One round each: rounds of two separate runs did not alternate, so they make no pairs.
+        return ComparedCase(a, b, None, verdict, "; ".join(reasons))
+    # One round each: the rounds of two separate runs did not alternate, so they are not pairs.
     found = compare_samples([b.samples_ms], [a.samples_ms])
     verdict = CANT_TELL
     if found.low > 1 + threshold:
@@ -147,10 +147,10 @@ def _compared(a: Row, b: Row, threshold: float) -> Compared:
     elif found.high < 1 / (1 + threshold):
         verdict = FASTER
     note = "model files differ" if a.model_sha256 != b.model_sha256 else ""
-    return Compared(a, b, (found.ratio, found.low, found.high), verdict, note)
+    return ComparedCase(a, b, (found.ratio, found.low, found.high), verdict, note)
 
 
-def _row(case: Compared) -> str:
+def _row(case: ComparedCase) -> str:
     medians = [milliseconds(c.stats.median) if c.stats else c.status for c in (case.a, case.b)]
     ratio = [NOTHING, NOTHING]
     if case.ratio is not None:

@@ -8,13 +8,13 @@ import html
 import io
 from collections.abc import Sequence
 
+from hgdeploy.benchmark.case_result import Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup
-from hgdeploy.benchmark.report.results import CaseResult, Results
+from hgdeploy.benchmark.report.results import ReportedCase, Results
 from hgdeploy.benchmark.report.tables import NOT_MEASURED, UNKNOWN, Table, preface, tables, title
-from hgdeploy.benchmark.row import Configuration
 from hgdeploy.zoo.published import over_reference
 
-# A page that the browser itself keeps from fetching anything.
+# With this policy, the browser itself keeps the page from fetching anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
@@ -28,7 +28,7 @@ _STYLE = (
 
 
 def as_markdown(results: Results) -> str:
-    """Return the results as Markdown tables, with their sources under each."""
+    """Return the results as Markdown tables, with the sources below each."""
     lines = [f"# {title(results)}", ""]
     for sentence in preface(results):
         lines += [_markdown_text(sentence), ""]
@@ -49,19 +49,19 @@ def _markdown_table(table: Table) -> list[str]:
 
 
 def _markdown_text(text: str) -> str:
-    """Return text in which neither a table's nor an HTML mark is left."""
+    """Return text with the characters escaped that Markdown or HTML would interpret."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
 def _markdown_code(text: str) -> str:
-    """Return text as a code span; twice as many marks where it holds some itself."""
+    """Return text as a code span, in double backticks if it contains a backtick."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def as_csv(results: Results) -> str:
-    """Return the results as CSV: one row a case, and one for each published model without one.
+    """Return the results as CSV: a row for each case, and for each published model without one.
 
-    Cells of what is not published or was not measured are empty; `status` says which it is.
+    The cells of what is not published or was not measured are empty; `status` says which it is.
     """
     lookup = Lookup(results)
     stream = io.StringIO()
@@ -95,13 +95,13 @@ def _csv_row(lookup: Lookup, line: Line, configuration: Configuration) -> dict[s
         "published_revised_v100_ms": entry.v100_ms_revised if entry else None,
         "published_v100_over_resnet50": over and round(over, 4),
         "published_revised_v100_over_resnet50": over_revised and round(over_revised, 4),
-        "status": NOT_MEASURED if case is None else case.row.status,
+        "status": NOT_MEASURED if case is None else case.result.status,
     }
     return row if case is None else row | _csv_measured(lookup, case)
 
 
-def _csv_measured(lookup: Lookup, case: CaseResult) -> dict[str, object]:
-    found, file = case.row, case.file
+def _csv_measured(lookup: Lookup, case: ReportedCase) -> dict[str, object]:
+    found, file = case.result, case.file
     row: dict[str, object] = {"reason": found.reason}
     if found.stats is not None:
         stats, over = found.stats, lookup.over_reference(case)
@@ -133,8 +133,8 @@ def as_html(results: Results, figures: Sequence[tuple[str, str]] = ()) -> str:
     """Return the results as one page that needs no other file.
 
     Args:
-        results: the result files.
-        figures: titles and SVG elements to stand between the first table and the others.
+        results: the results files.
+        figures: titles and SVG elements to put between the first table and the others.
     """
     name = html.escape(title(results))
     first, *others = tables(results)

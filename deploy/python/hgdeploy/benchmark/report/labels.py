@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places the labels of a plot's points where they cover nothing."""
+"""Places the labels of a plot's points so that they cover nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 _DISTANCES = (7.0, 12.0, 20.0, 30.0, 42.0, 56.0, 72.0, 90.0, 110.0)
 _DIRECTIONS = 24
 _GAP = 1.5
-# Out of sight is worse than covering something, and that is worse than being far away.
+# To be out of sight is worse than to cover something, and that is worse than to be far away.
 _OUTSIDE, _COVERED = 1e6, 1e3
 
 
@@ -23,17 +23,17 @@ class Box(NamedTuple):
     top: float
 
     def overlap(self, other: Box) -> float:
-        """Return the area that both cover."""
+        """Return the area that the two boxes share."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return width * height if width > 0 and height > 0 else 0.0
 
     def grown(self, by: float) -> Box:
-        """Return the box with a margin."""
+        """Return the box with a margin of `by` on every side."""
         return Box(self.left - by, self.bottom - by, self.right + by, self.top + by)
 
     def sticks_out_of(self, other: Box) -> bool:
-        """Tell whether a part of this box is outside the other."""
+        """Return whether some of this box is outside the other."""
         return (
             self.left < other.left
             or self.bottom < other.bottom
@@ -54,16 +54,16 @@ def place_labels(
     """Give each label the nearest free place around its point.
 
     Args:
-        points: what is labelled.
+        points: the points to label.
         sizes: width and height of each label.
-        bounds: what no label may leave.
-        obstacles: what no label should cover, the points' own markers among them.
+        bounds: the box that no label should leave.
+        obstacles: what no label should cover, including the points' own markers.
 
     Returns:
         A box for each label, in order. Boxes overlap only where no place was free.
     """
     placed: dict[int, Box] = {}
-    # The most crowded point chooses first: it has the fewest places.
+    # The most crowded point chooses first, because it has the fewest free places.
     order = sorted(range(len(points)), key=lambda i: (_room(points, i), points[i]))
     for i in order:
         taken = (*obstacles, *placed.values())
@@ -80,7 +80,7 @@ def _room(points: Sequence[Point], i: int) -> float:
 
 
 def _candidates(point: Point, size: tuple[float, float]) -> Iterator[tuple[Box, float]]:
-    """Yield boxes around a point, and how far each is from it."""
+    """Yield boxes around a point, and the distance of each from it."""
     width, height = size
     for distance in _DISTANCES:
         for step in range(_DIRECTIONS):
@@ -92,7 +92,7 @@ def _candidates(point: Point, size: tuple[float, float]) -> Iterator[tuple[Box, 
 
 
 def _side(direction: float) -> float:
-    """Return how far a box moves to lie wholly on one side: not at all, if it is across."""
+    """Return -1 to 1: to which side of its point a box moves, by half its size; 0 is centred."""
     return max(-1.0, min(1.0, 2 * direction))
 
 

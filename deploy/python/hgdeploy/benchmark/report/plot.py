@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of benchmark results: accuracy against latency, and how each case's latency is spread.
+"""Plots of benchmark results: accuracy against latency, and the spread of each case's latency.
 
-matplotlib is loaded when a plot is drawn. Equal results give equal bytes.
+matplotlib is loaded only when a plot is drawn. The same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from hgdeploy.benchmark.report.points import (
     Point,
     accuracy_points,
     frontiers,
-    measured,
+    measured_cases,
     panels_of,
 )
-from hgdeploy.benchmark.report.results import CaseResult, Results
+from hgdeploy.benchmark.report.results import ReportedCase, Results
 from hgdeploy.benchmark.report.tables import milliseconds
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.published import table_name
 
 if TYPE_CHECKING:
     from types import ModuleType
-
 
 _EXTRA = "plot"
 _PPHGNET, _OTHERS, _FAINT = "#c0392b", "#34608c", "#8a8a8a"
@@ -41,19 +40,19 @@ _STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "axes.edgecolor": "#999999",
-    "svg.fonttype": "none",  # text stays text: it can be searched, and needs no glyph outlines
+    "svg.fonttype": "none",  # text stays text: it can be searched, and it needs no glyph outlines
     "svg.hashsalt": "hgdeploy",
 }
 _NO_DATES = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _BINS = 80
-_WIDEST = 2.0  # end of the distribution's axis, in medians; what lies beyond is counted
+_WIDEST = 2.0  # end of the distribution's axis, in medians; samples beyond are counted
 
 
 def accuracy_figure(results: Results) -> Any:
     """Draw published top-1 against the measured median, with PP-HGNet's points joined.
 
     Args:
-        results: the result files.
+        results: the results files.
 
     Returns:
         A matplotlib figure with a panel for each configuration.
@@ -78,7 +77,7 @@ def distribution_figure(results: Results) -> Any:
     """Draw a histogram of each case's samples, as multiples of the case's own median.
 
     Args:
-        results: the result files.
+        results: the results files.
 
     Returns:
         A matplotlib figure with a panel for each configuration and a row for each model.
@@ -89,15 +88,15 @@ def distribution_figure(results: Results) -> Any:
     """
     lookup = Lookup(results)
     with _library().rc_context(_STYLE):
-        rows = max(len(measured(lookup, panel)) for panel in panels_of(lookup))
+        rows = max(len(measured_cases(lookup, panel)) for panel in panels_of(lookup))
         figure, axes, panels = _grid(lookup, (7.6, 1.2 + 0.34 * rows))
         for ax, panel in zip(axes, panels, strict=True):
-            _draw_distribution(ax, measured(lookup, panel), panel.title(lookup))
+            _draw_distribution(ax, measured_cases(lookup, panel), panel.title(lookup))
     return figure
 
 
 def as_svg(figure: Any) -> str:
-    """Return a figure as an SVG element that can stand in an HTML page."""
+    """Return a figure as an SVG element for an HTML page."""
     stream = io.StringIO()
     with _library().rc_context(_STYLE):
         figure.savefig(stream, format="svg", metadata=_NO_DATES)
@@ -118,7 +117,7 @@ def _library() -> ModuleType:
 
 
 def _grid(lookup: Lookup, size: tuple[float, float]) -> tuple[Any, list[Any], list[Panel]]:
-    """Return a figure with the hardware beneath, and its axes: one for each panel."""
+    """Return a figure with the hardware at its bottom, its axes, and the panel of each."""
     panels = panels_of(lookup)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -166,7 +165,7 @@ def _color(model: str) -> str:
 
 
 def _plain_ticks(ax: Any) -> None:
-    """Write 5, 10, 20 on a logarithmic axis instead of powers of ten."""
+    """Write 5, 10 and 20 on a logarithmic axis instead of powers of ten."""
     ticker = import_library("matplotlib.ticker", _EXTRA)
     ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=15))
     ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
@@ -174,7 +173,7 @@ def _plain_ticks(ax: Any) -> None:
 
 
 def _label_points(ax: Any, points: Sequence[Point]) -> None:
-    """Write the models' names beside their points, with a thin line to those further away."""
+    """Write the models' names beside their points, with a thin line to names further away."""
     if not points:
         return
     renderer = (
@@ -190,7 +189,8 @@ def _label_points(ax: Any, points: Sequence[Point]) -> None:
     frame = ax.get_window_extent(renderer)
     bounds = Box(frame.x0 * scale, frame.y0 * scale, frame.x1 * scale, frame.y1 * scale)
     markers = [Box(x, y, x, y).grown(4) for x, y in at]
-    boxes = place_labels([(x, y) for x, y in at], sizes, bounds, [*markers, *_lines(ax, scale)])
+    obstacles = [*markers, *_frontier_boxes(ax, scale)]
+    boxes = place_labels([(x, y) for x, y in at], sizes, bounds, obstacles)
     for text, point, (x, y), box in zip(texts, points, at, boxes, strict=True):
         text.remove()
         middle = ((box.left + box.right) / 2 - x, (box.bottom + box.top) / 2 - y)
@@ -207,8 +207,8 @@ def _label_points(ax: Any, points: Sequence[Point]) -> None:
         )
 
 
-def _lines(ax: Any, scale: float) -> list[Box]:
-    """Return small boxes along the frontiers, so that no label lies across one."""
+def _frontier_boxes(ax: Any, scale: float) -> list[Box]:
+    """Return small boxes along the frontiers, so that no label covers one."""
     boxes = []
     for line in ax.lines:
         pixels = line.get_transform().transform(line.get_xydata()) * scale
@@ -219,12 +219,12 @@ def _lines(ax: Any, scale: float) -> list[Box]:
     return boxes
 
 
-def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None:
-    """Draw one row a case: a histogram, a tick at its p99, and what it stands for beside it."""
+def _draw_distribution(ax: Any, cases: Sequence[ReportedCase], title: str) -> None:
+    """Draw one row per case: a histogram, a tick at its p99, and its figures beside it."""
     relative = [
-        (np.asarray(row.samples_ms) / row.stats.median, row.stats)
-        for row in (case.row for case in cases)
-        if row.stats
+        (np.asarray(result.samples_ms) / result.stats.median, result.stats)
+        for result in (case.result for case in cases)
+        if result.stats
     ]
     low = min(float(values.min()) for values, _ in relative) - 0.01
     widest = max(1.1 * stats.p99 / stats.median for _, stats in relative)
@@ -234,7 +234,7 @@ def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None
         base = len(cases) - 1 - row
         counts, _ = np.histogram(values, edges)
         heights = 0.8 * counts / max(1, counts.max())
-        ax.stairs(base + heights, edges, baseline=base, fill=True, color=_color(case.row.model))
+        ax.stairs(base + heights, edges, baseline=base, fill=True, color=_color(case.result.model))
         p99 = stats.p99 / stats.median
         if p99 <= high:
             ax.plot([p99, p99], [base, base + 0.5], color="black", linewidth=1)
@@ -245,7 +245,7 @@ def _draw_distribution(ax: Any, cases: Sequence[CaseResult], title: str) -> None
     ax.set_xlim(low, high)
     ax.set_ylim(-0.1, len(cases))
     ax.set_yticks([len(cases) - 0.7 - row for row in range(len(cases))])
-    ax.set_yticklabels([table_name(case.row.model) for case in cases], fontsize=8)
+    ax.set_yticklabels([table_name(case.result.model) for case in cases], fontsize=8)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.set_title(title, loc="left", fontsize=10)

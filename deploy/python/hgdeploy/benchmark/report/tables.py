@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The published table with what was measured beside it, as plain cells.
+"""The published table, with what was measured beside it, as plain cells.
 
-Everything here is a pure function of the result files; `report` puts the cells into a format.
+Everything here is a pure function of the results files; `formats` writes the cells.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hgdeploy.benchmark.case_result import Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup, Source, borrowed
-from hgdeploy.benchmark.report.results import CaseResult, Results
-from hgdeploy.benchmark.row import Configuration
+from hgdeploy.benchmark.report.results import ReportedCase, Results
 from hgdeploy.zoo.published import REFERENCE, over_reference
 
 NOTHING = "-"
@@ -30,7 +30,7 @@ _PUBLISHED_HEAD = (
 
 @dataclass(frozen=True)
 class TableRow:
-    """The cells of a row; `failed` where they tell of a case that failed."""
+    """The cells of one row; `failed` if they show a case that failed."""
 
     cells: tuple[str, ...]
     failed: bool = False
@@ -38,7 +38,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table, with what belongs under it."""
+    """A table with its title, and the notes and sources that belong below it."""
 
     title: str
     head: tuple[str, ...]
@@ -53,18 +53,18 @@ def tables(results: Results) -> tuple[Table, ...]:
     found = [_detail(lookup, configuration) for configuration in lookup.configurations]
     if len(found) != 1:
         found.insert(0, _overview(lookup))
-    timed = [case for case in results.cases() if case.row.timings_ms]
+    timed = [case for case in results.cases() if case.result.timings_ms]
     return (*found, *([_device_times(lookup, timed)] if timed else []), _runs(lookup))
 
 
 def title(results: Results) -> str:
-    """Return what the report is called."""
+    """Return the title of the report."""
     suites = ", ".join(dict.fromkeys(file.head.suite for file in results.files))
     return f"Latency: {suites}" + (" (not comparable: environments differ)" * results.mixed)
 
 
 def preface(results: Results) -> tuple[str, ...]:
-    """Return the sentences that say how to read the tables."""
+    """Return the sentences that explain how to read the tables."""
     sentences = [
         "Columns marked published are PaddleClas's figures, taken on an NVIDIA Tesla V100 with "
         "TensorRT FP32 at batch 1; PaddleClas carries two sets that disagree. Everything else was "
@@ -83,7 +83,7 @@ def preface(results: Results) -> tuple[str, ...]:
 
 
 def milliseconds(value: float) -> str:
-    """Return a latency with four significant digits."""
+    """Return a latency, in text, with four significant digits."""
     return f"{value:.0f}" if value >= 1000 else f"{value:#.4g}"
 
 
@@ -100,14 +100,14 @@ def _published_cells(line: Line) -> tuple[str, ...]:
 
 
 def _outcome(lookup: Lookup, line: Line, configuration: Configuration) -> tuple[str, bool]:
-    """Return the median, or why there is none; and whether the case failed."""
+    """Return the median, or why there is none, and whether the case failed."""
     case = lookup.find(line, configuration)
     if case is None:
         return NOT_MEASURED, False
     mark = BORROWED * borrowed(line, case)
-    if case.row.stats is None:
-        return f"{case.row.failure()}{mark}", True
-    return f"{milliseconds(case.row.stats.median)}{mark}", False
+    if case.result.stats is None:
+        return f"{case.result.failure()}{mark}", True
+    return f"{milliseconds(case.result.stats.median)}{mark}", False
 
 
 def _key_head(lookup: Lookup) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def _key_cells(lookup: Lookup, line: Line) -> tuple[str, ...]:
 
 
 def _overview(lookup: Lookup) -> Table:
-    """Return one line a model with the medians of every configuration."""
+    """Return the table with one line per model and the medians of every configuration."""
 
     def row(line: Line) -> TableRow:
         cells: list[str] = []
@@ -149,14 +149,14 @@ def _overview(lookup: Lookup) -> Table:
 
 
 def _detail(lookup: Lookup, configuration: Configuration) -> Table:
-    """Return one configuration with intervals and percentiles."""
+    """Return the table of one configuration, with intervals and percentiles."""
 
     def row(line: Line) -> TableRow:
         case = lookup.find(line, configuration)
         outcome, failed = _outcome(lookup, line, configuration)
         figures = [NOTHING] * 4
-        if case is not None and case.row.stats is not None:
-            stats = case.row.stats
+        if case is not None and case.result.stats is not None:
+            stats = case.result.stats
             figures = [
                 " to ".join(milliseconds(end) for end in stats.median_ci),
                 milliseconds(stats.p90),
@@ -184,9 +184,9 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
 
 
 def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tuple[str, ...]:
-    """Return the note that says what was measured in place of what."""
+    """Return the note that says which models were measured in place of which."""
     pairs = [
-        f"{line.model} as {case.row.model}"
+        f"{line.model} as {case.result.model}"
         for configuration in configurations
         for line in lookup.lines(configuration)
         if (case := lookup.find(line, configuration)) is not None and borrowed(line, case)
@@ -199,35 +199,35 @@ def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tupl
 
 def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
     notes = [
-        f"{case.row.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
+        f"{case.result.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
         for case in lookup.results.cases()
         if case.configuration == configuration
-        for warning in case.row.warnings
+        for warning in case.result.warnings
     ]
     measured = [
         environment
         for environment in lookup.environments
         if (case := lookup.find(Line(REFERENCE, environment), configuration)) is not None
-        and case.row.stats is not None
+        and case.result.stats is not None
     ]
     if not measured:
         notes.append(f"{REFERENCE} was not measured here, so nothing is given as its multiple.")
     return tuple(notes)
 
 
-def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
-    """Return the medians of the parts that engines time on their device, such as h2d and d2h."""
-    parts = list(dict.fromkeys(part for case in cases for part in case.row.timings_ms))
+def _device_times(lookup: Lookup, cases: Sequence[ReportedCase]) -> Table:
+    """Return the table of the stages that engines time on their device, such as h2d and d2h."""
+    stages = list(dict.fromkeys(stage for case in cases for stage in case.result.timings_ms))
     rows = [
         TableRow(
             (
-                *_key_cells(lookup, Line(case.row.model, case.environment)),
+                *_key_cells(lookup, Line(case.result.model, case.environment)),
                 case.configuration.text(),
                 *(
-                    f"{statistics.median(case.row.timings_ms[part]):.3f}"
-                    if case.row.timings_ms.get(part)
+                    f"{statistics.median(case.result.timings_ms[stage]):.3f}"
+                    if case.result.timings_ms.get(stage)
                     else NOTHING
-                    for part in parts
+                    for stage in stages
                 ),
             ),
             False,
@@ -236,7 +236,7 @@ def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
     ]
     return Table(
         "Where the device's time goes, median ms",
-        (*_key_head(lookup), "configuration", *parts),
+        (*_key_head(lookup), "configuration", *stages),
         tuple(rows),
         (),
         lookup.sources(),
@@ -244,7 +244,7 @@ def _device_times(lookup: Lookup, cases: Sequence[CaseResult]) -> Table:
 
 
 def _runs(lookup: Lookup) -> Table:
-    """Return what was measured of each case apart from its latency."""
+    """Return the table of what was measured besides latency."""
 
     def number(value: float | None, form: str) -> str:
         return NOTHING if value is None else format(value, form)
@@ -252,17 +252,17 @@ def _runs(lookup: Lookup) -> Table:
     rows = [
         TableRow(
             (
-                *_key_cells(lookup, Line(case.row.model, case.environment)),
+                *_key_cells(lookup, Line(case.result.model, case.environment)),
                 case.configuration.text(),
-                str(case.row.stats.n) if case.row.stats else case.row.failure(),
-                number(case.row.load_ms, ".1f"),
-                number(case.row.first_ms, ".2f"),
-                number(case.row.peak_rss_mb, ".0f"),
-                number(case.row.overhead_us, ".2f"),
-                number(case.row.stats.throughput if case.row.stats else None, ".1f"),
-                case.row.weights or UNKNOWN,
+                str(case.result.stats.n) if case.result.stats else case.result.failure(),
+                number(case.result.load_ms, ".1f"),
+                number(case.result.first_ms, ".2f"),
+                number(case.result.peak_rss_mb, ".0f"),
+                number(case.result.overhead_us, ".2f"),
+                number(case.result.stats.throughput if case.result.stats else None, ".1f"),
+                case.result.weights or UNKNOWN,
             ),
-            case.row.stats is None,
+            case.result.stats is None,
         )
         for case in lookup.results.cases()
     ]
@@ -275,7 +275,7 @@ def _runs(lookup: Lookup) -> Table:
         (*_key_head(lookup), *head),
         tuple(rows),
         ("Random weights do the same work as trained ones.",)
-        if any(case.row.weights == "random" for case in lookup.results.cases())
+        if any(case.result.weights == "random" for case in lookup.results.cases())
         else (),
         lookup.sources(),
     )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that measures one case."""
+"""The process that measures one case, and what it needs before it can start."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process in which one case runs: `python -m hgdeploy.benchmark.worker.child`.
 
-It answers requests to `make`, `load` and `measure`, and waits for the next one asleep.
+It answers requests to `make`, `load` and `measure`, and sleeps while it waits for the next one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SEED = 0
 
 @dataclass
 class _Loaded:
-    """A case that is ready to run, and how many seconds that took."""
+    """A case that is ready to run, and how many seconds loading it took."""
 
     engine: Engine
     step: Step
@@ -49,21 +49,21 @@ class CaseServer:
     """Answers requests about one case.
 
     Attributes:
-        loaded: the case, once it is.
+        loaded: the case, once it is loaded.
     """
 
     def __init__(self) -> None:
         self.loaded: _Loaded | None = None
 
     def make(self, request: Message) -> Message:
-        """Make what a case needs and its bundle lacks; see `prepare.make_missing`."""
+        """Make what a case needs and its bundle does not have; see `prepare.make_missing`."""
         from hgdeploy.benchmark.worker.prepare import make_missing
 
         case, root = Case(**request.values["case"]), Path(request.values["bundle"])
         return Message({"made": make_missing(case, root)})
 
     def load(self, request: Message) -> Message:
-        """Load the case and run it once; `case`, `bundle` and `image` are given."""
+        """Load the case and run it once; the request has `case`, `bundle` and `image`."""
         case = Case(**request.values["case"])
         root = Path(request.values["bundle"])
         if case.scope == "pipeline":
@@ -85,7 +85,7 @@ class CaseServer:
         )
 
     def measure(self, request: Message) -> Message:
-        """Warm up, then measure: `warmup` and `measure` are (seconds, iterations) each."""
+        """Warm up, then measure; `warmup` and `measure` are each (seconds, iterations)."""
         if self.loaded is None:
             raise EngineError("nothing is loaded")
         step, engine = self.loaded.step, self.loaded.engine
@@ -114,7 +114,7 @@ def _options(case: Case) -> EngineOptions:
 
 
 def _load_engine(case: Case, root: Path) -> _Loaded:
-    """Load the case's engine, to be run on one ready tensor of standard normal numbers."""
+    """Load the case's engine; a step runs it on one ready tensor of standard normal numbers."""
     from hgdeploy.validation.inputs import random_rows
 
     bundle = open_bundle(root)
@@ -126,7 +126,7 @@ def _load_engine(case: Case, root: Path) -> _Loaded:
 
 
 def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
-    """Load the case's classifier, to be run on a photograph's bytes, once for each of a batch."""
+    """Load the case's classifier; a step runs it on a batch of the same photograph's bytes."""
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.settings import ClassifierSettings
 
@@ -139,7 +139,7 @@ def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
 
 
 def _check(result: Any) -> None:
-    """Refuse to time what does not work: images that fail, outputs that are no numbers."""
+    """Refuse to time what does not work: images that fail, outputs that are not finite."""
     if isinstance(result, list):
         reason = next((prediction.error for prediction in result if prediction.error), None)
         if reason is not None:

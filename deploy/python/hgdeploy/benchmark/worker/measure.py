@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measuring loop: what is between its two readings of the clock is the sample."""
+"""The measuring loop: a sample is the time between its two readings of the clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Step(Protocol):
     """One run of what is measured."""
 
     def __call__(self) -> object:
-        """Run it once, and return when it is done."""
+        """Run it once, and return when the run is done."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Measurement:
 
     Attributes:
         samples_ns: nanoseconds of each run.
-        timings_ms: the parts of each run, by name, where the engine tells them.
+        timings_ms: the stages of each run by name, if the engine measures them.
     """
 
     samples_ns: list[int] = field(default_factory=list)
@@ -47,17 +47,18 @@ def measure(
     step: Step,
     seconds: float,
     iterations: int,
-    parts: Callable[[], Mapping[str, float]] | None = None,
+    timings: Callable[[], Mapping[str, float]] | None = None,
     clock: Clock = time.perf_counter_ns,
 ) -> Measurement:
     """Run `step` for at least `seconds` and at least `iterations` times, timing each run.
 
     Args:
         step: what is measured.
-        seconds: how long; the run that passes this is the last.
-        iterations: how often; zero and no seconds run nothing.
-        parts: asked after each run, outside the sample, for the run's parts in ms, by name.
-        clock: nanoseconds, monotonic.
+        seconds: how long; the run that ends after this is the last.
+        iterations: how many times; with 0 seconds and 0 iterations, nothing is run.
+        timings: called after each run, outside the sample; returns the stages of the run by name,
+            in ms.
+        clock: returns nanoseconds, monotonic.
     """
     found = Measurement()
     samples, count = found.samples_ns, 0
@@ -69,8 +70,8 @@ def measure(
         stop = clock()
         samples.append(stop - start)
         count += 1
-        if parts is not None:
-            for name, value in parts().items():
+        if timings is not None:
+            for name, value in timings().items():
                 found.timings_ms.setdefault(name, []).append(round(value, 5))
     return found
 
@@ -78,7 +79,7 @@ def measure(
 def prepare_to_measure() -> None:
     """Collect garbage now, and keep what is loaded out of later collections.
 
-    Python's own collections stay on, as in production, but must not walk through the hundreds of
+    Python's garbage collector stays on, as in production, but must not walk through the hundreds of
     thousands of objects of an imported library in the middle of a sample.
     """
     gc.collect()
@@ -86,16 +87,16 @@ def prepare_to_measure() -> None:
 
 
 def overhead_us(clock: Clock = time.perf_counter_ns) -> float:
-    """Return what the loop itself adds to each sample, in microseconds: the median of no work."""
+    """Return what the loop itself adds to each sample: the median of an empty step, in us."""
     samples = measure(lambda: None, 0.0, _OVERHEAD_RUNS, clock=clock).samples_ns
     return round(statistics.median(samples) / 1000, 4)
 
 
 def settle() -> bool:
-    """Wait until this process's threads are idle, so that they disturb no other measurement.
+    """Wait until this process's threads are idle, so that they do not disturb other measurements.
 
     Returns:
-        Whether they are; False where they are still spinning after two seconds.
+        True if they are; False if they are still spinning after two seconds.
     """
     end = time.monotonic() + _SETTLE_LIMIT_S
     while time.monotonic() < end:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Before measuring: find each case's bundle, and make what can be made without weights or images.
 
-Latency does not depend on the weights, so a missing bundle of the zoo is exported with random ones,
-and the results say so. Reduced precisions do depend on real images, and are never made here.
+Latency does not depend on the weights, so a bundle of the zoo that is missing is exported with
+random ones, and the results say so. Reduced precisions need real images, and are never made here.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from hgdeploy.engines.run import artifact_of
 from hgdeploy.errors import ConfigError, nearest
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
-# The photograph of the scope `pipeline`, in HGDeploy's folder.
+# The default photograph for the scope `pipeline`, relative to the top folder of HGDeploy.
 _PHOTO = Path("deploy") / "images" / "coffee.jpg"
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a result tells of the model that was measured.
+    """What a result says about the model that was measured.
 
     Attributes:
         artifact: the file's name.
         sha256: hash of the file, or of its hash and those of the weights beside it.
-        weights: `random` or `file`; None where nothing tells.
+        weights: `random` or `file`; None if unknown.
     """
 
     artifact: str
@@ -40,14 +40,14 @@ class ModelFacts:
 
 
 def bundle_folder(case: Case, bundles: Path) -> Path:
-    """Return where a case's bundle lies, or will.
+    """Return the folder of a case's bundle, which may not exist yet.
 
     Args:
         case: its model is a name of the zoo, or a folder.
         bundles: the folder of the zoo's bundles.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the model is neither in the zoo nor a folder.
     """
     if case.model in zoo.names():
         return (bundles / f"{case.model}_infer").absolute()
@@ -61,24 +61,24 @@ def bundle_folder(case: Case, bundles: Path) -> Path:
 
 
 def photograph(image: Path | None) -> Path:
-    """Return the photograph of the scope `pipeline`.
+    """Return the path of the photograph for the scope `pipeline`.
 
     Args:
         image: the suite's own; None for HGDeploy's.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: the file does not exist.
     """
     path = image or Path(__file__).resolve().parents[5] / _PHOTO
     if not path.is_file():
         raise ConfigError(
-            f"the scope pipeline needs a photograph, and {path} is none; name one by --image"
+            f"the scope pipeline needs a photograph, and {path} is no file; name one with --image"
         )
     return path.absolute()
 
 
 def is_missing(case: Case, folder: Path) -> bool:
-    """Tell whether `make_missing` has something to do for a case."""
+    """Return whether `make_missing` has something to do for a case."""
     if not folder.is_dir():
         return True
     names = engine_module(case.engine).artifact_names(case.precision)
@@ -86,44 +86,44 @@ def is_missing(case: Case, folder: Path) -> bool:
 
 
 def make_missing(case: Case, folder: Path) -> list[str]:
-    """Export a bundle that is not there, and convert it to ONNX where the case needs that.
+    """Export the bundle if it does not exist, and convert it to ONNX if the case needs that.
 
     Args:
         case: the case.
         folder: its bundle's folder.
 
     Returns:
-        One line for each thing that was made or noted.
+        One line for each thing that was made, and for each warning.
 
     Raises:
-        HGDeployError: it cannot be made.
+        HGDeployError: the bundle or the ONNX file cannot be made.
     """
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.zoo.export import bundle_from_weights
 
-    told: list[str] = []
+    lines: list[str] = []
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         bundle_from_weights(case.model, None, folder)
-        told.append(f"made {folder} with random weights, for timing only")
+        lines.append(f"made {folder} with random weights, for timing only")
     if is_missing(case, folder):
-        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), told.append)
-        told.append(f"made {made}")
-    return told
+        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), lines.append)
+        lines.append(f"made {made}")
+    return lines
 
 
 def model_facts(case: Case, folder: Path) -> ModelFacts:
-    """Return what is known of the file that a case's engine will load.
+    """Return the facts about the file that a case's engine will load.
 
     Raises:
-        BundleError: the bundle does not have it, or it is stale.
+        BundleError: the bundle does not have the file, or it is stale.
     """
     artifact = artifact_of(open_bundle(folder), case.run)
     return ModelFacts(artifact.name, model_digest(artifact), _weights(folder))
 
 
 def _weights(folder: Path) -> str | None:
-    """Return where the weights are from, as the bundle's own sidecar tells it."""
+    """Return where the weights come from, according to the bundle's own sidecar."""
     origin = (read_sidecar(folder / _STEM) or {}).get("weights")
     source = origin.get("source") if isinstance(origin, dict) else None
     return source if isinstance(source, str) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parent's side of a case's process: ask, wait without spinning, end it in time."""
+"""The parent's side of a case's process: ask, wait without spinning, and end it in time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.benchmark.row import FAILED, TIMEOUT
+from hgdeploy.benchmark.case_result import FAILED, TIMEOUT
 from hgdeploy.errors import HGDeployError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 
 
 class CaseError(Exception):
-    """A case cannot be measured; a row of the results, not the end of the suite."""
+    """A case cannot be measured; this becomes its result, and the suite goes on."""
 
     def __init__(self, reason: str, status: str = FAILED) -> None:
         super().__init__(reason)
@@ -24,18 +24,18 @@ class CaseError(Exception):
 
 
 class CaseProcess:
-    """A child process that answers requests; see `child` for these.
+    """A child process that answers requests; `child` describes these.
 
     Args:
-        limit_s: the most seconds that it may spend on answers, all together.
+        limit_s: how many seconds it may take for all its answers together.
 
     Raises:
-        EngineError: the system starts no process.
+        EngineError: the system cannot start the process.
     """
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = self._left_s = limit_s
-        # Libraries leave files in the current folder, and read settings there: it has its own.
+        # Libraries leave files in the current folder and read settings there: each has its own.
         self._folder = tempfile.TemporaryDirectory(prefix="hgdeploy-benchmark-")
         module = "hgdeploy.benchmark.worker.child"
         self._child = ChildProcess(module, folder=Path(self._folder.name), quiet=True)
@@ -46,13 +46,13 @@ class CaseProcess:
         return self._child.pid
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its answer, asleep.
+        """Send a request, and sleep until its answer comes.
 
         Args:
-            request: what to `do`, and with what.
+            request: what to `do`, and its arguments.
 
         Raises:
-            CaseError: the child says why it cannot, died, or is over its time limit.
+            CaseError: the child refuses with a reason, died, or is over its time limit.
         """
         started = time.monotonic()
         try:
@@ -68,6 +68,6 @@ class CaseProcess:
             self._left_s -= time.monotonic() - started
 
     def close(self) -> None:
-        """End the child and all that it started; a second call does nothing."""
+        """End the child and every process that it started; a second call does nothing."""
         self._child.close()
         self._folder.cleanup()

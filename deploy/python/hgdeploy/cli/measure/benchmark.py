@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hgdeploy.benchmark.case import Suite, load_suite, threads_of
+from hgdeploy.benchmark.case_result import OK, CaseResult
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import Record
 from hgdeploy.benchmark.result_file import Head
-from hgdeploy.benchmark.row import OK, Row
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
 from hgdeploy.cli.measure.benchmark_report import (
@@ -114,11 +114,11 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     except KeyboardInterrupt:
         say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
         return EXIT_INTERRUPTED
-    rows = [row for row in record.rows if row.case in cases]
-    out.write(table(rows))
-    failed = sum(row.status != OK for row in rows)
+    results = [result for result in record.results if result.case in cases]
+    out.write(table(results))
+    failed = sum(result.status != OK for result in results)
     if failed:
-        say(f"{failed} of {len(rows)} cases failed")
+        say(f"{failed} of {len(results)} cases failed")
     # As with images: the run finished, its failures are named, and a script can tell.
     return EXIT_SOME_IMAGES_FAILED if failed else EXIT_OK
 
@@ -171,16 +171,16 @@ def _interrupted(done: int, count: int, output: Path | None, suite: Suite) -> st
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(results: Sequence[CaseResult]) -> str:
     """Return results as lines of aligned columns; times in milliseconds."""
     lines = [(*_COLUMNS, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
-    for row in rows:
-        facts = [getattr(row.case, name) for name in _COLUMNS]
+    for result in results:
+        facts = [getattr(result.case, name) for name in _COLUMNS]
         cells = ["all" if fact is None else str(fact) for fact in facts]
-        if row.stats is None:
-            cells += ["-"] * (len(_FIGURES) + 1) + [row.failure()]
+        if result.stats is None:
+            cells += ["-"] * (len(_FIGURES) + 1) + [result.failure()]
         else:
-            cells += [f"{getattr(row.stats, name):.3f}" for name in _FIGURES]
-            cells += [f"{row.stats.throughput:.1f}", ""]
+            cells += [f"{getattr(result.stats, name):.3f}" for name in _FIGURES]
+            cells += [f"{result.stats.throughput:.1f}", ""]
         lines.append(tuple(cells))
     return aligned(lines)

@@ -84,7 +84,7 @@ def _format(asked: str | None, output: Path | None) -> str:
 def _svg_figures(results: Results) -> list[tuple[str, str]]:
     from hgdeploy.benchmark.report import plot
 
-    if not any(case.row.stats for case in results.cases()):
+    if not any(case.result.stats for case in results.cases()):
         return []
     return [
         ("Accuracy against latency", plot.as_svg(plot.accuracy_figure(results))),

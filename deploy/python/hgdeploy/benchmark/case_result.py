@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of one case of a benchmark: the row that is measured, written, read and shown."""
+"""The result of one case of a benchmark."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STATUSES = (OK, FAILED, TIMEOUT)
 
 
 def now() -> str:
-    """Return the time in ISO 8601, to the second, with its zone."""
+    """Return the current time in ISO 8601, to the second, with its time zone."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a case measures besides its model."""
+    """Everything that describes a case except its model; `Case` explains the fields."""
 
     engine: str
     precision: str
@@ -43,27 +43,27 @@ class Configuration:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is known of one case. The results file has these names as keys, in this order.
+class CaseResult:
+    """The result of one case. The results file has these names as keys, in this order.
 
     Attributes:
         case: the case.
         status: `ok`, `failed` or `timeout`.
         reason: why it is not ok, in one line.
-        weights: where the model's weights are from (`random`, `file`); None where nothing tells.
+        weights: where the model's weights come from (`random`, `file`); None if unknown.
         artifact: the file that the engine loaded.
         model_sha256: hash of the artifact and of the weights beside it.
-        runtime: what really ran.
-        load_ms: from nothing to a loaded model, import of the library included.
-        first_ms: the first inference.
-        peak_rss_mb: the most memory that the case's process had in use.
+        runtime: what actually ran.
+        load_ms: how long loading the model took, including the import of the library.
+        first_ms: how long the first inference took.
+        peak_rss_mb: the largest amount of memory that the case's process used.
         overhead_us: what the harness itself adds to each sample.
         samples_ms: every sample after the warm-up.
-        rounds: the round of each sample of an interleaved suite, from 0.
-        timings_ms: parts of each sample by name, where the engine times its device.
-        stats: the samples summed up; None where the case is not ok.
-        warnings: what looks wrong with the samples, and advice.
-        started: when, in ISO 8601.
+        rounds: the round of each sample, from 0; None if the suite was not interleaved.
+        timings_ms: the stages of each sample by name, if the engine measures them on its device.
+        stats: a summary of the samples; None if the case is not ok.
+        warnings: what looks wrong with the samples, and what to do about it.
+        started: when the case was started, in ISO 8601.
     """
 
     case: Case
@@ -86,21 +86,21 @@ class Row:
 
     @property
     def model(self) -> str:
-        """The case's model."""
+        """The model that was measured."""
         return self.case.model
 
     @property
     def configuration(self) -> Configuration:
-        """What the case measures besides its model."""
+        """What was measured, except for the model."""
         case = self.case
         return Configuration(
             case.engine, case.precision, case.batch, case.threads, case.device, case.scope
         )
 
     def name(self) -> str:
-        """Return model and configuration in words."""
+        """Return the model and the configuration in words."""
         return f"{self.model}, {self.configuration.text()}"
 
     def failure(self) -> str:
-        """Return what came of a case that has no figures, such as `failed: REASON`."""
+        """Return why the case has no figures, such as `failed: REASON`."""
         return f"{self.status}: {self.reason}"

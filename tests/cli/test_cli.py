@@ -59,7 +59,9 @@ def given(bundle: Path, inputs: Path) -> tuple[str, ...]:
     return ("-o", f"Global.inference_model_dir={bundle}", "-o", f"Global.infer_imgs={inputs}")
 
 
-def assert_one_error_line(result: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+def assert_one_error_line(
+    result: subprocess.CompletedProcess[str], code: int, message: str
+) -> None:
     """A user's mistake is one line on stderr, nothing on stdout, and its kind's exit code."""
     assert result.returncode == code, result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("hgdeploy: error: ")]

@@ -36,7 +36,7 @@ from hgdeploy.benchmark import (
 )
 from hgdeploy.benchmark.worker.prepare import bundle_folder
 from hgdeploy.bundle.names import ONNX_FILE
-from hgdeploy.cli.measure.benchmark import table
+from hgdeploy.cli.measure.benchmark import results_table
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line
@@ -192,7 +192,7 @@ class GpuCheck:
             left_out = tuple({key: getattr(case, key) for key in keys} for case in absent)
             part = dataclasses.replace(part, exclude=left_out)
             run_suite(part, Runner(record, self._work(target, (batch,) * 3), print))
-        print(f"\n{out}\n{table(record.results)}")
+        print(f"\n{out}\n{results_table(record.results)}")
         for result in record.results:
             case = result.case
             job = Job(

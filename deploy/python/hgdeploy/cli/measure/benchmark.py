@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hgdeploy benchmark`: measure a suite, or what the flags name."""
+"""`hgdeploy benchmark`: measure a suite, or the cases that the flags name."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def add_benchmark(verbs: Verbs) -> None:
     report = actions.add_parser("report", help="make tables and plots of results")
     add_report_arguments(report)
     report.set_defaults(run=run_report)
-    compare = actions.add_parser("compare", help="tell what became faster or slower")
+    compare = actions.add_parser("compare", help="show what became faster or slower")
     add_compare_arguments(compare)
     compare.set_defaults(run=run_compare)
 
 
-# Flag -> field of the suite that it replaces.
+# Each flag and the field of the suite that it replaces.
 _LISTS = {
     "model": "models",
     "engine": "engines",
@@ -65,32 +65,32 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_list("model", str, "models of the zoo, or folders of bundles")
     add_list("engine", str, "paddle (default), onnxruntime, openvino")
     add_list("precision", str, "fp32 (default), fp16, bf16, int8")
-    add_list("batch", int, "images an inference takes (1)")
+    add_list("batch", int, "images per inference (1)")
     add_list("threads", str, "CPU threads, a number or all (all)")
     add_list("scope", str, "engine (default): infer() alone; pipeline: from JPEG to classes")
     parser.add_argument("--device", help="cpu (default) or gpu:N")
-    parser.add_argument("--image", type=Path, help="photograph of the scope pipeline")
+    parser.add_argument("--image", type=Path, help="photograph for the scope pipeline")
     parser.add_argument("--output", type=Path, help="results file, JSON, saved after each case")
     parser.add_argument(
         "--bundles", type=Path, default=Path("deploy/models"), help="parent folder (deploy/models)"
     )
     parser.add_argument(
-        "--interleave", action="store_true", help="measure the cases in turns, so drift cancels"
+        "--interleave", action="store_true", help="measure the cases in turns, so drift cancels out"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with --output")
-    parser.add_argument("--min-seconds", type=float, help="measure each case at least so long (3)")
-    parser.add_argument("--min-iterations", type=int, help="and at least so often (10)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument("--min-seconds", type=float, help="least seconds to measure each case (3)")
+    parser.add_argument("--min-iterations", type=int, help="least iterations of each case (10)")
 
 
 def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     """Measure as the flags say, and print a table.
 
     Args:
-        arguments: what the parser gave.
-        out: takes the table.
+        arguments: the parsed flags.
+        out: the stream for the table.
 
     Returns:
-        0; 3 where cases failed; 130 where it was interrupted, with all finished cases saved.
+        0; 3 if cases failed; 130 if it was interrupted, with all finished cases saved.
 
     Raises:
         ConfigError: the suite or a flag is wrong, or the file to resume does not fit.
@@ -115,22 +115,22 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
         say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
         return EXIT_INTERRUPTED
     results = [result for result in record.results if result.case in cases]
-    out.write(table(results))
+    out.write(results_table(results))
     failed = sum(result.status != OK for result in results)
     if failed:
         say(f"{failed} of {len(results)} cases failed")
-    # As with images: the run finished, its failures are named, and a script can tell.
+    # As with images: the run finished, its failures are named, and scripts see the exit code.
     return EXIT_SOME_IMAGES_FAILED if failed else EXIT_OK
 
 
 def suite_of(arguments: argparse.Namespace) -> Suite:
-    """Return the suite that is named, with the flags' values in place of its own.
+    """Return the suite that the flags name, with their values in place of its own.
 
     Raises:
         ConfigError: the suite or a flag is wrong.
     """
     if arguments.suite is None and not arguments.model:
-        raise ConfigError("nothing to measure; name a --suite or a --model")
+        raise ConfigError("there is nothing to measure; name a --suite or a --model")
     suite = load_suite(arguments.suite) if arguments.suite is not None else Suite()
     given = {field: getattr(arguments, flag) for flag, field in _LISTS.items()}
     changes: dict[str, Any] = {field: tuple(v) for field, v in given.items() if v is not None}
@@ -151,7 +151,7 @@ def suite_of(arguments: argparse.Namespace) -> Suite:
 
 
 def _settings(suite: Suite) -> dict[str, Any]:
-    """Return what a resumed suite must have in common with its file."""
+    """Return the settings that a resumed suite must have in common with its results file."""
     facts = dataclasses.asdict(suite.settings)
     image = None
     if any(case.scope == "pipeline" for case in suite.cases()):
@@ -164,15 +164,15 @@ def _interrupted(done: int, count: int, output: Path | None, suite: Suite) -> st
     if output is None:
         return "interrupted; without --output nothing is saved"
     if suite.settings.interleave:
-        return f"interrupted; {done} of {count} cases are saved, the rounds must begin anew"
+        return f"interrupted; {done} of {count} cases are saved, the rounds must begin again"
     return (
         f"interrupted; {done} of {count} cases are saved in {output}; the same command with "
         "--resume goes on with the others"
     )
 
 
-def table(results: Sequence[CaseResult]) -> str:
-    """Return results as lines of aligned columns; times in milliseconds."""
+def results_table(results: Sequence[CaseResult]) -> str:
+    """Return results as a table for people, with times in milliseconds."""
     lines = [(*_COLUMNS, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
     for result in results:
         facts = [getattr(result.case, name) for name in _COLUMNS]

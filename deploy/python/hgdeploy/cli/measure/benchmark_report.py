@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of `hgdeploy benchmark report` and `compare`, and what they do."""
+"""`hgdeploy benchmark report` and `hgdeploy benchmark compare`."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_report(arguments: argparse.Namespace, out: TextIO) -> int:
-    """Write a report; without an output file to `out`, else the files' names to it.
+    """Write a report to `out`; or to an output file, and the paths of the files to `out`.
 
     Raises:
-        ConfigError: a wrong argument or result file.
-        EngineError: plots are asked for and matplotlib is not installed.
+        ConfigError: an argument or results file is wrong.
+        EngineError: plots are asked for, but matplotlib is not installed.
         OutputError: a file cannot be written.
     """
     output: Path | None = arguments.output
@@ -70,7 +70,7 @@ def run_report(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _format(asked: str | None, output: Path | None) -> str:
-    """Return the format: what was asked for, else the output's suffix; both must agree."""
+    """Return the format: the one asked for, or that of the output's suffix; both must agree."""
     suffix = "" if output is None else output.suffix.lstrip(".").lower()
     form = asked or suffix or "md"
     check("--format" if asked else "format of --output", form, one_of(FORMATS))
@@ -118,7 +118,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         default=0.05,
-        help="relative difference that counts (0.05); two runs of one thing may differ by that",
+        help="relative difference that counts (0.05); two runs of the same may differ that much",
     )
     parser.add_argument(
         "--mix-environments",
@@ -131,7 +131,7 @@ def run_compare(arguments: argparse.Namespace, out: TextIO) -> int:
     """Write a comparison to `out`.
 
     Raises:
-        ConfigError: a wrong argument or result file.
+        ConfigError: an argument or results file is wrong.
         ValidationError: a case became slower than the threshold allows, or stopped running.
     """
     threshold = check("--threshold", arguments.threshold, number(0), hint="0.05 is 5 %")

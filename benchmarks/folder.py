@@ -4,11 +4,11 @@
 python benchmarks/folder.py --bundle deploy/models/PPHGNet_tiny_infer --output folder.json
 
 The reference reads one image, transforms it, gathers a batch of 8, infers with Paddle (oneDNN,
-fp32, all CPUs), takes the Top-5 and prints, one after the other. Each case has a process of its
-own, and all take turns round by round, so that what disturbs the machine disturbs all of them.
-Reported are ratios with 95 % intervals, each stage's share of the time, how near the pipeline comes
-to what the engine and the reading of files allow on these CPUs, memory by the number of images, and
-the time from the start of a process to its first result.
+fp32, all CPUs), takes the Top-5 and prints, one after the other. Each case has its own process, and
+all take turns round by round, so that what disturbs the machine disturbs all of them. The report
+has ratios with 95 % intervals, each stage's share of the time, how close the pipeline comes to what
+the engine and the reading of files allow on these CPUs, memory by the number of images, and the
+time from the start of a process to its first result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy" / "python"))
 
 import numpy as np
-from folder_cases import Case
+from folder_cases import FolderCase
 
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.stats import compare_samples
@@ -43,10 +43,10 @@ STARTS = 5
 SIZES = {"500x375": (500, 375), "4000x3000": (4000, 3000)}
 
 
-class Process:
-    """A case's process, asked from here."""
+class FolderCaseProcess:
+    """The parent's side of a case's process."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: FolderCase) -> None:
         self.case = case
         self._child = ChildProcess("folder_cases", quiet=True)
         try:
@@ -56,7 +56,7 @@ class Process:
             raise
 
     def ask(self, request: str) -> dict[str, Any]:
-        """Let the process do one thing."""
+        """Send a request without arguments, and return its answer."""
         return self._ask({"do": request})
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Process:
 
 
 def photographs(folder: Path, size: tuple[int, int], count: int) -> Path:
-    """Make `count` JPEG files of a size from the shipped photographs; most are hard links."""
+    """Make `count` JPEG files of one size from the shipped photographs; most are hard links."""
     import cv2
 
     folder.mkdir()
@@ -88,12 +88,12 @@ def photographs(folder: Path, size: tuple[int, int], count: int) -> Path:
     return folder
 
 
-def throughput(cases: list[Case], rounds: int) -> list[dict[str, Any]]:
-    """Let all cases take turns; the first is what the others are compared with."""
+def throughput(cases: list[FolderCase], rounds: int) -> list[dict[str, Any]]:
+    """Measure all cases in turns; the others are compared with the first."""
     with contextlib.ExitStack() as stack:
         processes = []
         for case in cases:
-            process = Process(case)
+            process = FolderCaseProcess(case)
             stack.callback(process.close)
             process.ask("run")  # warm-up
             processes.append(process)
@@ -105,16 +105,16 @@ def throughput(cases: list[Case], rounds: int) -> list[dict[str, Any]]:
                 if process.case.engine != "reference":
                     limits.append(process.ask("alone"))
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    return [_row(*parts, runs[0]) for parts in zip(cases, runs, alone, strict=True)]
+    return [_summary(*of_case, runs[0]) for of_case in zip(cases, runs, alone, strict=True)]
 
 
-def _row(
-    case: Case,
+def _summary(
+    case: FolderCase,
     runs: list[dict[str, Any]],
     alone: list[dict[str, Any]],
     reference: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Sum up a case: its speed, its ratio to the reference, and its share of what is possible."""
+    """Return a case's speed, its ratio to the reference, and its share of what is possible."""
     rates = [run["images"] / run["seconds"] for run in runs]
     row: dict[str, Any] = {
         "name": case.name,
@@ -125,13 +125,13 @@ def _row(
     }
     if case.engine == "reference":
         return row
-    # The ratio is of seconds: the reference's over ours is how many times faster ours is.
+    # The ratio is of seconds: the reference's over ours says how many times faster ours is.
     ratio = compare_samples(
         [[run["seconds"] / run["images"]] for run in reference],
         [[run["seconds"] / run["images"]] for run in runs],
     )
-    # If nothing but the engine and reading took time, a run would take as long as the engine alone
-    # and, spread over all CPUs, the CPU time of reading: the engine then has what reading leaves.
+    # If only the engine and reading took time, a run would take as long as the engine alone, plus
+    # the CPU time of reading spread over all CPUs: the engine then has what reading leaves.
     cpus = available_cpus()
     shares = [
         (run["images"] / limit["engine_rate"] + run["read_cpu_seconds"] / cpus) / run["seconds"]
@@ -143,12 +143,12 @@ def _row(
     return row
 
 
-def memory(case: Case, counts: list[int], folder: Path) -> list[dict[str, Any]]:
-    """Classify folders of so many hard links, each in a process of its own."""
+def memory(case: FolderCase, counts: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Classify folders of `counts` hard links, each in its own process."""
     rows = []
     for count in counts:
         photos = photographs(folder / f"memory-{count}", SIZES["500x375"], count)
-        process = Process(dataclasses.replace(case, photos=str(photos)))
+        process = FolderCaseProcess(dataclasses.replace(case, photos=str(photos)))
         try:
             run = process.ask("run")
         finally:
@@ -158,8 +158,8 @@ def memory(case: Case, counts: list[int], folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def first_results(case: Case) -> list[float]:
-    """Return seconds from the start of a process to its first line of output, several times."""
+def first_results(case: FolderCase) -> list[float]:
+    """Return the seconds from the start of a process to its first line of output, several times."""
     command = [sys.executable, "-c", "import sys; from hgdeploy.cli import main; sys.exit(main())"]
     command += ["predict", case.bundle, case.photos, "--engine", case.engine]
     command += ["--precision", case.precision]
@@ -178,18 +178,20 @@ def first_results(case: Case) -> list[float]:
         process.kill()
         process.wait()
         if not line:
-            raise SystemExit(f"{case.name}: no result came")
+            raise SystemExit(f"{case.name}: hgdeploy predict printed no result")
     return seconds[1:]
 
 
-def cases_of(bundle: str, photos: str, size: str, arguments: argparse.Namespace) -> list[Case]:
-    """Return the reference, then what is compared with it."""
-    found = [Case(f"PaddleClas's loop, {size}", bundle, photos, "reference")]
+def cases_of(
+    bundle: str, photos: str, size: str, arguments: argparse.Namespace
+) -> list[FolderCase]:
+    """Return the reference, then the cases to compare with it."""
+    found = [FolderCase(f"PaddleClas's loop, {size}", bundle, photos, "reference")]
     for text in arguments.case:
         engine, _, precision = text.partition(":")
         for fast in (False, True) if size != "500x375" else (False,):
             name = f"{engine} {precision or 'fp32'}{', fast decode' if fast else ''}, {size}"
-            found.append(Case(name, bundle, photos, engine, precision or "fp32", fast))
+            found.append(FolderCase(name, bundle, photos, engine, precision or "fp32", fast))
     for text in arguments.division:
         threads, _, streams = text.partition("x")
         base = found[1]
@@ -216,13 +218,13 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure what was asked for, save it, and print it."""
+    """Measure what the arguments name, save it, and print it."""
     parser = argparse.ArgumentParser(description="Measure folders of images.")
     parser.add_argument("--bundle", nargs="+", default=[], help="folders of models")
     parser.add_argument("--case", nargs="+", default=["openvino:fp32"], metavar="ENGINE:PRECISION")
     parser.add_argument(
         "--division", nargs="+", default=[], metavar="THREADSxINFERENCES",
-        help="also divide the CPUs like this, in the first case",
+        help="also divide the CPUs this way, in the first case",
     )  # fmt: skip
     parser.add_argument("--size", nargs="+", default=["500x375"], choices=SIZES)
     parser.add_argument("--images", type=int, default=200)
@@ -253,8 +255,10 @@ def main() -> None:
     print("\n".join(lines_of(found)))
 
 
-def measure_rest(cases: list[Case], arguments: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Measure memory in the first case, and starts in all of them, where asked for."""
+def measure_rest(
+    cases: list[FolderCase], arguments: argparse.Namespace, found: dict[str, Any]
+) -> None:
+    """Measure memory in the first case, and starts in all, if the arguments ask for that."""
     if arguments.memory:
         with tempfile.TemporaryDirectory() as folder:
             rows = memory(cases[0], arguments.memory, Path(folder))
@@ -271,8 +275,8 @@ def lines_of(found: dict[str, Any]) -> Iterator[str]:
     yield from _table(found["throughput"])
     for row in found["throughput"]:
         if "shares" in row:
-            told = ", ".join(f"{k} {100 * v:.0f} %" for k, v in row["shares"].items())
-            yield f"{row['model']}, {row['name']}: {told}"
+            shares = ", ".join(f"{k} {100 * v:.0f} %" for k, v in row["shares"].items())
+            yield f"{row['model']}, {row['name']}: {shares}"
     for row in found["memory"]:
         yield f"{row['name']}: {row['images']} images, at most {row['peak_mb']:.0f} MiB"
     for row in found["first_result"]:

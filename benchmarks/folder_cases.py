@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `folder.py` measures: each case is a process of its own, which runs this module."""
+"""What `folder.py` measures: each case has its own process, which runs this module."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from hgdeploy.system.messages import Message, serve
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import imagenet_ops
 
-BATCH = 8  # of the reference
+BATCH = 8  # the batch size of the reference
 ENGINE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Case:
+class FolderCase:
     """What one process measures.
 
     Attributes:
-        name: what to call it.
+        name: the case's name in the results.
         bundle: the model's folder.
         photos: the folder of images.
         engine: `reference` for PaddleClas's loop, else an engine's name.
-        precision: of the engine.
-        fast_decode: decode JPEG files at a reduced scale.
-        division: (threads of one inference, inferences at once); None for HGDeploy's own.
+        precision: the engine's precision.
+        fast_decode: whether to decode JPEG files at a reduced scale.
+        division: (threads of one inference, inferences at once); None for HGDeploy's own choice.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Case:
 
 
 class Reference:
-    """PaddleClas's loop, in sequence."""
+    """PaddleClas's loop, one step after the other."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: FolderCase) -> None:
         bundle = open_bundle(case.bundle)
         self._engine = load_engine("paddle", bundle.find(PADDLE_PROGRAMS), EngineOptions())
         self._files = [file.path for file in find_images(case.photos)]
@@ -99,7 +99,7 @@ class Reference:
 
 
 class TimedReader(ImageReader):
-    """The pipeline's reader, with the CPU time that each file takes."""
+    """The pipeline's reader; it records the CPU time that each file takes."""
 
     def __init__(self, ops: Sequence[Op], fast_decode: bool) -> None:
         super().__init__(ops, fast_decode)
@@ -116,7 +116,7 @@ class TimedReader(ImageReader):
 class Pipeline:
     """HGDeploy's folder pipeline, loaded once."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: FolderCase) -> None:
         self._files = find_images(case.photos)
         options = EngineOptions(precision=case.precision)
         if case.division is not None:
@@ -126,7 +126,7 @@ class Pipeline:
         settings = ClassifierSettings(
             case.engine,
             options=options,
-            preprocess=imagenet_ops(256, 224),  # as the reference, whatever the model's own is
+            preprocess=imagenet_ops(256, 224),  # as in the reference, whatever the model's own is
             fast_decode=case.fast_decode,
         )
         self._classifier = Classifier.from_settings(case.bundle, settings)
@@ -155,7 +155,7 @@ class Pipeline:
         }
 
     def alone(self) -> dict[str, Any]:
-        """Run the engine on a ready tensor from as many threads as it takes."""
+        """Run the engine on a ready tensor from as many threads as it can use."""
         engine, spec = self._classifier.engine, self._classifier.engine.inputs[0]
         ready = self._reader.read_file(self._files[0].path).tensor[None]
         counts: list[int] = []
@@ -178,19 +178,19 @@ class Pipeline:
 
 
 def _peak_mb() -> float:
-    """Return the peaks of this process and of those it has started; they share some of it."""
+    """Return the peak memory of this process and its children, which share some of it, in MB."""
     sizes = [peak_memory_mb(), *map(peak_memory_mb, child_processes())]
     return sum(size for size in sizes if size is not None)
 
 
-class Served:
-    """What a case's process does: load the case, then classify its folder as often as asked."""
+class FolderCaseServer:
+    """Answers the requests to a case's process: to load the case, and to measure it."""
 
     case: Reference | Pipeline
 
     def load(self, request: Message) -> Message:
-        """Load the case that is asked for."""
-        case = Case(**request.values["case"])
+        """Load the case in the request."""
+        case = FolderCase(**request.values["case"])
         self.case = Reference(case) if case.engine == "reference" else Pipeline(case)
         return Message({})
 
@@ -199,12 +199,12 @@ class Served:
         return Message(self.case.run())
 
     def alone(self, _: Message) -> Message:
-        """Run the engine alone."""
+        """Run the engine alone, without reading images."""
         if isinstance(self.case, Reference):
-            raise EngineError("the reference has no engine that runs alone")
+            raise EngineError("the engine of the reference is not measured alone")
         return Message(self.case.alone())
 
 
 if __name__ == "__main__":
-    served = Served()
-    serve({"load": served.load, "run": served.run, "alone": served.alone})
+    server = FolderCaseServer()
+    serve({"load": server.load, "run": server.run, "alone": server.alone})

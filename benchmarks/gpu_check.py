@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only an NVIDIA GPU can show: `make gpu-check`. No network is needed.
+"""What only an NVIDIA GPU can show: `make gpu-check`. It needs no network.
 
-Checks each engine that runs on a GPU and is installed, then times it as trtexec does. Every check
-is a process of its own, so that a crash is a line and not the end. What is done is saved at once;
-the same command goes on where it was broken off. Ends with 0 where all that ran is well, 11 where
-something failed, 6 where nothing could run.
+Checks each installed engine that runs on a GPU, then times it as trtexec does. Every check has its
+own process, so a crash gives a failed line and not the end. Every result is saved at once, and the
+same command continues after an interruption. The exit code is 0 if every check that ran passed, 11
+if one failed and 6 if none could run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_checks import CHECKS, DEVICE, FP16_FILE, PROFILE, ROOT, RUNTIME_OF, TARGETS, Job
+from gpu_check_record import CheckRecord
+from gpu_checks import CHECKS, DEVICE, FP16_FILE, PROFILE, ROOT, RUNTIME_OF, TARGETS, Task
 
 from hgdeploy import zoo
 from hgdeploy.benchmark import (
@@ -39,7 +40,7 @@ from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.cli.measure.benchmark import results_table
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.options import PRECISIONS
-from hgdeploy.errors import ConfigError, EngineError, HGDeployError, ValidationError, one_line
+from hgdeploy.errors import EngineError, HGDeployError, ValidationError, one_line
 from hgdeploy.gpu.driver import nvidia_gpus
 
 LIMIT_S = 3600.0
@@ -47,133 +48,99 @@ STATUSES = ("passed", "failed", "skipped")
 SUITE = ROOT / "benchmarks" / "suites" / "gpu.yaml"
 
 
-class Account:
-    """The rows so far: printed, saved beside the results, and kept from one start to the next."""
-
-    def __init__(self, path: Path, environment: str) -> None:
-        self._path = path
-        self._head = {"environment": environment}
-        self.rows: list[dict[str, Any]] = []
-        self._kept: list[dict[str, Any]] = []
-        if path.is_file():
-            old = json.loads(path.read_text(encoding="utf-8"))
-            if old["environment"] != environment:
-                raise ConfigError(f"{path} is of another environment; name another --output")
-            self._kept = [row for row in old["checks"] if row["status"] == "passed"]
-
-    def earlier(self, job: Job) -> bool:
-        """Take over the row of a job that passed at an earlier start."""
-        found = [row for row in self._kept if row["job"] == job.key()]
-        if found:
-            self.rows += found
-        return bool(found)
-
-    def add(self, job: Job, status: str, detail: str, seconds: float = 0.0) -> None:
-        """Print a row and save it."""
-        words = (job.target, job.model, job.precision, job.check)
-        batch = "/".join(map(str, job.profile)) if job.check == "build" else ""
-        print(f"{status:8}{' '.join(filter(None, (*words, batch)))}: {detail}", flush=True)
-        row = {"job": job.key(), "status": status, "detail": detail, "seconds": round(seconds, 1)}
-        self.rows.append(row)
-        done = [row["job"] for row in self.rows]
-        later = [row for row in self._kept if row["job"] not in done]
-        aside = self._path.with_name(f".{self._path.name}.tmp")
-        document = {**self._head, "checks": [*self.rows, *later]}
-        aside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        aside.replace(self._path)
-
-
 class GpuCheck:
     """All checks, then all timings, on what this machine has."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.environment = describe_environment()
-        self.asked = arguments
+        self.arguments = arguments
         self.output: Path = arguments.output or _default_output(self.environment)
         self.bundles: Path = arguments.bundles.absolute()
         self.output.parent.mkdir(parents=True, exist_ok=True)
         path = self.output.with_suffix(".checks.json")
-        self.account = Account(path, self.environment["id"])
+        self.checks = CheckRecord(path, self.environment["id"])
 
     def run(self) -> int:
-        """Do everything; return the exit code."""
-        targets = [target for target in self.asked.targets if self._is_here(target)]
+        """Run all checks and timings, and return the exit code."""
+        targets = [target for target in self.arguments.targets if self._is_here(target)]
         if not targets:
             return EngineError.exit_code
-        chosen = self.asked.models[:1] if self.asked.quick else self.asked.models
+        chosen = self.arguments.models[:1] if self.arguments.quick else self.arguments.models
         models = [model for model in chosen if self._is_made(model)]
         for target in targets:
             for model in models:
-                for precision in self.asked.precisions:
+                for precision in self.arguments.precisions:
                     self._check(target, model, precision, model == models[0])
         runtimes = [target for target in targets if target in RUNTIME_OF]
-        # One file tells the two kinds of TensorRT not apart: the second gets a file of its own.
+        # A results file cannot distinguish the two kinds of TensorRT: the second has its own.
         kinds = dict.fromkeys("tensorrt" if t in RUNTIME_OF else t for t in targets)
         if models:
             self._time(runtimes[0] if runtimes else targets[0], list(kinds), models, self.output)
         for runtime in runtimes[1:] if models else ():
             other = self.output.with_stem(f"{self.output.stem}-{runtime}")
             self._time(runtime, ["tensorrt"], models, other)
-        counts = {s: sum(row["status"] == s for row in self.account.rows) for s in STATUSES}
+        counts = {s: sum(result["status"] == s for result in self.checks.results) for s in STATUSES}
         print(", ".join(f"{count} {status}" for status, count in counts.items()))
         if counts["failed"]:
             return ValidationError.exit_code
         return 0 if counts["passed"] else EngineError.exit_code
 
     def _is_here(self, target: str) -> bool:
-        """Tell whether a target can run; say so where it cannot."""
+        """Return whether a target can run; add a skipped result if it cannot."""
         found = engine_module("tensorrt" if target in RUNTIME_OF else target).capability()
         reason = "" if DEVICE in found.devices else "; ".join(found.notes)
         if target in RUNTIME_OF:
             runtime = RUNTIME_OF[target]
             if importlib.util.find_spec(runtime.module) is None:
-                reason = f"{target} is not installed; pip install 'hgdeploy[{runtime.extra}]'"
+                reason = f"{target} is not installed; run pip install 'hgdeploy[{runtime.extra}]'"
         if reason:
-            self.account.add(Job("installed", target, "", "", ""), "skipped", reason)
+            self.checks.add(Task("installed", target, "", "", ""), "skipped", reason)
         return not reason
 
     def _is_made(self, model: str) -> bool:
-        """Make a model's ONNX files in fp32 and fp16 where they are missing; tell whether."""
-        job = Job("make", "onnx", model, "fp32", str(bundle_folder(Case(model), self.bundles)))
-        folder = Path(job.bundle)
+        """Make a model's fp32 and fp16 ONNX files if missing; return whether they exist."""
+        task = Task("make", "onnx", model, "fp32", str(bundle_folder(Case(model), self.bundles)))
+        folder = Path(task.bundle)
         if not (folder / ONNX_FILE).is_file():
             for name in ("paddle", "paddle2onnx"):
                 if importlib.util.find_spec(name) is None:
-                    reason = f"{folder} has no {ONNX_FILE}, and {name} is not here to make it"
-                    self.account.add(job, "skipped", reason)
+                    reason = f"{folder} has no {ONNX_FILE}; to make it, install {name}"
+                    self.checks.add(task, "skipped", reason)
                     return False
         elif (folder / FP16_FILE).is_file():
             return True
-        return self._child(job)
+        return self._run_task(task)
 
     def _check(self, target: str, model: str, precision: str, is_first: bool) -> None:
         """Run the checks of one target on one model in one precision."""
         source = bundle_folder(Case(model), self.bundles)
-        if reason := _unfit(target, precision, source):
-            self.account.add(Job("agree", target, model, precision, ""), "skipped", reason)
+        if reason := _why_not(target, precision, source):
+            self.checks.add(Task("agree", target, model, precision, ""), "skipped", reason)
             return
-        job = Job("build", target, model, precision, str(self._folder(target, PROFILE, source)))
+        task = Task(
+            "build", target, model, precision, str(self._linked_bundle(target, PROFILE, source))
+        )
         for name, check in CHECKS.items():
             chosen = is_first or check.every_model
             fits = target in RUNTIME_OF or not check.tensorrt_only
             if check.run is None or not chosen or not fits:
                 continue
-            if not self._child(dataclasses.replace(job, check=name)) and name == "build":
+            if not self._run_task(dataclasses.replace(task, check=name)) and name == "build":
                 return
 
     def _time(self, target: str, engines: Sequence[str], models: Sequence[str], out: Path) -> None:
-        """Build an engine for each batch, and time it by the harness of `hgdeploy benchmark`."""
+        """Build an engine for each batch, and time it as `hgdeploy benchmark` does."""
         suite = load_suite(SUITE)
         settings = suite.settings
-        if self.asked.quick:
+        if self.arguments.quick:
             settings = dataclasses.replace(settings, min_seconds=0.3)
         suite = dataclasses.replace(
             suite,
             settings=settings,
             models=tuple(models),
             engines=tuple(engines),
-            precisions=tuple(self.asked.precisions),
-            batches=tuple(self.asked.batches),
+            precisions=tuple(self.arguments.precisions),
+            batches=tuple(self.arguments.batches),
         )
         ready = [case for case in suite.cases() if self._is_ready(target, case)]
         if not ready:
@@ -191,34 +158,34 @@ class GpuCheck:
             keys = ("model", "engine", "precision")
             left_out = tuple({key: getattr(case, key) for key in keys} for case in absent)
             part = dataclasses.replace(part, exclude=left_out)
-            run_suite(part, Runner(record, self._work(target, (batch,) * 3), print))
+            run_suite(part, Runner(record, self._folder_of(target, (batch,) * 3), print))
         print(f"\n{out}\n{results_table(record.results)}")
         for result in record.results:
             case = result.case
-            job = Job(
+            task = Task(
                 "timing", _kind(target, case), case.model, case.precision, "", (case.batch,) * 3
             )
             if result.stats is None:
-                self.account.add(job, "failed", result.reason or result.status)
+                self.checks.add(task, "failed", result.reason or result.status)
             else:
-                self.account.add(job, "passed", f"median {result.stats.median:.3f} ms")
+                self.checks.add(task, "passed", f"median {result.stats.median:.3f} ms")
 
     def _is_ready(self, target: str, case: Case) -> bool:
-        """Tell whether a case can be timed, after building its engine where it has one."""
+        """Return whether a case can be timed, after building its engine if it needs one."""
         source, kind = bundle_folder(case, self.bundles), _kind(target, case)
-        if _unfit(kind, case.precision, source):
-            return False  # the checks have said so
+        if _why_not(kind, case.precision, source):
+            return False  # the checks have given the reason
         profile = (case.batch,) * 3
-        folder = self._folder(target, profile, source)
-        job = Job("build", kind, case.model, case.precision, str(folder), profile)
-        return kind not in RUNTIME_OF or self._child(job)
+        folder = self._linked_bundle(target, profile, source)
+        task = Task("build", kind, case.model, case.precision, str(folder), profile)
+        return kind not in RUNTIME_OF or self._run_task(task)
 
-    def _work(self, target: str, profile: Sequence[int]) -> Path:
+    def _folder_of(self, target: str, profile: Sequence[int]) -> Path:
         return self.bundles / "gpu-check" / target / "-".join(map(str, profile))
 
-    def _folder(self, target: str, profile: Sequence[int], source: Path) -> Path:
-        """Return a bundle's copy for one target and profile, of links to its files."""
-        folder = self._work(target, profile) / source.name
+    def _linked_bundle(self, target: str, profile: Sequence[int], source: Path) -> Path:
+        """Make a copy of a bundle for one target and profile, of links to its files."""
+        folder = self._folder_of(target, profile) / source.name
         folder.mkdir(parents=True, exist_ok=True)
         for file in source.iterdir():
             place = folder / file.name
@@ -232,29 +199,29 @@ class GpuCheck:
                     shutil.copy2(file, place)
         return folder
 
-    def _child(self, job: Job) -> bool:
-        """Run a check in a process of its own; tell whether it passed."""
-        # A build that passed is asked for again: it says whether the engine is still there.
-        if job.check not in ("build", "make") and self.account.earlier(job):
+    def _run_task(self, task: Task) -> bool:
+        """Run a check in its own process, and return whether it passed."""
+        # A build is always repeated: that shows whether the engine is still there.
+        if task.check not in ("build", "make") and self.checks.reuse(task):
             return True
         script = Path(__file__).with_name("gpu_checks.py")
-        command = [sys.executable, str(script), json.dumps(dataclasses.asdict(job))]
+        command = [sys.executable, str(script), json.dumps(dataclasses.asdict(task))]
         start = time.monotonic()
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=LIMIT_S, check=False
             )
-            status, detail = _outcome(done)
+            status, detail = _status_of(done)
         except subprocess.TimeoutExpired:
             status, detail = "failed", f"it took longer than {LIMIT_S:g} s"
-        self.account.add(job, status, detail, time.monotonic() - start)
+        self.checks.add(task, status, detail, time.monotonic() - start)
         return status == "passed"
 
 
-def _unfit(target: str, precision: str, source: Path) -> str:
-    """Tell why a target cannot run a precision of a model; empty where it can."""
+def _why_not(target: str, precision: str, source: Path) -> str:
+    """Return why a target cannot run a precision of a model; empty if it can."""
     if target == "onnxruntime" and precision == "bf16":
-        return "ONNX Runtime is not asked for bf16: that file is for TensorRT"
+        return "ONNX Runtime is not checked in bf16: that file is for TensorRT"
     name = engine_module("onnxruntime").artifact_names(precision)[0]
     if (source / name).is_file():
         return ""
@@ -266,19 +233,19 @@ def _unfit(target: str, precision: str, source: Path) -> str:
 
 
 def _kind(target: str, case: Case) -> str:
-    """Name what a case's engine is: the one kind of TensorRT that is timed, or another engine."""
+    """Return the target of a case: the kind of TensorRT that is being timed, or another engine."""
     return target if case.engine == "tensorrt" else case.engine
 
 
 def _default_output(environment: dict[str, Any]) -> Path:
-    """Name the results after the GPU."""
+    """Return the path of the results file, which is named after the GPU."""
     name = str((environment["gpu"] or ["unknown"])[0]).partition(" (")[0]
     words = "".join(letter if letter.isalnum() else " " for letter in name).lower().split()
     return ROOT / "benchmarks" / "results" / f"gpu-{'-'.join(words)}.json"
 
 
-def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """Return what a check's process says; how it ended where it does not."""
+def _status_of(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """Return the status and detail that a check's process has printed, or how it ended."""
     if done.returncode == 0:
         status, detail = json.loads(done.stdout.splitlines()[-1])
         return str(status), str(detail)
@@ -287,7 +254,7 @@ def _outcome(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Check what was asked for."""
+    """Run the checks that the arguments name."""
     parser = argparse.ArgumentParser(description="Check and time what only an NVIDIA GPU can show.")
     parser.add_argument("--output", type=Path, help="results file (benchmarks/results/gpu-NAME)")
     parser.add_argument(
@@ -301,7 +268,7 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--bundles", type=Path, default=ROOT / "deploy" / "models")
     parser.add_argument("--quick", action="store_true", help="the first model, timed briefly")
-    parser.add_argument("--list", action="store_true", help="say what is checked, and end")
+    parser.add_argument("--list", action="store_true", help="list the checks and exit")
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(f"{name}: {check.shows}" for name, check in CHECKS.items()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checks of `make gpu-check`; each runs in a process of its own: `gpu_checks.py JOB`."""
+"""The checks of `make gpu-check`; each runs in a process of its own: `gpu_checks.py TASK`."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ TARGETS = ("onnxruntime", *RUNTIME_OF)
 
 
 @dataclass(frozen=True)
-class Job:
-    """One check on one thing; what a process is told.
+class Task:
+    """One check of one model on one target: what a process is started with.
 
     Attributes:
         check: a name in `CHECKS`.
         target: one of `TARGETS`.
-        model: what the model is called.
+        model: the model's name.
         precision: one of `PRECISIONS`.
-        bundle: its folder, for this target alone.
+        bundle: the model's folder for this target.
         profile: (min, opt, max) batch of its engine.
     """
 
@@ -70,14 +70,14 @@ class Job:
     profile: tuple[int, int, int] = PROFILE
 
     def key(self) -> dict[str, Any]:
-        """Return what tells this job from all others, as JSON holds it."""
+        """Return what identifies this task, as it is read back from JSON."""
         return {**dataclasses.asdict(self), "bundle": None, "profile": list(self.profile)}
 
     def load(self) -> Any:
         """Load the engine on the GPU."""
         name = "onnxruntime" if self.target == "onnxruntime" else "tensorrt"
-        asked = EngineOptions(device=DEVICE, precision=self.precision, max_batch=self.profile[-1])
-        return load_engine(name, Path(self.bundle) / artifact(self.target, self.precision), asked)
+        options = EngineOptions(device=DEVICE, precision=self.precision, max_batch=self.profile[-1])
+        return load_engine(name, Path(self.bundle) / artifact(self.target, self.precision), options)
 
     def rows(self, engine: Any) -> Any:
         """Return the largest batch of inputs, the same each time."""
@@ -85,107 +85,111 @@ class Job:
 
 
 def artifact(target: str, precision: str) -> str:
-    """Name the file that a target loads."""
+    """Return the name of the file that a target loads."""
     if target in RUNTIME_OF:
         return engine_name(precision, RUNTIME_OF[target])
     return engine_module(target).artifact_names(precision)[0]
 
 
-def check_build(job: Job) -> str:
-    """Build, and find that there is nothing to build the second time."""
+def check_build(task: Task) -> str:
+    """Build twice; the second time there must be nothing to build."""
     from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
     from hgdeploy.convert.variants import build_engine
 
-    bundle = open_bundle(job.bundle)
+    bundle = open_bundle(task.bundle)
     how = BuildOptions(
-        RUNTIME_OF[job.target], job.precision, gpu=GPU, cache_dir=bundle.root.parents[1]
+        RUNTIME_OF[task.target], task.precision, gpu=GPU, cache_dir=bundle.root.parents[1]
     )
-    told: list[list[str]] = [[], []]
-    for lines in told:
-        made = build_engine(bundle, Shapes(batch=job.profile), how, lines.append, lines.append)
+    lines_of_both: list[list[str]] = [[], []]
+    for lines in lines_of_both:
+        made = build_engine(bundle, Shapes(batch=task.profile), how, lines.append, lines.append)
     if made.built:
-        raise ValidationError(f"the second time it was built again: {told[1][0]}")
-    return told[0][-1]
+        raise ValidationError(f"the second time it was built again: {lines_of_both[1][0]}")
+    return lines_of_both[0][-1]
 
 
-def check_agree(job: Job) -> str:
-    """Compare with ONNX Runtime in fp32 on the CPU, by validate's tolerance."""
+def check_agree(task: Task) -> str:
+    """Compare with ONNX Runtime in fp32 on the CPU, within validate's tolerance."""
     worst = 0.0
-    source = Path(job.bundle) / ONNX_FILE
+    source = Path(task.bundle) / ONNX_FILE
     with (
-        job.load() as engine,
+        task.load() as engine,
         contextlib.closing(load_engine("onnxruntime", source, EngineOptions())) as cpu,
     ):
-        rows = job.rows(engine)
+        rows = task.rows(engine)
         wanted = np.concatenate([infer_rows(cpu, row[None]) for row in rows])
-        for batch in sorted(set(job.profile)):
-            for _ in range(2 * engine.concurrency):  # the later ones from a CUDA graph
+        for batch in sorted(set(task.profile)):
+            for _ in range(2 * engine.concurrency):  # the later runs come from a CUDA graph
                 found = compare(wanted[:batch], infer_rows(engine, rows[:batch]))
-                misses = tolerance_misses(found, TOLERANCES[job.precision], "random")
+                misses = tolerance_misses(found, TOLERANCES[task.precision], "random")
                 if misses:
                     raise ValidationError(f"batch {batch}: {'; '.join(misses)}")
                 worst = max(worst, found.max_abs)
-    return f"largest difference {worst:.2g}, allowed {TOLERANCES[job.precision].max_abs:g}"
+    return f"largest difference {worst:.2g}, allowed {TOLERANCES[task.precision].max_abs:g}"
 
 
-def check_limits(job: Job) -> str:
+def check_limits(task: Task) -> str:
     """Feed one image more than the profile allows, then what it allows."""
-    with job.load() as engine:
-        rows = job.rows(engine)
+    with task.load() as engine:
+        rows = task.rows(engine)
         before = infer_rows(engine, rows)
         try:
             infer_rows(engine, np.concatenate([rows, rows[:1]]))
         except TensorError as error:
-            told = str(error)
+            message = str(error)
         else:
             raise ValidationError(f"a batch of {len(rows) + 1} ran, above the profile")
-        _same(before, infer_rows(engine, rows), "after the error the outputs are others")
-    return told
+        _check_same(before, infer_rows(engine, rows), "after the error the outputs differ")
+    return message
 
 
-def check_graphs(job: Job) -> str:
-    """Compare the first runs of a shape, which have no graph, with the later ones, which have."""
+def check_graphs(task: Task) -> str:
+    """Compare the first run of a shape, which has no CUDA graph, with later ones, which have."""
     if chosen_library() == "pycuda":
         raise EngineError("pycuda cannot capture CUDA graphs; unset HGDEPLOY_CUDA")
-    with job.load() as engine:
-        rows = job.rows(engine)[: job.profile[0]]
+    with task.load() as engine:
+        rows = task.rows(engine)[: task.profile[0]]
         first = infer_rows(engine, rows)
         for number in range(2, 1 + 4 * engine.concurrency):
-            _same(first, infer_rows(engine, rows), f"run {number} differs from the first")
+            _check_same(first, infer_rows(engine, rows), f"run {number} differs from the first")
         note = str(engine.runtime.providers[-1])
     if note.startswith("no CUDA graph"):
         raise ValidationError(note)
     return f"{note}; equal bits"
 
 
-def check_concurrent(job: Job) -> str:
+def check_concurrent(task: Task) -> str:
     """Let several callers run different batches at once."""
-    with job.load() as engine:
-        rows = job.rows(engine)
+    with task.load() as engine:
+        rows = task.rows(engine)
         feeds = [rows[start : start + 1 + start % len(rows)] for start in range(CALLERS)]
         wanted = [infer_rows(engine, feed) for feed in feeds]
         with ThreadPoolExecutor(CALLERS) as pool:
             calls = [pool.submit(infer_rows, engine, feeds[i % CALLERS]) for i in range(CALLS)]
             for i, call in enumerate(calls):
-                _same(wanted[i % CALLERS], call.result(), "a caller got other bits than alone")
+                _check_same(
+                    wanted[i % CALLERS],
+                    call.result(),
+                    "a caller's outputs differ from those it gets alone",
+                )
     return f"{CALLS} runs by {CALLERS} callers, equal bits"
 
 
-def check_memory(job: Job) -> str:
-    """Load, run and close several times; ask the driver for the free memory after each."""
+def check_memory(task: Task) -> str:
+    """Load, run and close several times, and ask the driver for the free memory after each."""
     device = open_device(GPU)
     with contextlib.closing(device), device.activate():
         free = []
         for _ in range(LOADS):
-            with job.load() as engine:
-                infer_rows(engine, job.rows(engine))
+            with task.load() as engine:
+                infer_rows(engine, task.rows(engine))
                 loaded = free_mb()
             free.append(free_mb())
-    # What the libraries load once for the process stays: the first time is not counted.
+    # What the libraries load once for the process stays loaded, so the first time does not count.
     lost, used = free[0] - free[-1], free[-1] - loaded
     if lost > SLACK_MB or used <= 0:
         raise ValidationError(
-            f"{used} MiB were in use, and {lost} MiB are gone after {LOADS} loads"
+            f"{used} MiB were in use, and {lost} MiB are missing after {LOADS} loads"
         )
     return f"{used} MiB in use, freed by close; {lost} MiB less after {LOADS} loads"
 
@@ -200,29 +204,29 @@ def free_mb() -> int:
     return free.value // 2**20
 
 
-def check_command(job: Job) -> str:
+def check_command(task: Task) -> str:
     """Classify the photographs as a user does."""
-    engine = "tensorrt" if job.target in RUNTIME_OF else job.target
-    flags = ("--engine", engine, "--device", DEVICE, "--precision", job.precision)
+    engine = "tensorrt" if task.target in RUNTIME_OF else task.target
+    flags = ("--engine", engine, "--device", DEVICE, "--precision", task.precision)
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        code = cli.main(["predict", job.bundle, str(IMAGES), *flags])
+        code = cli.main(["predict", task.bundle, str(IMAGES), *flags])
     lines, images = out.getvalue().splitlines(), len(find_images(IMAGES))
     if code != 0 or len(lines) != images:
         raise ValidationError(f"exit code {code} and {len(lines)} lines for {images} photographs")
     return f"{images} photographs classified"
 
 
-def _same(wanted: Any, found: Any, otherwise: str) -> None:
+def _check_same(wanted: Any, found: Any, message: str) -> None:
     if not np.array_equal(wanted, found):
-        raise ValidationError(f"{otherwise}, by {np.abs(wanted - found).max():.2g}")
+        raise ValidationError(f"{message}, by {np.abs(wanted - found).max():.2g}")
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check: what it shows, whether on every model, and whether for TensorRT only."""
+    """A check: what it shows, whether it runs on every model, and whether on TensorRT only."""
 
     shows: str
-    run: Callable[[Job], str] | None
+    run: Callable[[Task], str] | None
     every_model: bool = False
     tensorrt_only: bool = False
 
@@ -256,27 +260,27 @@ CHECKS = {
 }
 
 
-def make(job: Job) -> str:
-    """Make a model's bundle, where there is none, and its ONNX files in fp32 and fp16."""
+def make(task: Task) -> str:
+    """Make a model's bundle, if there is none, and its ONNX files in fp32 and fp16."""
     from hgdeploy.convert import fp16_from_onnx
     from hgdeploy.validation.verify import verify_precision
 
-    folder = Path(job.bundle)
-    told = make_missing(Case(job.model, "onnxruntime"), folder)
+    folder = Path(task.bundle)
+    lines = make_missing(Case(task.model, "onnxruntime"), folder)
     source, target = folder / ONNX_FILE, folder / FP16_FILE
     if not target.is_file():
         fp16_from_onnx(source, target, None, verify=verify_precision("fp16", ()))
-        told.append(f"made {target} without real images")
-    return "; ".join(told)
+        lines.append(f"made {target} without real images")
+    return "; ".join(lines)
 
 
 def main(text: str) -> None:
-    """Do one check, and say on the last line how it went."""
+    """Do one check, and print its status and detail on the last line."""
     facts = json.loads(text)
-    job = Job(**{**facts, "profile": tuple(facts["profile"])})
-    run = make if job.check == "make" else CHECKS[job.check].run
+    task = Task(**{**facts, "profile": tuple(facts["profile"])})
+    run = make if task.check == "make" else CHECKS[task.check].run
     try:
-        answer = ["passed", "" if run is None else run(job)]
+        answer = ["passed", "" if run is None else run(task)]
     except HGDeployError as error:
         answer = ["failed", str(error)]
     print("\n" + json.dumps(answer), flush=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a suite as `hgdeploy benchmark` does; runs from any directory, uninstalled.
+"""Measure a suite as `hgdeploy benchmark` does; runs from any folder, without installation.
 
 python benchmarks/run.py --suite benchmarks/suites/v100_table.yaml --engine onnxruntime \\
     --output results.json

@@ -81,7 +81,7 @@ def run_suite(suite: Suite, runner: Runner) -> list[CaseResult]:
         runner.on_progress(
             f"{len(wanted) - len(cases)} of {len(wanted)} cases are measured already"
         )
-    run = _Run(suite.settings, runner, image, len(cases))
+    run = _SuiteRun(suite.settings, runner, image, len(cases))
     ready = [run.prepare(case, folders[case]) for case in cases]
     with contextlib.ExitStack() as stack:
         run.measure([running for running in ready if running is not None], stack)
@@ -104,7 +104,7 @@ class _RunningCase:
     settled: bool = True
 
 
-class _Run:
+class _SuiteRun:
     """One run of a suite."""
 
     def __init__(self, settings: Settings, runner: Runner, image: Path | None, count: int) -> None:

@@ -419,7 +419,7 @@ def test_without_locks_it_builds_all_the_same(mini):
     assert (mini / "inference.rtx.engine").is_file()
 
 
-# In a worker of pytest-xdist that has run many other tests, the signal can end the worker.
+# A signal to a worker of pytest-xdist can end the worker.
 @pytest.mark.alone
 @pytest.mark.usefixtures("rtx", "interruptible")
 def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch):

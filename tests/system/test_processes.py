@@ -161,6 +161,8 @@ def interrupt_soon() -> None:
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
 
 
+# A signal to a worker of pytest-xdist can end the worker.
+@pytest.mark.alone
 @pytest.mark.skipif(os.name == "nt", reason="the signal ends the process there")
 @pytest.mark.usefixtures("interruptible")
 def test_an_answer_that_was_not_waited_for_is_never_that_to_the_next_request(child):

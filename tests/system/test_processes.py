@@ -55,7 +55,7 @@ def running(pids: list[int]) -> list[int]:
     return found
 
 
-def all_end(pids: list[int], seconds: float = 20) -> bool:
+def all_end(pids: list[int], seconds: float = 45) -> bool:  # a child rests for 60 s
     end = time.monotonic() + seconds
     while running(pids) and time.monotonic() < end:
         time.sleep(0.02)

@@ -11,34 +11,7 @@ import functools
 from collections.abc import Sequence
 
 from hgdeploy._version import __version__
-from hgdeploy.cli.doctor import add_doctor
-from hgdeploy.cli.make.build import add_build
-from hgdeploy.cli.make.convert import add_convert
-from hgdeploy.cli.make.export import add_export
-from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command
-from hgdeploy.cli.make.quantize import add_quantize
-from hgdeploy.cli.measure.benchmark import add_benchmark
-from hgdeploy.cli.measure.explain import add_explain
-from hgdeploy.cli.measure.recommend import add_recommend
-from hgdeploy.cli.measure.validate import add_validate
-from hgdeploy.cli.models import add_models
-from hgdeploy.cli.predict import add_predict
-from hgdeploy.cli.predict_cls import predict_cls_command
 from hgdeploy.cli.terminal import Command, Parser, run_command
-
-_VERBS = (
-    add_predict,
-    add_export,
-    add_models,
-    add_convert,
-    add_quantize,
-    add_build,
-    add_validate,
-    add_explain,
-    add_benchmark,
-    add_recommend,
-    add_doctor,
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,19 +28,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict_cls(argv: Sequence[str] | None = None) -> int:
     """Run `predict_cls.py`, with PaddleClas's arguments; see `main`."""
+    from hgdeploy.cli.predict_cls import predict_cls_command
+
     return run_command(lambda: predict_cls_command(argv))
 
 
 def paddle2onnx(argv: Sequence[str] | None = None) -> int:
     """Run `deploy/paddle2onnx/convert.py`, with paddle2onnx's arguments; see `main`."""
+    from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command
+
     return run_command(lambda: paddle2onnx_command(argv))
 
 
 def _hgdeploy(argv: Sequence[str] | None) -> Command:
+    # Here, since the two scripts beside this command need none of them.
+    from hgdeploy.cli.doctor import add_doctor
+    from hgdeploy.cli.make.build import add_build
+    from hgdeploy.cli.make.convert import add_convert
+    from hgdeploy.cli.make.export import add_export
+    from hgdeploy.cli.make.quantize import add_quantize
+    from hgdeploy.cli.measure.benchmark import add_benchmark
+    from hgdeploy.cli.measure.explain import add_explain
+    from hgdeploy.cli.measure.recommend import add_recommend
+    from hgdeploy.cli.measure.validate import add_validate
+    from hgdeploy.cli.models import add_models
+    from hgdeploy.cli.predict import add_predict
+
+    add_all = (
+        add_predict,
+        add_export,
+        add_models,
+        add_convert,
+        add_quantize,
+        add_build,
+        add_validate,
+        add_explain,
+        add_benchmark,
+        add_recommend,
+        add_doctor,
+    )
     parser = Parser(prog="hgdeploy", description="Deploy a PaddleClas-style classifier.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in _VERBS:
+    for add in add_all:
         add(verbs)
     arguments = parser.parse_args(argv)
     return functools.partial(arguments.run, arguments)

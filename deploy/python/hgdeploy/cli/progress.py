@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hgdeploy.cli.terminal import say
-from hgdeploy.results.rows import FileFacts
-from hgdeploy.results.writers import Writer
 from hgdeploy.system.progress import OnLine
-from hgdeploy.transforms.prediction import Prediction
-from hgdeploy.zoo.fetch.http import OnBytes
+
+if TYPE_CHECKING:
+    from hgdeploy.results.rows import FileFacts
+    from hgdeploy.results.writers import Writer
+    from hgdeploy.transforms.prediction import Prediction
+    from hgdeploy.zoo.fetch.http import OnBytes
 
 _PROGRESS_SECONDS = 5.0
 

@@ -6,15 +6,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.cli.terminal import Verbs
-from hgdeploy.engines.run import Run, parse_run
 from hgdeploy.errors import EXIT_OK, ConfigError
-from hgdeploy.paddleclas.config import PredictConfig, load_config
-from hgdeploy.transforms.operators import Op
-from hgdeploy.validation.explain import Side, explain
+
+if TYPE_CHECKING:
+    from hgdeploy.bundle.model_bundle import ModelBundle
+    from hgdeploy.paddleclas.config import PredictConfig
+    from hgdeploy.transforms.operators import Op
+    from hgdeploy.validation.explain import Side
 
 
 def add_explain(verbs: Verbs) -> None:
@@ -33,6 +34,8 @@ def add_explain(verbs: Verbs) -> None:
 
 
 def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.validation.explain import explain
+
     sides = parse_side(arguments.a), parse_side(arguments.b)
     out.write(explain(arguments.image, *sides).text())
     return EXIT_OK
@@ -45,6 +48,11 @@ def parse_side(text: str) -> Side:
         ConfigError: it is neither, or it does not say how to preprocess.
         BundleError: the bundle cannot be opened.
     """
+    from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.engines.run import parse_run
+    from hgdeploy.paddleclas.config import load_config
+    from hgdeploy.validation.explain import Side
+
     if Path(text).suffix in (".yaml", ".yml"):
         config = load_config(Path(text), ("Global.infer_imgs=.",))
         return _side_of_config(text, config)
@@ -57,6 +65,10 @@ def parse_side(text: str) -> Side:
 
 
 def _side_of_config(text: str, config: PredictConfig) -> Side:
+    from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.engines.run import Run
+    from hgdeploy.validation.explain import Side
+
     bundle = open_bundle(config.bundle)
     ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
     run = Run(config.engine, config.options.precision, config.options.device)

@@ -132,6 +132,26 @@ PostProcess:
     return bundle
 
 
+@pytest.fixture(scope="session")
+def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the bundle of one of `foreign.MODELS`, made once; it must not be changed."""
+    folder = tmp_path_factory.mktemp("foreign")
+
+    def made(name: str) -> Path:
+        pytest.importorskip("paddle")
+        from foreign import make_foreign
+
+        return folder / name if (folder / name).exists() else make_foreign(name, folder / name)
+
+    return made
+
+
+@pytest.fixture
+def foreign(foreign_models: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Give a copy of the bundle of one of `foreign.MODELS`, for this test alone."""
+    return lambda name: Path(shutil.copytree(foreign_models(name), tmp_path / name))
+
+
 def run_command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command line of ours as a user would, in a process of its own."""
     return subprocess.run(

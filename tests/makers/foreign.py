@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
+from paddle.nn import functional
 
 SIZE = 64
 LABELS = "label_list: [a, b, c, d, e]"
@@ -30,22 +30,22 @@ Heads = Callable[["Net", Any, Any], Any]
 
 
 def softmax(logits: Any) -> Any:
-    return F.softmax(logits, axis=-1)
+    return functional.softmax(logits, axis=-1)
 
 
 HEADS: dict[str, Heads] = {
-    "softmax": lambda net, logits, h: softmax(logits),
-    "sigmoid": lambda net, logits, h: F.sigmoid(logits),
-    "logits": lambda net, logits, h: logits,
-    "two_softmaxes": lambda net, logits, h: softmax(softmax(logits)),
+    "softmax": lambda _net, logits, _h: softmax(logits),
+    "sigmoid": lambda _net, logits, _h: functional.sigmoid(logits),
+    "logits": lambda _net, logits, _h: logits,
+    "two_softmaxes": lambda _net, logits, _h: softmax(softmax(logits)),
     "softmax_features": lambda net, logits, h: (softmax(logits), net.features(h)),
     "features_softmax": lambda net, logits, h: (net.features(h), softmax(logits)),
-    "three_softmaxes": lambda net, logits, h: tuple(softmax(logits * k) for k in (1, 2, 3)),
-    "n_c_1_1": lambda net, logits, h: softmax(logits).unsqueeze(-1).unsqueeze(-1),
-    "squeezed": lambda net, logits, h: softmax(logits).squeeze(),
-    "argmax": lambda net, logits, h: logits.argmax(axis=-1),
-    "topk": lambda net, logits, h: paddle.topk(softmax(logits), 2),
-    "summed": lambda net, logits, h: softmax(logits).sum(axis=0, keepdim=True),
+    "three_softmaxes": lambda _net, logits, _h: tuple(softmax(logits * k) for k in (1, 2, 3)),
+    "n_c_1_1": lambda _net, logits, _h: softmax(logits).unsqueeze(-1).unsqueeze(-1),
+    "squeezed": lambda _net, logits, _h: softmax(logits).squeeze(),
+    "argmax": lambda _net, logits, _h: logits.argmax(axis=-1),
+    "topk": lambda _net, logits, _h: paddle.topk(softmax(logits), 2),
+    "summed": lambda _net, logits, _h: softmax(logits).sum(axis=0, keepdim=True),
 }
 
 
@@ -68,7 +68,7 @@ class Net(nn.Layer):
         self.features = nn.Linear(32 * pool * pool, 12)
 
     def forward(self, x: Any) -> Any:
-        h = F.relu(self.conv2(F.relu(self.norm(self.conv1(x)))))
+        h = functional.relu(self.conv2(functional.relu(self.norm(self.conv1(x)))))
         h = self.pool(h).flatten(1)
         return self.head(self, self.dense(h), h)
 
@@ -130,7 +130,7 @@ class Upsampled(nn.Layer):
 
     def forward(self, x: Any) -> Any:
         x = self.a(x)
-        return softmax(self.dense(F.relu(x + self.up(self.b(x))).mean([2, 3])))
+        return softmax(self.dense(functional.relu(x + self.up(self.b(x))).mean([2, 3])))
 
 
 class ClassToken(nn.Layer):
@@ -168,7 +168,7 @@ class DenseNorm(nn.Layer):
         h = self.patch(x).flatten(2).transpose([0, 2, 1])
         patches = h.shape[1]
         h = self.norm(self.hidden(h).reshape([-1, 32])).reshape([-1, patches, 32])
-        return softmax(self.dense(F.hardswish(h).mean(1)))
+        return softmax(self.dense(functional.hardswish(h).mean(1)))
 
 
 class Branching(nn.Layer):

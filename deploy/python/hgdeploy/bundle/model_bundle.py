@@ -10,7 +10,6 @@ from pathlib import Path
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.yaml_files import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
@@ -76,22 +75,6 @@ class ModelBundle:
         if self.preprocess is None:
             raise ConfigError(f"{self.root} has no inference.yml, so images cannot be preprocessed")
         return self.preprocess
-
-
-def model_digest(artifact: Path) -> str:
-    """Return the SHA-256 of a model file, or of its hash and that of the weights beside it.
-
-    Raises:
-        BundleError: a file cannot be read.
-    """
-    weights = artifact.with_suffix(".pdiparams")
-    if artifact.suffix == ".onnx":
-        weights = artifact.with_name(f"{artifact.name}.data")
-    try:
-        digests = [file_sha256(path) for path in (artifact, weights) if path.is_file()]
-    except OSError as error:
-        raise BundleError(f"{artifact} cannot be read: {error.strerror}") from None
-    return combined_digest(digests)
 
 
 def open_bundle(root: str | Path) -> ModelBundle:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle.model_bundle import ModelBundle, model_digest, open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.fit import check_batch, check_feed

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case
-from hgdeploy.bundle.model_bundle import model_digest, open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines import engine_module

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
@@ -238,17 +239,17 @@ def _cache(
 ) -> Iterator[dict[str, str]]:
     """Yield the settings with which OpenVINO keeps a compiled model, and loads it the next time.
 
-    Each model, as its files are now, has a folder for each set of settings: OpenVINO itself looks
-    only at the first file, not at its weights. It writes in place, so a new folder is filled aside
-    and renamed when it is whole. OpenVINO itself notices that its version has changed. If the
-    folder cannot be written, nothing is kept.
+    Each model has a folder for each set of settings, under the digest of all its files: OpenVINO
+    itself looks only at the time and size of the first (the time is in the name too, or it would
+    compile into the same folder again). It writes in place, so a new folder is filled aside and
+    renamed when it is whole. OpenVINO itself notices that its version has changed. If the folder
+    cannot be written, nothing is kept.
     """
     if root is None:
         yield {}
         return
-    weights = (source.with_name(f"{source.name}.data"), source.with_suffix(".pdiparams"))
-    files = [path.stat() for path in (source, *weights) if path.is_file()]
-    stamp = f"{source.name}-{_short_digest([(f.st_size, f.st_mtime_ns) for f in files])}-"
+    digest = model_digest(source)
+    stamp = f"{source.name}-{_short_digest((digest, source.stat().st_mtime_ns))}-"
     final = root / "openvino" / (stamp + _short_digest((device, sorted(settings.items()))))
     if final.is_dir():
         yield {"CACHE_DIR": str(final)}
@@ -261,6 +262,8 @@ def _cache(
         return
     with contextlib.suppress(OutputError), kept:
         yield {"CACHE_DIR": str(aside)}
+        if model_digest(source) != digest:
+            raise OutputError(f"{source} was changed while it was loaded")
     for folder in final.parent.glob(f"{glob.escape(source.name)}-*"):
         if not folder.name.startswith(stamp):  # of the file as it was
             shutil.rmtree(folder, ignore_errors=True)

@@ -73,6 +73,17 @@ def test_a_path_in_an_override_counts_from_the_current_directory_only(tmp_path, 
         ("Global.use_gpu=True", "options.device", "gpu:0"),
         ("Global.use_gpu=true", "options.device", "gpu:0"),
         ("Global.use_gpu=False", "options.device", "cpu"),
+        ("Global.use_gpu=1", "options.device", "gpu:0"),
+        ("Global.use_gpu=0", "options.device", "cpu"),
+        ("Global.use_gpu=no", "options.device", "cpu"),
+        ("Global.ir_optim=off", "options.graph_optimization", False),
+        ("Global.use_tensorrt=0", "paddle.tensorrt", False),
+        ("Global.enable_mkldnn=1", "paddle.onednn", True),
+        ("Global.enable_mkldnn=No", "paddle.onednn", False),
+        ("Global.use_npu=off", "engine", "paddle"),
+        ("Global.batch_size=8.0", "batch_size", 8),
+        ("Global.cpu_num_threads=0", "options.threads", 1),
+        ("Global={'batch_size': 4, 'infer_imgs': 'i', 'inference_model_dir': 'm'}", "batch_size", 4),
         ("Global.use_onnx=True", "engine", "onnxruntime"),
         ("Global.engine=onnxruntime", "engine", "onnxruntime"),
         ("Global.enable_mkldnn=False", "paddle.onednn", False),
@@ -98,6 +109,13 @@ def test_an_override_takes_effect(override: str, field: str, value: object):
     assert (getattr(found, rest) if rest else found) == value
 
 
+@pytest.mark.parametrize("off", ["0", "no", "off", "False", "'0'", "'false'", "'Off'", "null"])
+def test_a_switch_is_off_in_a_file_however_yaml_writes_it(tmp_path: Path, off: str):
+    config = config_of(path=write(tmp_path, f"Global: {{use_gpu: {off}, use_tensorrt: {off}}}"))
+    assert config.options.device == "cpu"
+    assert not config.options.own_of(PaddleOptions).tensorrt
+
+
 def test_gpu_id_chooses_the_gpu():
     assert config_of("Global.use_gpu=True", "Global.gpu_id=3").options.device == "gpu:3"
 
@@ -116,7 +134,10 @@ def test_an_override_reaches_into_lists():
     [
         ("Global.batchsize=8", "unknown key Global.batchsize, did you mean 'batch_size'?"),
         ("Global.use_gpu=maybe", "Global.use_gpu is 'maybe', expected true or false"),
-        ("Global.use_gpu=1", "Global.use_gpu is '1', expected true or false"),
+        ("Global.use_gpu=2", "Global.use_gpu is '2', expected true or false"),
+        ("Global.use_gpu=", "Global.use_gpu is '', expected true or false"),
+        ("Global.use_npu=1", "Global.use_npu cannot be served"),
+        ("Global={'batch_size': 0}", "Global.batch_size is 0, expected a whole number from 1"),
         ("Global.batch_size=0", "Global.batch_size is '0', expected a whole number from 1"),
         ("Global.batch_size=2.5", "expected a whole number from 1"),
         ("Global.gpu_id=-1", "expected a whole number from 0"),
@@ -247,7 +268,14 @@ def test_a_missing_config_never_becomes_a_default(tmp_path: Path):
             ThreshOutput(0.9, label_0="no"),
         ),
         ({"MultiLabelThreshOutput": {"threshold": 0.4}}, MultiLabelThreshOutput(0.4)),
+        ({"MultiLabelThreshOutput": {"threshold": -0.5}}, MultiLabelThreshOutput(-0.5)),
+        ({"MultiLabelThreshOutput": {"threshold": "-1e-1"}}, MultiLabelThreshOutput(-0.1)),
+        ({"ThreshOutput": {"threshold": -2, "label_0": "n"}}, ThreshOutput(-2, label_0="n")),
         ({"ScoreOutput": {"decimal_places": 2}}, ScoreOutput(2)),
+        ({"ScoreOutput": {"decimal_places": 2.0}}, ScoreOutput(2)),
+        ({"Topk": {"topk": 3.0}}, Topk(3)),
+        ({"Topk": {"topk": "3"}}, Topk(3)),
+        ({"main_indicator": ["Topk"], "Topk": {"topk": 3}, "ThreshOutput": {}}, Topk(3)),
         (
             {"main_indicator": "Topk", "Topk": {"topk": 2}, "ScoreOutput": {"decimal_places": 1}},
             Topk(2),
@@ -273,7 +301,12 @@ def test_postprocessing_is_read(tmp_path: Path, section: object, output: object)
         ({"Topk": {}, "SavePreLabel": {}}, "SavePreLabel.save_dir is missing, expected a path"),
         ({"Topk": {"class_id_map_file": "nowhere.txt"}}, "label file nowhere.txt cannot be read"),
         ({"Topk": {"label_list": "a"}}, "label_list is 'a', expected a list of names"),
-        ({"main_indicator": ["Topk"], "Topk": {}}, "main_indicator is ['Topk'], expected a text"),
+        (
+            {"main_indicator": ["Topk", "SavePreLabel"], "Topk": {}},
+            "main_indicator is ['Topk', 'SavePreLabel'], expected a text",
+        ),
+        ({"MultiLabelThreshOutput": {"threshold": "x"}}, "threshold is 'x', expected a number"),
+        ({"MultiLabelThreshOutput": {"threshold": [0.5]}}, "is [0.5], expected a number"),
         ({"name": ["Topk"]}, "PostProcess.name is ['Topk'], expected a text"),
         (
             {"Topk": {"class_id_map_file": "x", "delimiter": 3}},

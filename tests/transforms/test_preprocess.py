@@ -330,6 +330,22 @@ def test_a_paddleclas_config_is_read() -> None:
         ({"DecodeImage": None}, DecodeImage()),
         ({"NormalizeImage": {"order": None, "mean": None}}, NormalizeImage(order="")),
         ({"NormalizeImage": {"order": "hwc", "scale": 1}}, NormalizeImage(scale=1, order="hwc")),
+        ({"NormalizeImage": {"order": "HWC"}}, NormalizeImage(order="hwc")),
+        (
+            {"NormalizeImage": {"order": "", "mean": [0, "0.5", "1e-1"], "std": ["1", 2, 1e-3]}},
+            NormalizeImage(order="", mean=(0, 0.5, 0.1), std=(1, 2, 0.001)),
+        ),
+        (
+            {"NormalizeImage": {"order": "", "channel_num": "4", "output_fp16": 1}},
+            NormalizeImage(order="", channel_num=4, output_fp16=True),
+        ),
+        ({"ResizeImage": {"resize_short": 256.0}}, ResizeImage(resize_short=256)),
+        ({"ResizeImage": {"resize_short": "256", "size": 9}}, ResizeImage(resize_short=256)),
+        ({"ResizeImage": {"size": [224.0, "192"]}}, ResizeImage(size=(224, 192))),
+        ({"ResizeImage": {"size": 8, "return_numpy": 0}}, ResizeImage(size=(8, 8))),
+        ({"ResizeImage": {"size": 8, "backend": "PIL"}}, ResizeImage(size=(8, 8), backend="pil")),
+        ({"CropImage": {"size": 224.0}}, CropImage(size=(224, 224))),
+        ({"DecodeImage": {"to_rgb": 0, "channel_first": "no"}}, DecodeImage(to_rgb=False)),
     ],
 )
 def test_short_forms_mean_what_they_mean_in_paddleclas(config: dict[str, Any], op: Op) -> None:
@@ -399,8 +415,8 @@ RESIZE, CROP, NORM = "ResizeImage", "CropImage", "NormalizeImage"
         ([{RESIZE: None}], "T.0.ResizeImage needs one of `size` and `resize_short`"),
         ([{RESIZE: {"resize_short": -1}}], "resize_short is -1, expected a whole number from 1"),
         (
-            [{RESIZE: {"resize_short": "256"}}],
-            "resize_short is '256', expected a whole number from 1",
+            [{RESIZE: {"resize_short": "wide"}}],
+            "resize_short is 'wide', expected a whole number from 1",
         ),
         ([{RESIZE: {"size": 10**6}}], "ResizeImage gives more than"),
         (
@@ -434,12 +450,15 @@ RESIZE, CROP, NORM = "ResizeImage", "CropImage", "NormalizeImage"
         ([{NORM: {"std": [1e-9, 1, 1], "output_fp16": True}}], "values outside of float16"),
         ([{NORM: {"order": "CHW"}}], "order is 'CHW', expected '', 'hwc' or 'chw'"),
         ([{NORM: {"channel_num": 1}}], "channel_num is 1, expected 3 or 4"),
-        ([{NORM: {"output_fp16": "yes"}}], "output_fp16 is 'yes', expected true or false"),
+        ([{NORM: {"output_fp16": "yeah"}}], "output_fp16 is 'yeah', expected true or false"),
         (
             [{"DecodeImage": {"channel_first": True}}],
             "channel_first is true, expected false.* ToCHWImage",
         ),
-        ([{"DecodeImage": {"backend": "pil"}}], "T.0.DecodeImage.backend is 'pil', expected 'cv2'"),
+        (
+            [{"DecodeImage": {"backend": "PIL"}}],
+            "T.0.DecodeImage.backend is 'pil', expected 'cv2'; images are decoded as OpenCV does",
+        ),
         ([{"DecodeImage": {"to_rgb": None}}], "to_rgb is None, expected true or false"),
         ([{1: None}], "unknown key T.0.1, expected one of"),
     ],

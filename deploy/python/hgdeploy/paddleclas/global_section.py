@@ -12,12 +12,12 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
     as_text,
-    flag,
     keys,
     list_of,
     literal,
     optional,
-    parse_literal,
+    rounded,
+    switch,
     whole,
 )
 
@@ -69,14 +69,27 @@ def _names(given: Given) -> tuple[str, ...]:
         raise given.refused("a path, or a list of paths") from None
 
 
-_COUNT, _INDEX, _FLAG = literal(whole(1)), literal(whole(0)), literal(flag)
+def _threads(given: Given) -> int:
+    """Is the kind of numbers of threads; Paddle takes 0 for one thread, and so do PaddleClas's."""
+    return max(_INDEX(given), 1)
+
+
+def _is_on(value: object) -> bool:
+    """Return whether a switch is on, or a text is there."""
+    try:
+        return switch(Given("", value))
+    except ConfigError:
+        return value not in (None, "", "None")
+
+
+_COUNT, _INDEX = literal(rounded(whole(1))), literal(rounded(whole(0)))
 _KINDS: Mapping[str, Kind[Any]] = {
     "infer_imgs": _names,
     "inference_model_dir": as_text,
     "batch_size": _COUNT,
     "gpu_id": _INDEX,
     "gpu_mem": _COUNT,
-    "cpu_num_threads": _COUNT,
+    "cpu_num_threads": _threads,
     "save_log_path": as_text,
     "model_name": as_text,
     "engine": as_text,
@@ -91,9 +104,9 @@ def parse_global(section: object) -> GlobalSection:
     for key, value in mapping(given).items():
         if key not in _UNSERVED:
             values[key] = None if value == "None" else value
-        elif parse_literal(value):
+        elif _is_on(value):
             raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
     known = [item.name for item in dataclasses.fields(GlobalSection)]
-    kinds = {name: optional(_KINDS.get(name, _FLAG)) for name in known}
+    kinds = {name: optional(_KINDS.get(name, switch)) for name in known}
     found = check("Global", values, keys(kinds))
     return GlobalSection(**{key: value for key, value in found.items() if value is not None})

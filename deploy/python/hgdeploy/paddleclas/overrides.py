@@ -30,7 +30,8 @@ def override(raw: dict[str, Any], text: str) -> None:
         else:
             raise ConfigError(f"override {where}: {'.'.join(keys[:depth])} holds no keys")
         if last:
-            node[index] = parse_literal(value) if keys[0] != "Global" else value
+            # What stands in Global may be a path, such as a folder that is called 2024.
+            node[index] = value if keys[0] == "Global" and depth else parse_literal(value)
         elif isinstance(node, dict) and node.get(index) is None:
             node[index] = {}
         node = node[index]

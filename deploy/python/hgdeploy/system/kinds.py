@@ -79,6 +79,23 @@ def flag(given: Given) -> bool:
     return given.value
 
 
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True}
+_SWITCH |= {"false": False, "no": False, "off": False, "0": False}
+
+
+def switch(given: Given) -> bool:
+    """Is the kind of true and false as configs write them: also 0, 1, and YAML's yes, no, on, off.
+
+    Each may be a text, as it is after `-o`.
+    """
+    value = given.value
+    if isinstance(value, bool | int | str):
+        word = str(value).strip().lower()
+        if word in _SWITCH:
+            return _SWITCH[word]
+    raise given.refused("true or false")
+
+
 def text(given: Given) -> str:
     """Is the kind of texts that are not empty."""
     if not isinstance(given.value, str) or not given.value:
@@ -196,6 +213,16 @@ def literal(kind: Kind[T]) -> Kind[T]:
         return kind(dataclasses.replace(given, value=parsed, shown=cut(given.value)))
 
     return read
+
+
+def rounded(kind: Kind[T]) -> Kind[T]:
+    """Return the kind that also takes a whole number that is written as a float, such as 256.0."""
+    return lambda given: kind(dataclasses.replace(given, value=as_whole(given.value)))
+
+
+def as_whole(value: object) -> object:
+    """Return a float that is a whole number as one; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def anything(given: Given) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,15 @@ from typing import Any
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check
-from hgdeploy.system.kinds import anything, exactly, flag, keys, list_of
+from hgdeploy.system.kinds import (
+    anything,
+    as_whole,
+    exactly,
+    keys,
+    list_of,
+    parse_literal,
+    switch,
+)
 from hgdeploy.transforms.operators import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -52,10 +61,21 @@ _OPS: dict[str, type[Op]] = {
 }
 
 
+def _decoder(given: Given) -> str:
+    """Is the kind of libraries that decode images: OpenCV, which PaddleClas's predict_cls.py takes.
+
+    Pillow ignores EXIF's rotation, and its pixels differ.
+    """
+    given = dataclasses.replace(
+        given, hint="images are decoded as OpenCV does, which predict_cls.py uses too"
+    )
+    return exactly("cv2")(dataclasses.replace(given, value=_as_lower(given)))
+
+
 # Parameters that PaddleClas has and that change nothing here, with what may stand there.
 _WITHOUT_EFFECT: dict[str, dict[str, Kind[Any]]] = {
-    "DecodeImage": {"to_np": flag, "backend": exactly("cv2")},
-    "ResizeImage": {"return_numpy": flag},
+    "DecodeImage": {"to_np": switch, "backend": _decoder},
+    "ResizeImage": {"return_numpy": switch},
 }
 
 
@@ -128,8 +148,23 @@ def _settle_resize(values: dict[str, Any]) -> None:
         values["interpolation"] = names[code]
 
 
+def _as_number(given: Given) -> object:
+    """Read a number in quotes too, and 256.0 as the whole number that it is."""
+    return as_whole(parse_literal(given.value))
+
+
+def _as_numbers(given: Given) -> object:
+    """Read a list of numbers, each of which may stand in quotes; so may the list."""
+    value = parse_literal(given.value)
+    return [parse_literal(number) for number in value] if isinstance(value, list | tuple) else value
+
+
 def _as_pair(given: Given) -> object:
-    return (given.value, given.value) if type(given.value) is int else given.value
+    size = _as_numbers(given)
+    if isinstance(size, list):
+        return [as_whole(number) for number in size]
+    size = as_whole(size)
+    return (size, size) if type(size) is int else size
 
 
 def _as_lower(given: Given) -> object:
@@ -137,7 +172,9 @@ def _as_lower(given: Given) -> object:
 
 
 def _as_order(given: Given) -> object:
-    return "" if given.value is None else given.value
+    """PaddleClas computes on HWC where anything but 'chw' stands."""
+    value = "" if given.value is None else given.value
+    return "hwc" if value == "HWC" else value
 
 
 def _as_scale(given: Given) -> object:
@@ -177,11 +214,18 @@ def _arithmetic(node: ast.expr) -> float:
 
 # How a config writes what an operator takes otherwise.
 _CONVERT: dict[str, Kind[Any]] = {
+    "to_rgb": switch,
+    "channel_first": switch,
     "size": _as_pair,
+    "resize_short": _as_number,
     "interpolation": _as_lower,
     "backend": _as_lower,
     "scale": _as_scale,
+    "mean": _as_numbers,
+    "std": _as_numbers,
     "order": _as_order,
+    "channel_num": _as_number,
+    "output_fp16": switch,
 }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from hgdeploy.system.kinds import (
     number,
     optional,
     path,
+    rounded,
     text,
     whole,
 )
@@ -101,7 +103,7 @@ def parse_postprocess(
         raise Given(where, section).refused("an output, such as Topk: {topk: 5}")
     if "name" in functions:
         functions = {check(f"{where}.name", functions.pop("name"), text): functions}
-    main = check(f"{where}.main_indicator", functions.pop("main_indicator", None), _or_none(text))
+    main = check(f"{where}.main_indicator", functions.pop("main_indicator", None), _or_none(_name))
     for name in functions:
         if name in _UNSERVED:
             raise ConfigError(
@@ -126,6 +128,13 @@ def _save_dir(given: Given) -> Path:
     return found
 
 
+def _name(given: Given) -> str:
+    """Is the kind of texts; PaddleClas also takes a list with the one text."""
+    value = given.value
+    alone = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return text(dataclasses.replace(given, value=alone))
+
+
 def _label(given: Given) -> str:
     """Is the kind of texts, which may be empty."""
     if not isinstance(given.value, str):
@@ -140,21 +149,21 @@ def _or_none(kind: Kind[T]) -> Kind[T | None]:
 
 # Each output's own parameters.
 _OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
-    "Topk": (Topk, {"topk": literal(whole(1))}),
+    "Topk": (Topk, {"topk": literal(rounded(whole(1)))}),
     "ThreshOutput": (
         ThreshOutput,
         {
-            "threshold": literal(number(0, finite=False)),
-            "default_label_index": literal(whole(0)),
+            "threshold": literal(number(finite=False)),
+            "default_label_index": literal(rounded(whole(0))),
             "label_0": _label,
             "label_1": _label,
         },
     ),
     "MultiLabelThreshOutput": (
         MultiLabelThreshOutput,
-        {"threshold": literal(number(0, finite=False))},
+        {"threshold": literal(number(finite=False))},
     ),
-    "ScoreOutput": (ScoreOutput, {"decimal_places": literal(whole(0))}),
+    "ScoreOutput": (ScoreOutput, {"decimal_places": literal(rounded(whole(0)))}),
 }
 _LABEL_KEYS: Mapping[str, Kind[Any]] = {
     "class_id_map_file": _or_none(text),

@@ -27,7 +27,7 @@ from hgdeploy.system.digests import file_sha256
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.zoo.bundles import download_model
 from hgdeploy.zoo.export import bundle_from_weights
-from hgdeploy.zoo.weights.load import load_into, read_weights
+from hgdeploy.zoo.weights.load import load_into, read_weights, weights_file
 
 paddle = pytest.importorskip("paddle")
 
@@ -168,13 +168,32 @@ def test_own_classes_and_labels_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("there", "named", "found"),
+    [
+        (["best.pdparams", "best.pdopt"], "best", "best.pdparams"),
+        (["best.pdparams"], "best.pdparams", "best.pdparams"),
+        (["best", "best.pdparams"], "best", "best"),
+        (["epoch_1.5.pdparams"], "epoch_1.5", "epoch_1.5.pdparams"),
+    ],
+)
+def test_weights_may_be_named_without_their_suffix(
+    tmp_path: Path, there: list[str], named: str, found: str
+) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    assert weights_file(tmp_path / named) == tmp_path / found
+
+
+@pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
         ({"name": "PPHGNet_tinny"}, ConfigError, "unknown model"),
         ({"num_classes": 0}, ConfigError, "num_classes is 0"),
         ({"labels": ["a", "b"]}, ConfigError, "2 labels were given for 10 classes"),
         ({"weights": Path("gone.pdparams")}, WeightsError, "gone.pdparams: cannot be read"),
+        ({"weights": Path("gone")}, WeightsError, "neither does gone.pdparams beside it"),
         ({"weights": Path(__file__)}, WeightsError, "is not a weights file"),
+        ({"weights": Path(__file__).parent}, WeightsError, "cannot be read: Is a directory"),
     ],
 )
 def test_a_failed_export_leaves_nothing_behind(

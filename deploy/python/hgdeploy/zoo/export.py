@@ -24,7 +24,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
-from hgdeploy.zoo.weights.load import load_into, read_weights
+from hgdeploy.zoo.weights.load import load_into, read_weights, weights_file
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
 _SEED = 0
@@ -47,8 +47,8 @@ def bundle_from_weights(
 
     Args:
         name: a model of the zoo.
-        weights: a `.pdparams` or PyTorch file; None exports seeded random weights, for timing only,
-            and the sidecar says so.
+        weights: a `.pdparams` file, whose suffix may be left out, or a PyTorch file; None exports
+            seeded random weights, for timing only, and the sidecar says so.
         output: the bundle's folder: `inference.json`, `inference.pdiparams`, `inference.yml` (the
             model's own preprocessing, and the labels) and `inference.meta.json`. Input `x`:
             float32 (N, 3, R, R). Output: float32 probabilities (N, num_classes).
@@ -95,6 +95,7 @@ def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[An
             "warning": "RANDOM WEIGHTS: predictions mean nothing; for timing and tests only",
         }
         return layer, origin
+    weights = weights_file(weights)
     arrays = read_weights(weights)
     layer = zoo.build(name, num_classes)
     load_into(layer, arrays, weights)

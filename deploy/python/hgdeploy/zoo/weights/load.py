@@ -17,6 +17,24 @@ from hgdeploy.zoo.weights.pdparams import read_pdparams
 from hgdeploy.zoo.weights.pickles import TORCH_LEGACY_START, ZIP_MAGIC, Weights, first_bytes
 from hgdeploy.zoo.weights.torch import paddle_from_torch, read_torch
 
+_PADDLE = ".pdparams"
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that `path` names: itself, or with `.pdparams`, which PaddleClas leaves out.
+
+    Raises:
+        WeightsError: there is neither; the message has both names.
+    """
+    if path.suffix == _PADDLE or path.is_file() or not path.name:
+        return path
+    named = path.with_name(path.name + _PADDLE)
+    if named.is_file():
+        return named
+    if path.exists():
+        return path
+    raise WeightsError(f"{path}: does not exist, and neither does {named.name} beside it")
+
 
 def read_weights(path: Path) -> Weights:
     """Read a weights file of either kind, which its content decides and not its suffix.

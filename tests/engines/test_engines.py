@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
+from hgdeploy.engines.paddle.program import read_program_specs
 from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.machine import cpu_flags
@@ -253,6 +255,34 @@ def test_parameters_of_another_model_are_an_error_in_one_line(tmp_path: Path):
     with pytest.raises(BundleError, match="check that both files come from one export") as caught:
         load_engine("paddle", tmp_path / "inference.pdmodel", EngineOptions())
     assert "\n" not in str(caught.value)
+
+
+def _program(**changes: object) -> str:
+    """A Paddle 3 program of one input, with some of its parts changed."""
+    tensor: list[object] = [{"#": "0.t_f32"}, [-1, 3]]
+    parts = {"attributes": [{"N": "name", "AT": {"D": "x"}}], "tensor": tensor, **changes}
+    op = {"#": "1.data", "A": parts["attributes"], "O": [{"TT": {"D": parts["tensor"]}}]}
+    return json.dumps({"program": {"regions": [{"blocks": [{"ops": [op]}]}]}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        100_000 * "[",
+        '{"program": {"regions": [{"blocks": [{"ops": [1]}]}]}}',
+        _program(tensor=[{"#": 5}, [1]]),
+        _program(tensor=[{"#": "0.t_f32"}, ["a"]]),
+        _program(tensor=[{"#": "0.t_f32"}, 5]),
+        _program(attributes=[]),
+        _program(attributes=[{"N": "name", "AT": {"D": ["x"]}}]),
+    ],
+)
+def test_a_program_of_other_parts_than_paddles_is_an_error_in_one_line(tmp_path: Path, text: str):
+    path = tmp_path / "inference.json"
+    path.write_text(text)
+    with pytest.raises(BundleError, match=r"inference\.json is not a readable Paddle program"):
+        read_program_specs(path)
 
 
 def test_missing_parameters_are_an_error(tmp_path: Path):

@@ -30,8 +30,9 @@ FLOORS = (
 DOORS = ("folder", "preprocess", "resume", "triton")
 MOST_LINES = 300
 MOST_MODULES = 12
-# What makes a file whole or locks it, and the one module that may call it. (Scratch that is not
-# published, by TemporaryFile and TemporaryDirectory, may be made anywhere.)
+# What makes a file whole, locks it, or reads text from outside without bounds, and the one module
+# that may call it. (Scratch that is not published, by TemporaryFile and TemporaryDirectory, may be
+# made anywhere.)
 ONE_PLACE = {
     **dict.fromkeys(
         (
@@ -41,6 +42,7 @@ ONE_PLACE = {
         "system/files.py",
     ),
     **dict.fromkeys(("flock", "lockf", "locking"), "system/locks.py"),
+    **dict.fromkeys(("loads", "safe_load"), "system/documents.py"),
 }
 # Who may import what is slow to load or may be missing.
 HEAVY = {
@@ -58,6 +60,7 @@ HEAVY = {
     "matplotlib": ("benchmark/report/plot.py",),
     "pyarrow": ("results/tables.py",),
     "ray": ("classify/ray",),
+    "yaml": ("system/documents.py", "bundle/description.py"),
 }
 
 

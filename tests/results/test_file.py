@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -217,7 +218,16 @@ def test_a_run_with_another_fingerprint_is_refused_by_name_or_done_again(output,
 
 
 @pytest.mark.parametrize(
-    "record", [None, "", "[]", '{"schema": 1}', '{"schema": 9, "fingerprint": {}}']
+    "record",
+    [
+        None,
+        "",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 9, "fingerprint": {}}',
+        '{"schema": 1, "fingerprint": {"model": ["A"]}}',
+        50_000 * "[",
+    ],
 )
 def test_rows_of_unknown_making_are_refused_or_done_again(output, files, record):
     run(output, files, "A")
@@ -230,7 +240,7 @@ def test_rows_of_unknown_making_are_refused_or_done_again(output, files, record)
 
 
 @pytest.mark.parametrize(
-    "line", [b"\0" * 50, b"{}", b'{"path": "1.jpg"}', b'["a"]', b"\xff\xfe", b""]
+    "line", [b"\0" * 50, b"{}", b'{"path": "1.jpg"}', b'["a"]', b"\xff\xfe", b"", b"[" * 50_000]
 )
 def test_a_damaged_row_is_refused_or_done_again(output, files, line):
     begun(output, files, 6)
@@ -240,6 +250,32 @@ def test_a_damaged_row_is_refused_or_done_again(output, files, line):
         run(output, files, "A", "refuse")
     assert run(output, files, "A", "redo") == 5
     check(output, files, "A")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("path", ["1.jpg"]),
+        ("class_ids", [[1], "x"]),
+        ("class_ids", [1]),
+        ("class_ids", [2**40, 1]),
+        ("scores", [0.5, "x"]),
+        ("scores", [float("nan"), 0.5]),
+        ("labels", ["a", 1]),
+        ("labels", ["a"]),
+        ("error", {}),
+        ("size", 2**70),
+        ("mtime_ns", True),
+    ],
+)
+def test_a_row_with_a_value_of_another_kind_is_damaged(output, files, column, value):
+    begun(output, files, 6)
+    lines = rows_file(output).read_bytes().splitlines()
+    row = json.loads(lines[2]) | {"class_ids": [1, 2], "scores": [0.5, 0.25], "labels": []}
+    lines[2] = json.dumps(row | {column: value}).encode()
+    rows_file(output).write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(ConfigError, match=r"1 rows .*: line 3 is damaged; add"):
+        run(output, files, "A", "refuse")
 
 
 @pytest.mark.parametrize("text", [b"", b"\0\0", b"a,b\n1,2\n", b"\xff\xfe\xfd", b"PAR1"])

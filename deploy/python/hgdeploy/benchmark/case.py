@@ -28,6 +28,7 @@ from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, check_fields
+from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import (
     anything,
     as_text,
@@ -41,7 +42,6 @@ from hgdeploy.system.kinds import (
     text,
     whole,
 )
-from hgdeploy.system.yaml_files import read_yaml
 
 SCOPES = ("engine", "pipeline")
 

@@ -24,6 +24,7 @@ from hgdeploy.engines import ENGINES, RuntimeInfo
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, mapping
+from hgdeploy.system.documents import read_json
 from hgdeploy.system.kinds import (
     anything,
     exactly,
@@ -135,10 +136,10 @@ def load_results(path: Path) -> ResultFile:
         ConfigError: the file cannot be read, is not JSON, or is not of schema 1.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     given = Given(f"{path}:", values, _HINT)
     schema = given.read("schema", anything)

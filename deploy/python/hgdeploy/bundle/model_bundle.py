@@ -10,7 +10,7 @@ from pathlib import Path
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.system.yaml_files import read_yaml
+from hgdeploy.system.documents import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess

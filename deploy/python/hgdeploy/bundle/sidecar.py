@@ -10,6 +10,7 @@ from typing import Any
 from hgdeploy._version import __version__
 from hgdeploy.bundle.names import PADDLE_PARAMS
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import write_text
 
 
@@ -21,7 +22,7 @@ def sidecar_path(artifact: Path) -> Path:
 def read_sidecar(artifact: Path) -> dict[str, Any] | None:
     """Return what an artifact's sidecar says; None where there is none that can be read."""
     try:
-        facts = json.loads(sidecar_path(artifact).read_text(encoding="utf-8"))
+        facts = read_json(sidecar_path(artifact))
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
@@ -75,7 +76,7 @@ def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:
 def is_intact(folder: Path, name: str) -> bool:
     """Tell whether a folder holds the bundle of a model with every file as its sidecar states."""
     try:
-        facts = json.loads((folder / SIDECAR_FILE).read_text(encoding="utf-8"))
+        facts = read_json(folder / SIDECAR_FILE)
         files = facts["files"]
         return (
             facts["model"] == name

@@ -32,6 +32,7 @@ from hgdeploy.errors import EngineError, HGDeployError, error_from_kind, one_lin
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.rows import FileFacts, file_facts
 from hgdeploy.results.writers import Writer
+from hgdeploy.system.documents import parse_json
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
 
@@ -163,7 +164,7 @@ def _results(
                 **_REMOTE_ARGS,
             )
         for row in returned.iter_rows():
-            yield json.loads(row["result"])
+            yield parse_json(row["result"])
     except HGDeployError:
         raise
     except Exception as error:  # of many types, each with the traceback of some other process

@@ -15,6 +15,7 @@ from hgdeploy.classify.folder import Classified, classify_in_order, worker_tuner
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.errors import EngineError, kind_and_message
 from hgdeploy.images.find import ImageFile
+from hgdeploy.system.documents import parse_json
 
 
 def shared_fingerprint(classifier: Classifier) -> dict[str, str]:
@@ -50,7 +51,7 @@ class Worker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         """Classify one piece."""
-        piece = json.loads(batch["piece"][0])
+        piece = parse_json(batch["piece"][0])
         result: dict[str, Any] = {"number": piece["number"], "host": socket.gethostname()}
         if self._error is None:
             try:

@@ -20,9 +20,9 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override
 from hgdeploy.system.checks import check
+from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import one_of
 from hgdeploy.system.machine import available_cpus
-from hgdeploy.system.yaml_files import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hgdeploy.system.documents import parse_json
 from hgdeploy.transforms.prediction import Prediction
 
 Row = dict[str, Any]
 """One row of a result file: the values of `COLUMNS`, by name and in their order."""
 
 COLUMNS = ("path", "class_ids", "scores", "labels", "error", "size", "mtime_ns")
-_KINDS: tuple[Any, ...] = (str, list | None, list, list, str | None, int | None, int | None)
-# The largest integer in Parquet, which is in the year 2262; file systems allow later times.
+# The largest integer in Parquet, as a time in the year 2262; file systems allow later times.
 _MOST_NS = 2**63 - 1
+_MOST_CLASS = 2**31 - 1  # likewise
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,38 @@ def row_from_line(line: bytes) -> Row:
     Raises:
         ValueError: the line is not a row of a result file.
     """
-    row = json.loads(line)
+    row = parse_json(line)
     if not isinstance(row, dict) or tuple(row) != COLUMNS:
         raise ValueError("not a row of a result file")
-    for value, kinds in zip(row.values(), _KINDS, strict=True):
-        if not isinstance(value, kinds):
-            raise ValueError("not a value that a result file has in this column")
+    if not _is_prediction(row) or not _is_file(row):
+        raise ValueError("not a value that a result file has in this column")
     return row
+
+
+def _is_prediction(row: Row) -> bool:
+    """Tell whether `row_from_prediction` can have made these; lists of one row belong together."""
+    ids, scores, labels = row["class_ids"], row["scores"], row["labels"]
+    if not isinstance(scores, list) or not isinstance(labels, list):
+        return False
+    if ids is None:
+        fits = not labels
+    else:
+        fits = (
+            isinstance(ids, list)
+            and all(type(i) is int and 0 <= i <= _MOST_CLASS for i in ids)
+            and len(scores) == len(ids)
+            and len(labels) in (0, len(ids))
+        )
+    return (
+        fits
+        and all(type(score) is float and math.isfinite(score) for score in scores)
+        and all(isinstance(label, str) for label in labels)
+        and isinstance(row["error"], str | None)
+    )
+
+
+def _is_file(row: Row) -> bool:
+    sizes = row["size"], row["mtime_ns"]
+    return isinstance(row["path"], str) and all(
+        size is None or (type(size) is int and abs(size) <= _MOST_NS) for size in sizes
+    )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import write_text
 
 _SCHEMA = 1
@@ -41,20 +42,21 @@ class RunRecord:
         A record that is missing or cannot be understood counts as a difference.
         """
         try:
-            record = json.loads(self.path.read_text(encoding="utf-8"))
+            record = read_json(self.path)
             old = record["fingerprint"]
-            if record["schema"] != _SCHEMA or not isinstance(old, dict):
+            texts = isinstance(old, dict) and all(isinstance(value, str) for value in old.values())
+            if record["schema"] != _SCHEMA or not texts:
                 raise ValueError
         except FileNotFoundError:
             return f"there is no {self.path.name} that says what its rows were made with"
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return f"{self.path.name} cannot be understood"
         return "; ".join(_differences(old, fingerprint))
 
 
-def _differences(old: Mapping[str, object], new: Mapping[str, str]) -> Iterator[str]:
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for name in sorted({*old, *new}):
-        before, now = str(old.get(name, "not set")), new.get(name, "not set")
+        before, now = old.get(name, "not set"), new.get(name, "not set")
         if before == now:
             continue
         if max(len(before), len(now)) > _LONGEST_VALUE:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import kind_and_message
+from hgdeploy.system.documents import parse_json
 
 
 class Message(NamedTuple):
@@ -70,7 +71,7 @@ def read_message(stream: Any) -> Message | None:
     line = stream.readline()
     if not line:
         return None
-    values, described = json.loads(line)
+    values, described = parse_json(line)
     arrays = {}
     for name, (dtype, shape) in described.items():
         arrays[name] = array = np.empty(shape, dtype)

@@ -8,7 +8,6 @@ writing the reason to their log, so every result is checked and the log is kept.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from hgdeploy.engines.tensorrt.logger import forwarding_logger
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.system.documents import parse_json
 from hgdeploy.system.progress import OnLine
 
 # The library's names of element types, where they are not numpy's names in capitals.
@@ -235,7 +235,7 @@ def _loaded(trt: Any, logger: Any, plan: Any, job: BuildJob, log: BuildLog) -> d
     inspector = _made(engine.create_engine_inspector, "an inspector", job, log)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
-        layers = json.loads(text)["Layers"]
+        layers = parse_json(text)["Layers"]
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(
             f"{job.runtime.name} cannot describe its engine: {one_line(error)}"

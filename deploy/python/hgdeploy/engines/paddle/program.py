@@ -7,13 +7,13 @@ program: `.json` is PIR (Paddle 3), anything else a ProgramDesc protobuf (Paddle
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
+from hgdeploy.system.documents import read_json
 from hgdeploy.system.libraries import import_library
 
 # PIR's names of element types, after the dialect prefix "0.t_".
@@ -28,6 +28,8 @@ _PIR_DTYPES = {
     "i8": "int8",
     "bool": "bool",
 }
+# What Python says where a part of a program is missing or something else than it should be.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 # framework.proto's VarType.Type; the numbers are part of the file format.
 _PROTO_DTYPES = {
     0: "bool",
@@ -59,10 +61,12 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     Raises:
         BundleError: the file is empty, damaged, or not a Paddle program.
     """
-    data = model.read_bytes()
     try:
-        specs = _pir_specs(data) if model.suffix == ".json" else _protobuf_specs(data)
-    except (ValueError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        if model.suffix == ".json":
+            specs = _pir_specs(read_json(model))
+        else:
+            specs = _protobuf_specs(model.read_bytes())
+    except _DAMAGE as error:
         raise BundleError(
             f"{model} is not a readable Paddle program ({type(error).__name__}); "
             "export or copy it again"
@@ -72,16 +76,17 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     return specs
 
 
-def _pir_specs(data: bytes) -> ProgramSpecs:
-    program: dict[str, Any] = json.loads(data)
+def _pir_specs(program: Any) -> ProgramSpecs:
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
     for op in program["program"]["regions"][0]["blocks"][0]["ops"]:
         if op["#"] not in ("1.data", "1.fetch"):
             continue
-        name = next(a["AT"]["D"] for a in op["A"] if a["N"] == "name")
+        (name,) = (a["AT"]["D"] for a in op["A"] if a["N"] == "name")
         dtype, shape = op["O"][0]["TT"]["D"][:2]
         spec = TensorSpec(name, _PIR_DTYPES[dtype["#"].rpartition("_")[2]], tuple(shape))
+        if not isinstance(name, str) or not all(type(size) is int for size in spec.shape):
+            raise TypeError("a name that is no text, or a size that is no number")
         (inputs if op["#"] == "1.data" else outputs).append(spec)
     return ProgramSpecs(tuple(inputs), tuple(outputs))
 

@@ -28,6 +28,7 @@ from hgdeploy.serving.triton.model_config import (
     write_config,
 )
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.documents import parse_json
 from hgdeploy.system.files import replacing_folder
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.operators_config import ops_to_config
@@ -152,7 +153,7 @@ def _check_replaceable(target: Path, identity: str) -> None:
         return
     try:
         config = read_config(target / CONFIG_FILE)
-        facts = json.loads(config.parameters.pop(FACTS).string_value)
+        facts = parse_json(config.parameters.pop(FACTS).string_value)
         written = facts["bundle"], facts["files"], facts["config"]
         ours = written == (identity, _contents(target), config_digest(config))
     except (OSError, ValueError, KeyError, TypeError):

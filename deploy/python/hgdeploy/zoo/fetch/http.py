@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from hgdeploy._version import __version__
 from hgdeploy.errors import ConfigError, DownloadError
 from hgdeploy.system.digests import file_sha256
+from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import put_in_place, write_text, writing
 from hgdeploy.system.locks import claim
 from hgdeploy.system.progress import OnLine, nothing
@@ -213,7 +214,7 @@ def _note_source(url: str, part: Path, response: Any) -> None:
 def _resumable(url: str, part: Path) -> tuple[int, str]:
     """Return how many bytes of this file are there, and what identifies its version."""
     try:
-        source = json.loads(_source_file(part).read_text(encoding="utf-8"))
+        source = read_json(_source_file(part))
         size = part.stat().st_size
     except (OSError, ValueError):
         return 0, ""

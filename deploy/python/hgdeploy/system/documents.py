@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads YAML and JSON from outside, within bounds; whatever is wrong is an error of one line.
+
+A file of a few hundred bytes may nest ten thousand lists, or name one list a billion times over.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hgdeploy.errors import ConfigError, HGDeployError
+
+# Descriptions of 21,000 classes take 1 MB; PyYAML needs a second for each 125 kB.
+_MOST_YAML_BYTES = 4 << 20
+# What the YAML holds once each alias stands for a copy of what it names.
+_MOST_YAML_VALUES = 1_000_000
+_MOST_YAML_DEPTH = 64
+_MOST_DIGITS = 1_000  # of one number; those of base 60 (1:00:00) take quadratic time
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# Programs of the largest models are tens of MB, as are the samples of long benchmarks.
+_MOST_JSON_BYTES = 256 << 20
+
+
+def read_yaml(path: Path, what: str, error: type[HGDeployError] = ConfigError) -> dict[Any, Any]:
+    """Read a YAML file of keys and values.
+
+    Args:
+        path: a UTF-8 text file.
+        what: what the file is called in the error, such as `config file`.
+        error: what is raised.
+
+    Raises:
+        HGDeployError: `error`, where the file is missing, too large, is no YAML, or holds no keys.
+    """
+    try:
+        text = _content(path, _MOST_YAML_BYTES).decode("utf-8-sig")
+        raw = yaml.load(text, Loader=_BoundedLoader)
+    except FileNotFoundError:
+        raise error(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, _TooLargeError) as reason:
+        raise error(f"{what} {path} cannot be read: {reason}") from None
+    except RecursionError:
+        raise error(f"{what} {path} is not valid YAML: it is nested too deep") from None
+    # PyYAML lets through what Python says of a value, such as a date of month 13.
+    except (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError) as reason:
+        raise error(f"{what} {path} is not valid YAML: {' '.join(str(reason).split())}") from None
+    if not isinstance(raw, dict):
+        raise error(f"{what} {path} has no keys, expected some with their values")
+    return raw
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: a UTF-8 text file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or `parse_json` refuses it.
+    """
+    return parse_json(_content(path, _MOST_JSON_BYTES))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a text of JSON holds.
+
+    Raises:
+        ValueError: it is not JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+class _TooLargeError(ValueError):
+    pass
+
+
+def _content(path: Path, most: int) -> bytes:
+    """Return what a file holds, and not more of it than there may be: a device has no end."""
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise _TooLargeError(f"it is larger than {most >> 20} MiB")
+    return data
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses, before anything is made of it, what is nested or repeated without measure."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[yaml.Node, int] = {}  # with each alias counted as what it names
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose one value, and count it."""
+        if self._depth >= _MOST_YAML_DEPTH:
+            raise yaml.YAMLError(f"it is nested deeper than {_MOST_YAML_DEPTH} levels")
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and node not in self._sizes:
+            raise yaml.YAMLError("an alias names what it stands in")
+        if node is not None and not is_alias:
+            self._sizes[node] = self._size(node)
+        return node
+
+    def _size(self, node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
+                raise yaml.YAMLError(f"it holds a number of {len(node.value)} digits")
+            return 1
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        else:
+            inner = node.value
+        size = 1 + sum(self._sizes[part] for part in inner)
+        if size > _MOST_YAML_VALUES:
+            raise yaml.YAMLError(f"its aliases make more than {_MOST_YAML_VALUES:,} values of it")
+        return size

@@ -11,7 +11,10 @@ its library inside them, so that importing the module costs nothing.
 from __future__ import annotations
 
 import abc
+import ctypes
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import EngineError, TensorError
+from hgdeploy.system.processes import check_not_forked
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -145,6 +149,22 @@ def timings_of(engine: Engine) -> Callable[[], Mapping[str, float]] | None:
     return engine.last_timings if isinstance(engine, TimedEngine) else None
 
 
+_loaded: weakref.WeakSet[CheckedEngine] = weakref.WeakSet()
+
+
+def _never_free() -> None:
+    """In a process that was forked: never free the other's engines, not even when Python ends.
+
+    The libraries would wait for threads that only the other process has.
+    """
+    for engine in _loaded:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_never_free)
+
+
 class CheckedEngine(abc.ABC):
     """Base of the engines: checks feeds and state, then leaves the work to `_run`.
 
@@ -168,6 +188,8 @@ class CheckedEngine(abc.ABC):
         self.concurrency = concurrency
         self._slots = threading.BoundedSemaphore(concurrency)
         self._closed = False
+        self._opened_by = os.getpid()
+        _loaded.add(self)
 
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Run the model once and wait for it.
@@ -180,8 +202,10 @@ class CheckedEngine(abc.ABC):
 
         Raises:
             TensorError: a name, dtype or shape does not fit.
-            EngineError: the engine is closed, or the library failed.
+            EngineError: the engine is closed, the library failed, or another process opened it.
         """
+        # Threads, locks and pipes do not survive a fork, or are shared with the other process.
+        check_not_forked(self._opened_by, f"the {self.runtime.engine} engine")
         expected = [spec.name for spec in self.inputs]
         if sorted(feeds) != sorted(expected):
             raise TensorError(f"inputs named {sorted(feeds)} were given, expected {expected}")
@@ -192,7 +216,12 @@ class CheckedEngine(abc.ABC):
             return self._run(checked)
 
     def close(self) -> None:
-        """Wait for running calls, then free the model; a second call does nothing."""
+        """Wait for running calls, then free the model; a second call does nothing.
+
+        Nor does a call after a fork: the model belongs to the process that opened it.
+        """
+        if os.getpid() != self._opened_by:
+            return
         for _ in range(self.concurrency):
             self._slots.acquire()
         try:

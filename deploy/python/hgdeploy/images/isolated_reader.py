@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 from hgdeploy.errors import ConfigError, HGDeployError, ImageError
 from hgdeploy.images.reader import ReadImage
 from hgdeploy.system.messages import Message
-from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
+from hgdeploy.system.processes import (
+    ChildError,
+    ChildProcess,
+    ChildTimeoutError,
+    check_not_forked,
+)
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
 
@@ -48,6 +53,7 @@ class IsolatedReader:
         self._seconds = seconds
         self._idle: queue.SimpleQueue[ChildProcess] = queue.SimpleQueue()
         self._closed = False
+        self._opened_by = os.getpid()
 
     def read_file(self, path: Path, out: NDArray[Any] | None = None) -> ReadImage:
         """Read a file.
@@ -58,7 +64,9 @@ class IsolatedReader:
 
         Raises:
             ImageError: it cannot be read, took too long, or crashed the decoder.
+            EngineError: another process opened this reader.
         """
+        check_not_forked(self._opened_by, "the image reader")
         answer = self._ask(path)
         tensor = answer.arrays["tensor"]
         if out is not None:

@@ -6,6 +6,7 @@
 
 - Modules are found where the parent finds them, this package too, and none in the current folder.
 - Requests and answers have stdin and stdout for themselves; what is printed there goes to stderr.
+- A child belongs to the process that started it; one that was forked from that cannot ask it.
 - A child has a process group of its own: Ctrl-C reaches the parent alone. The whole group ends when
   it is closed, takes too long or is interrupted, and also when the parent is killed.
 """
@@ -38,6 +39,23 @@ _KEPT_BYTES = 1 << 16
 _MOST_LETTERS = 200
 # How long to wait for last words where another process still holds a dead child's stderr.
 _LAST_WORDS_SECONDS = 2.0
+
+
+def check_not_forked(opened_by: int, what: str) -> None:
+    """Refuse what another process has opened: this one was forked from it since.
+
+    Args:
+        opened_by: the process id of whoever opened it.
+        what: its name, for the error.
+
+    Raises:
+        EngineError: this is another process.
+    """
+    if os.getpid() != opened_by:
+        raise EngineError(
+            f"{what} was opened by another process ({opened_by}), from which this one was forked; "
+            "open it after the fork, in each process that uses it"
+        )
 
 
 class ChildError(Exception):
@@ -87,6 +105,7 @@ class ChildProcess:
             ) from None
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
+        self._module, self._started_by = module, os.getpid()
         self._owes_answer = self._closed = False
         self._printed = b""
         self._listener = threading.Thread(target=self._listen, args=[quiet], daemon=True)
@@ -148,7 +167,9 @@ class ChildProcess:
 
         Raises:
             ChildError: the process has ended.
+            EngineError: another process started it.
         """
+        check_not_forked(self._started_by, f"the process for {self._module}")
         if self._owes_answer:
             self.close()
         with self._ended_is_an_error():
@@ -167,8 +188,8 @@ class ChildProcess:
         return answer
 
     def close(self) -> None:
-        """End it and all that it has started; a second call does nothing."""
-        if self._closed:
+        """End it and all that it has started; a second call does nothing, nor one after a fork."""
+        if self._closed or os.getpid() != self._started_by:
             return
         self._closed = True
         self._kill()

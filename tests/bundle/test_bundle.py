@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from hgdeploy.bundle.model_bundle import open_bundle
-from hgdeploy.errors import BundleError
+from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.transforms.operators import CropImage
 
 
@@ -44,8 +44,6 @@ def test_an_empty_folder_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("PreProcess: {transform_ops: [{Resize: {}}]}", "Resize"),
-        ("PostProcess: {Topk: {topk: x}}", "PostProcess.Topk.topk"),
         ("a: [", "expected"),
         ("7", "has no keys"),
         ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
@@ -58,3 +56,32 @@ def test_a_wrong_description_is_refused_by_name(mini, text, told):
     assert told in str(caught.value)
     assert str(mini / "inference.yml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("PreProcess: {transform_ops: [{Resize: {}}]}", "Resize"),
+        ("PreProcess: {transform_ops: [{DecodeImage: {backend: pil}}]}", "backend is 'pil'"),
+        ("PreProcess: {transform_ops: 3}", "PreProcess.transform_ops is 3"),
+        ("PostProcess: {Topk: {topk: x}}", "PostProcess.Topk.topk"),
+        ("PostProcess: {VehicleAttribute: {color_threshold: 0.5}}", "VehicleAttribute"),
+        ("PostProcess: 3", "PostProcess is 3"),
+    ],
+)
+def test_a_section_that_is_not_served_is_refused_where_it_is_needed(mini, text, told):
+    (mini / "inference.yml").write_text(text)
+    bundle = open_bundle(mini)
+    needed = bundle.own_preprocess if text.startswith("Pre") else bundle.own_postprocess
+    with pytest.raises(BundleError) as caught:
+        needed()
+    assert told in str(caught.value)
+    assert str(mini / "inference.yml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["Global: {model_name: x}", "PreProcess: 3", "PreProcess: {}"])
+def test_a_description_without_preprocessing_says_so(mini, text):
+    (mini / "inference.yml").write_text(text)
+    with pytest.raises(ConfigError, match=r"no inference\.yml with PreProcess\.transform_ops"):
+        open_bundle(mini).own_preprocess()

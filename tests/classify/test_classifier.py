@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from conftest import IMAGES, MINI, require_engine
@@ -144,6 +145,29 @@ def test_a_different_preprocessing_wins_and_is_warned_about(mini):
     settings = ClassifierSettings(preprocess=imagenet_ops(72, 64))
     with Classifier.from_settings(mini, settings) as classifier:
         assert classifier.warnings == []
+
+
+def test_what_a_description_cannot_serve_is_told_and_does_not_stop_a_config_of_its_own(mini):
+    description = mini / "inference.yml"
+    described = description.read_text()
+    with Classifier(mini) as classifier:
+        (expected,) = classifier.predict(PHOTOS[0])
+        settings = ClassifierSettings(
+            preprocess=classifier.reader.preprocessor.ops, postprocess=classifier.postprocess
+        )
+    for section, told in (
+        ("PreProcess: {transform_ops: [DecodeImage: {backend: pil}]}", "DecodeImage.backend"),
+        ("PostProcess: {VehicleAttribute: {color_threshold: 0.5}}", "VehicleAttribute"),
+    ):
+        key = section.partition(":")[0]
+        kept = {k: v for k, v in yaml.safe_load(described).items() if k != key}
+        description.write_text(f"{yaml.safe_dump(kept)}\n{section}\n")
+        with Classifier.from_settings(mini, settings) as classifier:
+            (warning,) = classifier.warnings
+            assert told in warning
+            assert list(classifier.predict(PHOTOS[0])) == [expected]
+        with pytest.raises(BundleError, match=told):
+            Classifier(mini)
 
 
 def test_a_bundle_without_preprocessing_needs_a_config(mini):

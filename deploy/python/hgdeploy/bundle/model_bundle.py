@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import changed_source
@@ -16,6 +17,9 @@ from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.postprocess_config import parse_postprocess
 
+T = TypeVar("T")
+PREPROCESS, POSTPROCESS = "PreProcess", "PostProcess"
+
 
 @dataclass(frozen=True)
 class ModelBundle:
@@ -24,14 +28,17 @@ class ModelBundle:
     Attributes:
         root: the folder.
         model_name: the model's name; None where no `inference.yml` states it.
-        preprocess: the model's own transform ops; None where none are stated.
-        postprocess: the model's own postprocessing; None where none is stated.
+        preprocess: the model's own transform ops; None where none are stated, or not served.
+        postprocess: the model's own postprocessing; None where none is stated, or not served.
+        unserved: why a section of `inference.yml` is not served, by its name; a run with a config
+            of its own does not need it.
     """
 
     root: Path
     model_name: str | None
     preprocess: tuple[Op, ...] | None
     postprocess: Postprocess | None
+    unserved: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, names: Sequence[str]) -> Path:
         """Return the first of the files `names` that the bundle has.
@@ -71,17 +78,37 @@ class ModelBundle:
 
         Raises:
             ConfigError: the bundle does not say how to preprocess.
+            BundleError: it says so in a way that is not served.
         """
+        self._check_served(PREPROCESS)
         if self.preprocess is None:
-            raise ConfigError(f"{self.root} has no inference.yml, so images cannot be preprocessed")
+            raise ConfigError(
+                f"nothing says how to preprocess images for {self.root}: it has no {DESCRIPTION} "
+                "with PreProcess.transform_ops"
+            )
         return self.preprocess
+
+    def own_postprocess(self) -> Postprocess | None:
+        """Return the model's own postprocessing; None where none is stated.
+
+        Raises:
+            BundleError: it is not served.
+        """
+        self._check_served(POSTPROCESS)
+        return self.postprocess
+
+    def _check_served(self, section: str) -> None:
+        if section in self.unserved:
+            raise BundleError(self.unserved[section])
 
 
 def open_bundle(root: str | Path) -> ModelBundle:
     """Open a bundle's folder and read its `inference.yml`, where there is one.
 
+    A section of it that cannot be served is no error before it is needed.
+
     Raises:
-        BundleError: there is no such folder, or its `inference.yml` is wrong.
+        BundleError: there is no such folder, or its `inference.yml` is no YAML of keys and values.
     """
     root = Path(root)
     if not root.is_dir():
@@ -91,18 +118,22 @@ def open_bundle(root: str | Path) -> ModelBundle:
     if not path.exists():
         return ModelBundle(root, None, None, None)
     raw = read_yaml(path, "description", BundleError)
-    try:
-        return _described(root, raw)
-    except ConfigError as error:
-        raise BundleError(f"{path}: {error}") from None
-
-
-def _described(root: Path, raw: dict[str, object]) -> ModelBundle:
-    """Read the sections of PaddleX's uniform format that concern a classifier."""
-    settings, before, after = (raw.get(k) for k in ("Global", "PreProcess", "PostProcess"))
+    settings, before, after = (raw.get(key) for key in ("Global", PREPROCESS, POSTPROCESS))
     name = settings.get("model_name") if isinstance(settings, dict) else None
-    ops = None
+    unserved: dict[str, str] = {}
+
+    def served(section: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except ConfigError as error:
+            unserved[section] = f"{path}: {error}"
+            return None
+
+    ops, postprocess = None, None
     if isinstance(before, dict) and "transform_ops" in before:
-        ops = parse_ops(before["transform_ops"], "PreProcess.transform_ops")
-    postprocess = parse_postprocess(after, "PostProcess") if after is not None else None
-    return ModelBundle(root, str(name) if name is not None else None, ops, postprocess)
+        listed = before["transform_ops"]
+        ops = served(PREPROCESS, lambda: parse_ops(listed, f"{PREPROCESS}.transform_ops"))
+    if after is not None:
+        postprocess = served(POSTPROCESS, lambda: parse_postprocess(after, POSTPROCESS))
+    name = str(name) if name is not None else None
+    return ModelBundle(root, name, ops, postprocess, unserved)

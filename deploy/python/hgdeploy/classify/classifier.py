@@ -91,16 +91,17 @@ class Classifier:
         return cls(bundle, settings=settings)
 
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings) -> None:
-        ops = settings.preprocess if settings.preprocess is not None else bundle.preprocess
-        if ops is None:
-            raise ConfigError(
-                f"nothing says how to preprocess images for {bundle.root}: it has no "
-                "inference.yml; give a config with -c, such as deploy/configs/inference_cls.yaml"
-            )
+        ops = settings.preprocess if settings.preprocess is not None else _own_ops(bundle)
         self.bundle = bundle
         self.times = StageTimes()
         self._times_lock = threading.Lock()
-        self.warnings: list[str] = _preprocess_warnings(settings.preprocess, bundle)
+        self.warnings: list[str] = [
+            *_preprocess_warnings(settings.preprocess, bundle),
+            *(
+                f"{reason}; it is not used, since the config has its own"
+                for reason in bundle.unserved.values()
+            ),
+        ]
         self.reader = ImageReader(ops, settings.fast_decode)
         self._isolated = None
         if settings.image_timeout is not None:
@@ -277,6 +278,15 @@ class Classifier:
         return self._postprocess.output(path, scores)
 
 
+def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:
+    try:
+        return bundle.own_preprocess()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; give a config with -c, such as deploy/configs/inference_cls.yaml"
+        ) from None
+
+
 def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> list[str]:
     """Return a warning that names the keys in which a config differs from the bundle, if any."""
     if given is None or bundle.preprocess is None:
@@ -292,7 +302,7 @@ def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> l
 
 def _postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Postprocess:
     """Return the settings' postprocessing, else the bundle's, else Top-5 without names."""
-    chosen = settings.postprocess or bundle.postprocess or Postprocess(Topk(5), None, False)
+    chosen = settings.postprocess or bundle.own_postprocess() or Postprocess(Topk(5), None, False)
     own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
     if not chosen.labels_given and own is not None:
         chosen = chosen.with_labels(own)

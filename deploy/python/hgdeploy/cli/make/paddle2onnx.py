@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -138,7 +139,7 @@ def _bundle(folder: Path, model: str | None, params: str | None) -> Iterator[Mod
         for new, path in names.items():
             _link(path, new)
         try:
-            yield ModelBundle(root, bundle.model_name, bundle.preprocess, bundle.postprocess)
+            yield dataclasses.replace(bundle, root=root)
         except HGDeployError as error:
             text = str(error)
             for new, path in names.items():

@@ -77,6 +77,7 @@ def _side_of_config(text: str, config: PredictConfig) -> Side:
 
 
 def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:
-    if bundle.preprocess is None:
-        raise ConfigError(f"{bundle.root} has no inference.yml; name a config with PreProcess")
-    return bundle.preprocess
+    try:
+        return bundle.own_preprocess()
+    except ConfigError as error:
+        raise ConfigError(f"{error}; name a config with PreProcess") from None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import model_digest
+from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.fit import check_batch, check_feed
@@ -31,10 +32,8 @@ from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.images.isolated_reader import IsolatedReader
 from hgdeploy.images.reader import ImageReader, ReadImage
-from hgdeploy.transforms.difference import ops_difference
-from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config
-from hgdeploy.transforms.postprocess import Postprocess, Topk
+from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.prediction import Prediction
 
 # How far the sum of a row of probabilities may be from 1; bf16 and int8 softmax are well within it.
@@ -91,17 +90,11 @@ class Classifier:
         return cls(bundle, settings=settings)
 
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings) -> None:
-        ops = settings.preprocess if settings.preprocess is not None else _own_ops(bundle)
+        ops = chosen_ops(settings, bundle)
         self.bundle = bundle
         self.times = StageTimes()
         self._times_lock = threading.Lock()
-        self.warnings: list[str] = [
-            *_preprocess_warnings(settings.preprocess, bundle),
-            *(
-                f"{reason}; it is not used, since the config has its own"
-                for reason in bundle.unserved.values()
-            ),
-        ]
+        self.warnings = choice_warnings(settings, bundle)
         self.reader = ImageReader(ops, settings.fast_decode)
         self._isolated = None
         if settings.image_timeout is not None:
@@ -110,7 +103,7 @@ class Classifier:
         self.batch_size = settings.batch_size
         self.cpus = settings.options.cpu_threads * settings.options.streams
         options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
-        self._postprocess = _postprocess(settings, bundle)
+        self._postprocess = chosen_postprocess(settings, bundle)
         run = Run(settings.engine, options.precision, options.device)
         opened = open_run(bundle, run, options)
         self.engine: Engine = opened.engine
@@ -276,34 +269,3 @@ class Classifier:
                     "probabilities; export the model with a softmax at its end"
                 )
         return self._postprocess.output(path, scores)
-
-
-def _own_ops(bundle: ModelBundle) -> tuple[Op, ...]:
-    try:
-        return bundle.own_preprocess()
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error}; give a config with -c, such as deploy/configs/inference_cls.yaml"
-        ) from None
-
-
-def _preprocess_warnings(given: tuple[Op, ...] | None, bundle: ModelBundle) -> list[str]:
-    """Return a warning that names the keys in which a config differs from the bundle, if any."""
-    if given is None or bundle.preprocess is None:
-        return []
-    differences = ops_difference(given, bundle.preprocess)
-    if not differences:
-        return []
-    return [
-        f"the config's preprocessing differs from the bundle's own ({bundle.root}) and is used: "
-        f"{'; '.join(differences)}; leave PreProcess out of the config to use the bundle's own"
-    ]
-
-
-def _postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Postprocess:
-    """Return the settings' postprocessing, else the bundle's, else Top-5 without names."""
-    chosen = settings.postprocess or bundle.own_postprocess() or Postprocess(Topk(5), None, False)
-    own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
-    if not chosen.labels_given and own is not None:
-        chosen = chosen.with_labels(own)
-    return chosen if settings.topk is None else chosen.with_topk(settings.topk)

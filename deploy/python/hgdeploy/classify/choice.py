@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to images and scores: as the settings say, or as the bundle does."""
+
+from __future__ import annotations
+
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.errors import ConfigError
+from hgdeploy.transforms.difference import ops_difference
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.postprocess import Postprocess, Topk
+
+
+def chosen_ops(settings: ClassifierSettings, bundle: ModelBundle) -> tuple[Op, ...]:
+    """Return the settings' transform ops, else the bundle's.
+
+    Raises:
+        ConfigError: neither has any.
+        BundleError: the bundle's are needed, and not served.
+    """
+    if settings.preprocess is not None:
+        return settings.preprocess
+    try:
+        return bundle.own_preprocess()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; give a config with -c, such as deploy/configs/inference_cls.yaml"
+        ) from None
+
+
+def chosen_postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Postprocess:
+    """Return the settings' postprocessing, else the bundle's, else Top-5 without names.
+
+    Raises:
+        ConfigError: `settings.topk` does not apply.
+        BundleError: the bundle's is needed, and not served.
+    """
+    chosen = settings.postprocess or bundle.own_postprocess()
+    chosen = chosen or Postprocess(Topk(5), None, False)
+    own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
+    if not chosen.labels_given and own is not None:
+        chosen = chosen.with_labels(own)
+    return chosen if settings.topk is None else chosen.with_topk(settings.topk)
+
+
+def choice_warnings(settings: ClassifierSettings, bundle: ModelBundle) -> list[str]:
+    """Return what to tell where the settings are used and the bundle says something else."""
+    warnings = [
+        f"{reason}; it is not used, since the config has its own"
+        for reason in bundle.unserved.values()
+    ]
+    if settings.preprocess is None or bundle.preprocess is None:
+        return warnings
+    differences = ops_difference(settings.preprocess, bundle.preprocess)
+    if differences:
+        warnings.append(
+            f"the config's preprocessing differs from the bundle's own ({bundle.root}) and is "
+            f"used: {'; '.join(differences)}; leave PreProcess out of the config to use the "
+            "bundle's own"
+        )
+    return warnings

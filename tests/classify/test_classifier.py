@@ -18,6 +18,7 @@ from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
 from hgdeploy.images.decode import read_image
+from hgdeploy.transforms.operators import ToCHWImage
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.transforms.postprocess import Postprocess, Topk
 from hgdeploy.transforms.preprocess import Preprocessor
@@ -180,7 +181,10 @@ def test_a_bundle_without_preprocessing_needs_a_config(mini):
     ("ops", "message"),
     [
         (imagenet_ops(256, 224), "takes images of 64x64, but the preprocessing makes 224x224"),
-        (imagenet_ops(72, 64)[:2], "takes float32, but the preprocessing makes uint8"),
+        (
+            (*imagenet_ops(72, 64)[:2], ToCHWImage()),
+            "takes float32, but the preprocessing makes uint8",
+        ),
     ],
 )
 def test_preprocessing_that_does_not_fit_the_model_is_refused(mini, engine_name, ops, message):
@@ -264,9 +268,17 @@ def constant_classifier(mini: Path, rows: object, batch: int | str, batch_size: 
     return Classifier.from_settings(mini, settings)
 
 
-def test_a_batch_that_the_model_cannot_take_is_refused(mini):
-    with pytest.raises(BundleError, match="has a fixed batch of 1, but the batch size is 8"):
-        constant_classifier(mini, [[0.2, 0.8]], batch=1, batch_size=8)
+@pytest.mark.parametrize(("fixed", "asked"), [(1, 8), (4, 1), (4, 8)])
+def test_a_model_of_fixed_batch_runs_in_its_own_batch_and_says_so(mini, fixed, asked):
+    rows = [[0.9, 0.1], [0.1, 0.9], [0.7, 0.3], [0.3, 0.7]][:fixed]
+    with constant_classifier(mini, rows, batch=fixed, batch_size=asked) as classifier:
+        (warning,) = classifier.warnings
+        predictions = list(classifier.predict(PHOTOS))
+    assert f"has a fixed batch: {fixed} image" in warning
+    assert f"not {asked}; export the model with a dynamic batch" in warning
+    assert [p.class_ids[0] for p in predictions] == [
+        int(np.argmax(rows[i % fixed])) for i in range(len(PHOTOS))
+    ]
 
 
 def test_a_fixed_batch_is_filled_up_at_the_end(mini):

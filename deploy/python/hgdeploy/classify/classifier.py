@@ -25,7 +25,7 @@ from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, infer_rows
-from hgdeploy.engines.fit import check_batch, check_feed
+from hgdeploy.engines.fit import check_feed
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, ImageError, InputError
@@ -110,13 +110,22 @@ class Classifier:
         self._source = source = opened.source
         try:
             spec = self.engine.inputs[0]
-            check_batch(spec, source, settings.batch_size)
+            self._follow_fixed_batch(spec.shape[0])
             check_feed(spec, source, self.reader.preprocessor)
             self._postprocess.check_classes(self.engine.outputs[0].shape[-1], source)
         except Exception:
             self.engine.close()
             raise
         self._probabilities_checked = not self._postprocess.output.probabilities
+
+    def _follow_fixed_batch(self, fixed: int) -> None:
+        """Run as many images at a time as the model takes, where it takes only so many."""
+        if fixed not in (-1, self.batch_size):
+            self.warnings.append(
+                f"{self._source} has a fixed batch: {fixed} image{'s' * (fixed > 1)} at a time are "
+                f"run, not {self.batch_size}; export the model with a dynamic batch for another"
+            )
+            self.batch_size = fixed
 
     @property
     def settings(self) -> ClassifierSettings:

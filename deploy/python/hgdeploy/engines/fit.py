@@ -10,9 +10,12 @@ from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
 from hgdeploy.transforms.preprocess import Preprocessor
 
+# How many channels an image may have: gray, colour, colour and one more.
+_CHANNELS = (1, 3, 4)
+
 
 def image_input(inputs: Sequence[TensorSpec], source: Path) -> TensorSpec:
-    """Return the one NCHW input of an image classifier.
+    """Return the one input of an image classifier, NCHW or NHWC.
 
     Args:
         inputs: the model's inputs.
@@ -27,6 +30,11 @@ def image_input(inputs: Sequence[TensorSpec], source: Path) -> TensorSpec:
             f"{source} is not an image classifier: expected one NCHW input, got {found}"
         )
     return inputs[0]
+
+
+def channels_last(shape: Sequence[int | str]) -> bool:
+    """Return whether an image input of four axes is NHWC: only its last can be the channels."""
+    return shape[3] in _CHANNELS and shape[1] not in _CHANNELS
 
 
 def check_batch(spec: TensorSpec, source: Path, batch_size: int) -> None:
@@ -46,22 +54,51 @@ def check_feed(spec: TensorSpec, source: Path, preprocessor: Preprocessor) -> No
     """Refuse a model that cannot take what the preprocessing makes.
 
     Args:
-        spec: the model's input, NCHW.
+        spec: the model's input, NCHW or NHWC.
         source: its file, for the error.
         preprocessor: makes the tensors that it is fed.
 
     Raises:
-        BundleError: size or type differ; the message has both, and what to correct.
+        BundleError: layout, channels, size or type differ; the message has both, and what to
+            correct.
     """
-    height, width = spec.shape[2:]
-    size = preprocessor.output_size
-    if size is not None and (height not in (-1, size[0]) or width not in (-1, size[1])):
+    last = channels_last(spec.shape)
+    if last == preprocessor.channels_first:
+        takes = "NHWC, channels last" if last else "NCHW, channels first"
         raise BundleError(
-            f"{source} takes images of {width}x{height}, but the preprocessing makes "
+            f"{source} takes {list(spec.shape)} ({takes}), but the preprocessing ends with the "
+            f"channels {'first; remove' if last else 'last; put'} ToCHWImage"
+            f"{'' if last else ' at the end of transform_ops'}"
+        )
+    channels, *image = (spec.shape[i] for i in ((3, 1, 2) if last else (1, 2, 3)))
+    if channels not in (-1, preprocessor.channels):
+        raise BundleError(
+            f"{source} takes images of {channels} channel{'s' * (channels > 1)}, but the "
+            f"preprocessing makes {preprocessor.channels}; {_CHANNELS_HINTS.get(channels, _COLOUR)}"
+        )
+    size = preprocessor.output_size
+    if size is not None and any(
+        own not in (-1, made) for own, made in zip(image, size, strict=True)
+    ):
+        raise BundleError(
+            f"{source} takes images of {image[1]}x{image[0]}, but the preprocessing makes "
             f"{size[1]}x{size[0]} (width x height); correct ResizeImage or CropImage"
         )
     if preprocessor.dtype.name != spec.dtype:
         raise BundleError(
             f"{source} takes {spec.dtype}, but the preprocessing makes {preprocessor.dtype.name}; "
-            "correct NormalizeImage (output_fp16)"
+            f"{_DTYPE_HINTS.get(spec.dtype, _FLOATS)}"
         )
+
+
+_COLOUR = "export the model for colour images, which is what images are read as"
+_CHANNELS_HINTS = {
+    3: "leave NormalizeImage.channel_num at 3",
+    4: "set NormalizeImage.channel_num to 4, which appends zeros, if it was trained so",
+}
+_FLOATS = "export the model with an input of float32"
+_DTYPE_HINTS = {
+    "float32": "correct NormalizeImage (it makes float32, or float16 with output_fp16)",
+    "float16": "set NormalizeImage.output_fp16 to true",
+    "uint8": "leave NormalizeImage out, if the model normalises images itself",
+}

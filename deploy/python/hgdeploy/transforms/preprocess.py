@@ -79,9 +79,17 @@ class Preprocessor:
         size = self.output_size
         if size is None:
             return None
-        channels = self._normalize.channel_num if self._normalize is not None else 3
-        planar = any(isinstance(op, ToCHWImage) for op in self._ops)
-        return (channels, *size) if planar else (*size, channels)
+        return (self.channels, *size) if self.channels_first else (*size, self.channels)
+
+    @property
+    def channels(self) -> int:
+        """How many channels every result has."""
+        return self._normalize.channel_num if self._normalize is not None else 3
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether every result is CHW, and not HWC."""
+        return any(isinstance(op, ToCHWImage) for op in self._ops)
 
     def __call__(self, rgb: NDArray[np.uint8], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Preprocess one image.

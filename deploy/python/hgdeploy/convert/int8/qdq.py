@@ -37,8 +37,12 @@ def load_folded(source: Path) -> OnnxGraph:
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
-    if graph.input.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise BundleError(f"{source} does not take fp32; start from inference.onnx")
+    taken = onnx.helper.tensor_dtype_to_np_dtype(graph.input.type.tensor_type.elem_type)
+    if taken.name != "float32":
+        raise BundleError(
+            f"{source} takes {taken.name}, and only a model that takes float32 can be quantized; "
+            "export it with a float32 input, and leave the normalising to NormalizeImage"
+        )
     if kinds.count("BatchNormalization"):
         raise BundleError(
             f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "

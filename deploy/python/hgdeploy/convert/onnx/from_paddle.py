@@ -19,6 +19,7 @@ from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
+from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import flag, optional, whole
@@ -189,6 +190,11 @@ def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
     """Give input and output the shapes that were asked for, and the batch the same name in both."""
     graph.require_classifier()
     dims = image_dims(graph.model.graph.input, graph.source)
+    if options.dynamic_size and channels_last(dims):
+        raise BundleError(
+            f"{graph.source} takes NHWC {dims} (channels last), but --dynamic-size needs NCHW; "
+            "export the model with channels first, or leave it out"
+        )
     batch, channels, *size = dims
     if options.batch is not None and isinstance(batch, int) and batch != options.batch:
         raise BundleError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
 from hgdeploy.convert.graph_parts import Dims
+from hgdeploy.engines.fit import channels_last
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check_fields
@@ -93,9 +94,14 @@ def profile_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> Profile:
         onnx: the ONNX file, for errors.
 
     Raises:
-        BundleError: the file does not fix its channels.
+        BundleError: the file does not fix its channels, or has them last.
         ConfigError: the shapes do not fit the file.
     """
+    if channels_last(dims):
+        raise BundleError(
+            f"{onnx} takes NHWC {dims} (channels last), but engines are built for NCHW; export the "
+            "model with channels first"
+        )
     if not isinstance(dims[1], int):
         raise BundleError(f"{onnx} leaves its channels open ({dims}), expected a fixed number")
     batch, _, height, width = dims

@@ -11,6 +11,7 @@ from typing import Any
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import ConfigError, EngineError, OutputError, one_line
 from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions
 from hgdeploy.system.libraries import import_library
@@ -81,7 +82,8 @@ def model_config(name: str, model: str, network: Network, options: TritonOptions
     config.version_policy.latest.num_versions = 1
     for spec in network.inputs:
         # Triton allows a format only where `dims` are the three of an image.
-        layout = "FORMAT_NCHW" if max_batch else "FORMAT_NONE"
+        images = "FORMAT_NHWC" if channels_last(spec.shape) else "FORMAT_NCHW"
+        layout = images if max_batch else "FORMAT_NONE"
         config.input.add(
             name=spec.name,
             data_type=DTYPES[spec.dtype],
@@ -120,18 +122,20 @@ def add_warmup(config: Any, bundle: ModelBundle, profile: Profile | None) -> Non
     size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
     if profile is not None:
         size = profile.height[1], profile.width[1]
-    channels, *image = spec.dims[-3:]
+    last = channels_last((-1, *spec.dims[-3:]))
+    channels, *image = (spec.dims[-3:][i] for i in ((2, 0, 1) if last else (0, 1, 2)))
     if size is not None:
         image = [own if own != -1 else known for own, known in zip(image, size, strict=True)]
     if -1 in (channels, *image):
         return
+    shape = (*image, channels) if last else (channels, *image)
     batch = [abs(axis) for axis in spec.dims[:-3]]  # an open batch is warmed up with one image
     least = min(profile.batch[0], config.max_batch_size) if profile is not None else 1
     for count in sorted({max(least, 1), max(config.max_batch_size, 1)}):
         sample = config.model_warmup.add(name=f"batch {count}", batch_size=count)
         tensor = sample.inputs[spec.name]
         tensor.data_type = spec.data_type
-        tensor.dims.extend([*batch, channels, *image])
+        tensor.dims.extend([*batch, *shape])
         tensor.random_data = True
 
 

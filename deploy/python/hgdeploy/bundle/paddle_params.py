@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that a Paddle parameters file is whole.
+"""Check that a Paddle parameters file is whole, and that it is the one of its program.
 
 Paddle 3.3.1 and paddle2onnx 2.1.0 both take a `.pdiparams` that ends inside its last tensor, and
 compute with whatever memory holds where the missing bytes belong: the answers are wrong and no one
-says so. The file is a plain sequence of tensors that each state their length, so walking over it
-shows whether it ends where it must.
+says so. They take that of another model too, where the shapes happen to run. The file is a plain
+sequence of tensors, in the order of their names, which each state their shape and length; the
+program states the names and shapes. Walking over both shows whether they belong together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from hgdeploy.bundle.paddle_program import FLOATS, DeclaredParam, declared_params
 from hgdeploy.errors import BundleError
 
 # Bytes an element takes; the keys are framework.proto's VarType.Type, part of the file format:
@@ -43,6 +45,58 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
     length: int
+
+
+def checked_params(program: Path) -> list[StoredTensor]:
+    """Walk over the parameters of a program, and compare each with what the program declares.
+
+    Args:
+        program: `.json` or `.pdmodel`; its `.pdiparams` is beside it.
+
+    Returns:
+        The tensors of the parameters file.
+
+    Raises:
+        BundleError: the two files are of different exports, or one is missing or damaged.
+    """
+    params = program.with_suffix(".pdiparams")
+    stored, declared = read_params(params), declared_params(program)
+    for parameter, tensor in zip(declared, stored, strict=False):
+        if not _fits(parameter, tensor):
+            raise BundleError(
+                f"{params} is not of {program.name}: {parameter.name} is "
+                f"{_shown(parameter)} in the program and {_shown(tensor)} in the parameters; "
+                f"{_MIXED}"
+            )
+    if len(stored) != len(declared):
+        raise BundleError(
+            f"{params} is not of {program.name}: the program has {len(declared)} parameters, the "
+            f"file {len(stored)}; {_MIXED}"
+        )
+    return stored
+
+
+_MIXED = "they come from different exports: copy both files of one again"
+
+
+def _fits(declared: DeclaredParam, stored: StoredTensor) -> bool:
+    """Tell whether a tensor is of the declared shape and, if both are floats, type.
+
+    A scalar is [] or [1], and -1 any size. PaddleSlim stores weights as int8 that it declares fp32.
+    """
+    floats = FLOATS.values()
+    if declared.dtype in floats and stored.dtype in floats and declared.dtype != stored.dtype:
+        return False
+    if math.prod(declared.shape) == math.prod(stored.shape) == 1:
+        return True
+    return len(declared.shape) == len(stored.shape) and all(
+        want in (-1, size) for want, size in zip(declared.shape, stored.shape, strict=True)
+    )
+
+
+def _shown(tensor: DeclaredParam | StoredTensor) -> str:
+    names = {number: name for name, number in FLOATS.items()}
+    return f"{names.get(tensor.dtype, 'not float')} {list(tensor.shape)}"
 
 
 def read_params(path: Path) -> list[StoredTensor]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
-from hgdeploy.bundle.paddle_params import read_params
+from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
 from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
@@ -88,7 +88,7 @@ def onnx_from_paddle(
     options = options or OnnxOptions()
     source = bundle.find(PADDLE_PROGRAMS)
     params = source.with_suffix(".pdiparams")
-    tensors = read_params(params)
+    tensors = checked_params(source)
     for library in ("onnx", "onnxslim"):
         import_library(library, "convert")
     target = output or bundle.root / ONNX_FILE

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
     Capability,
@@ -111,6 +112,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if not source.is_file():
         raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    if source.suffix == ".pdmodel":
+        checked_params(source)
     openvino = import_library("openvino", "openvino")
     core = openvino.Core()
     device = _device(core, options.device)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import PADDLE_PROGRAMS
-from hgdeploy.bundle.paddle_params import read_params
+from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -149,7 +149,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         return load_processes(source, options)
     paddle = import_library("paddle", "cpu")
     index = check_device(paddle, options)
-    read_params(params)  # Paddle itself would compute wrong results from a truncated file
+    checked_params(source)  # Paddle itself would compute wrong results from other parameters
     specs = read_program_specs(source)
     config = build_config(source, params, options, index)
     if options.own_of(PaddleOptions).tensorrt:

@@ -103,7 +103,7 @@ def test_parameters_of_another_export_are_refused_by_name(program, change, told)
     rewrite(program, change)
     with pytest.raises(BundleError, match=told) as caught:
         checked_params(program)
-    assert "copy both files of one again" in str(caught.value)
+    assert "both files come from one export" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -339,7 +339,7 @@ BAD = {
     "parameters are text": (spoil_params(lambda _: b"<html>" * 99), "no Paddle parameters"),
     "too many parameters": (spoil_params(lambda b: b + b), "come from one export"),
     "no parameters": (lambda f: (f / "inference.pdiparams").unlink(), "cannot read"),
-    "the program is cut": (spoil_model, "paddle2onnx cannot convert"),
+    "the program is cut": (spoil_model, "is not a readable Paddle program"),
     "a weight is NaN": (spoil_params(put_nan), "NaN"),
 }
 

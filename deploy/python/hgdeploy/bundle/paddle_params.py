@@ -76,7 +76,7 @@ def checked_params(program: Path) -> list[StoredTensor]:
     return stored
 
 
-_MIXED = "they come from different exports: copy both files of one again"
+_MIXED = "check that both files come from one export"
 
 
 def _fits(declared: DeclaredParam, stored: StoredTensor) -> bool:

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.bundle.protobuf import Message
 from hgdeploy.errors import BundleError
+from hgdeploy.system.documents import read_json
 
 # The numbers of fields and types in Paddle 2's framework.proto.
 _BLOCK, _VARIABLE = 1, 3  # of ProgramDesc, of BlockDesc
@@ -25,7 +25,7 @@ _DENSE_TENSOR = 7  # what a parameter is, among the kinds of variables
 # matters here.
 FLOATS = {"f16": 4, "f32": 5, "f64": 6, "bf16": 22}
 
-_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, StopIteration)
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, StopIteration)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def declared_params(program: Path) -> list[DeclaredParam]:
 
 
 def _of_json(program: Path) -> list[DeclaredParam]:
-    content: dict[str, Any] = json.loads(program.read_bytes())
+    content: Any = read_json(program)
     found = []
     for operator in content["program"]["regions"][0]["blocks"][0]["ops"]:
         if operator["#"] == "p":

@@ -8,6 +8,7 @@ a run that continues) is kept under the digest of all of them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -19,6 +20,10 @@ from hgdeploy.system.digests import combined_digest, file_sha256
 
 # What lies beside a model under the same stem.
 _BESIDE = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin"}
+
+# The ends of the names of what nothing but a model's folder has.
+_KEPT = (".pdmodel", ".pdiparams", ".onnx", ".engine", ".xml", ".bin", ".yml", ".yaml", ".txt")
+_SIDECAR = ".meta.json"
 
 # The numbers of the fields in onnx.proto that lead to tensors, and so to files of weights.
 _GRAPH, _FUNCTION, _FUNCTION_NODE = 7, 25, 7  # of ModelProto, of FunctionProto
@@ -50,6 +55,22 @@ def model_files(artifact: Path) -> tuple[Path, ...]:
     else:
         return (artifact,)
     return (artifact, beside) if beside.is_file() else (artifact,)
+
+
+def files_of_models(folder: Path) -> Iterator[Path]:
+    """Yield what a bundle needs, whichever of its models is run: models, description, labels.
+
+    Args:
+        folder: the bundle's folder; nothing where it cannot be read.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            program = path.suffix == ".json" and path.with_suffix(".pdiparams").is_file()
+            if path.suffix in _KEPT or path.name.endswith(_SIDECAR) or program:
+                yield path
+            if path.suffix == ".onnx":
+                with contextlib.suppress(BundleError):  # said by whoever loads it
+                    yield from model_files(path)
 
 
 def model_digest(artifact: Path) -> str:

@@ -36,7 +36,7 @@ def chosen_postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Pos
         BundleError: the bundle's is needed, and not served.
     """
     chosen = settings.postprocess or bundle.own_postprocess()
-    chosen = chosen or Postprocess(Topk(5), None, False)
+    chosen = chosen or Postprocess(Topk(5), labels_given=False)
     own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
     if not chosen.labels_given and own is not None:
         chosen = chosen.with_labels(own)

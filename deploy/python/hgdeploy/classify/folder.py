@@ -14,7 +14,7 @@ from hgdeploy.errors import OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import use_one_opencv_thread
 from hgdeploy.results.rows import FileFacts, file_facts
-from hgdeploy.results.writers import LabelFolderWriter, Writer
+from hgdeploy.results.writers import Writer
 from hgdeploy.system.parallel import WorkerTuner, in_order
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
@@ -61,13 +61,12 @@ def classify_files(
         workers: threads that read, infer and postprocess; None to find the best number.
 
     Raises:
-        OutputError: a writer, or `SavePreLabel`, cannot write.
+        OutputError: a writer cannot write.
         EngineError: the engine failed.
     """
     start = time.perf_counter()
     reported = 0
     tuner = worker_tuner(classifier, len(files), workers)
-    receivers = all_writers(classifier, writers)
 
     def take(batch: Classified) -> None:
         nonlocal reported
@@ -75,7 +74,7 @@ def classify_files(
             on_warning(warning)
         reported = len(classifier.warnings)
         for prediction, facts in batch:
-            write_to_all(receivers, prediction, facts)
+            write_to_all(writers, prediction, facts)
             count_prediction(summary, prediction, on_warning)
 
     try:
@@ -128,12 +127,6 @@ def _batches(
         count = min(size, -(-(len(files) - start) // tuner.workers))
         yield files[start : start + count]
         start += count
-
-
-def all_writers(classifier: Classifier, writers: Sequence[Writer]) -> list[Writer]:
-    """Return `writers`, followed by the one that `SavePreLabel` asks for."""
-    folder = classifier.postprocess.save_dir
-    return [*writers, *([LabelFolderWriter(folder)] if folder is not None else [])]
 
 
 def write_to_all(writers: Sequence[Writer], prediction: Prediction, facts: FileFacts) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.classify.folder import all_writers, folder_options, write_to_all
+from hgdeploy.classify.folder import folder_options, write_to_all
 from hgdeploy.classify.ray_cluster import Pool, divide_cluster, stdout_to_stderr
 from hgdeploy.classify.ray_worker import Worker, shared_fingerprint
 from hgdeploy.classify.settings import StageTimes
@@ -68,14 +68,13 @@ def classify_files_on_ray(
         summary: updated during the run, so that it is right when the run is interrupted.
 
     Raises:
-        OutputError: a writer, or `SavePreLabel`, cannot write.
+        OutputError: a writer cannot write.
         EngineError: Ray or an engine failed, or a worker has another model or version.
     """
     if not files:
         return
     start = time.perf_counter()
     reported: set[str] = set(classifier.warnings)
-    receivers = all_writers(classifier, writers)
 
     def warn_once(warning: str) -> None:
         if warning not in reported:
@@ -93,7 +92,7 @@ def classify_files_on_ray(
                 for prediction, facts in (
                     _failures(piece) if result is None else _predictions(piece, result)
                 ):
-                    write_to_all(receivers, prediction, facts)
+                    write_to_all(writers, prediction, facts)
                     count_prediction(summary, prediction, on_warning)
                 summary.seconds = time.perf_counter() - start
     finally:

@@ -26,7 +26,7 @@ from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
-from hgdeploy.transforms.postprocess_config import parse_postprocess
+from hgdeploy.transforms.postprocess_config import SAVE, parse_postprocess, parse_save_dir
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class PredictConfig:
         options: what is asked of the engine.
         preprocess: the config's own transform ops; None to use the bundle's.
         postprocess: the config's own postprocessing; None to use the bundle's.
+        copies: the folder into which copies of the images are sorted by class; None for no copies.
         benchmark: print where the time went after the run.
         benchmark_log: also write that to this file.
         warnings: one line for each key that has no effect or not the effect that was asked for.
@@ -53,6 +54,7 @@ class PredictConfig:
     options: EngineOptions
     preprocess: tuple[Op, ...] | None
     postprocess: Postprocess | None
+    copies: Path | None = None
     benchmark: bool = False
     benchmark_log: Path | None = None
     warnings: tuple[str, ...] = field(default=())
@@ -78,7 +80,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConf
         override(raw, text)
     for section in raw:
         check("section", section, one_of(SECTIONS))
-    place = _Place(path, {text.partition("=")[0] for text in overrides})
+    place = _Place(path, {text.partition("=")[0].strip() for text in overrides})
     return _decide(raw, place)
 
 
@@ -88,6 +90,10 @@ class _Place:
 
     config: Path | None
     overridden: set[str]
+
+    def is_overridden(self, key: str) -> bool:
+        """Return whether `-o` gave this key, or one that it is part of."""
+        return any(f"{key}.".startswith(f"{given}.") for given in self.overridden)
 
     def resolve(self, key: str, value: str) -> str:
         """Return `value`, or its place under the folder above the config's, as documented."""
@@ -120,9 +126,13 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         if not isinstance(section, dict) or list(section) != ["transform_ops"]:
             raise ConfigError("PreProcess must hold exactly one key: transform_ops")
         preprocess = parse_ops(section["transform_ops"], "PreProcess.transform_ops")
-    postprocess = None
-    if raw.get("PostProcess") is not None:
-        postprocess = parse_postprocess(raw["PostProcess"], "PostProcess", place.resolve)
+    postprocess, copies = _postprocess(raw.get("PostProcess"), place)
+    if copies is not None and not place.is_overridden(f"PostProcess.{SAVE}.save_dir"):
+        warnings.append(
+            f"PostProcess.{SAVE} saves no copies of the images, as in PaddleClas; to have them "
+            f"sorted into folders by class, add -o PostProcess.{SAVE}.save_dir={copies}"
+        )
+        copies = None
     return PredictConfig(
         bundle=bundle,
         inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
@@ -139,10 +149,19 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         ),
         preprocess=preprocess,
         postprocess=postprocess,
+        copies=copies,
         benchmark=settings.benchmark,
         benchmark_log=Path(settings.save_log_path) if settings.save_log_path else None,
         warnings=tuple(warnings),
     )
+
+
+def _postprocess(section: object, place: _Place) -> tuple[Postprocess | None, Path | None]:
+    """Return the config's own postprocessing, and the folder of `SavePreLabel`."""
+    copies = parse_save_dir(section, "PostProcess")
+    if section is None or (isinstance(section, dict) and list(section) == [SAVE]):
+        return None, copies
+    return parse_postprocess(section, "PostProcess", place.resolve), copies
 
 
 # PaddleClas's switches, and the engines that can be asked for beside each.

@@ -9,7 +9,7 @@ is writing; half a line at the end is dropped. `NAME.run.json` says what the row
 
 from __future__ import annotations
 
-import io
+import contextlib
 import itertools
 import os
 from array import array
@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from hgdeploy.errors import ConfigError, OutputError, one_line
 from hgdeploy.images.find import ImageFile
 from hgdeploy.results.match import Match, whole_lines
+from hgdeploy.results.outputs import claiming
 from hgdeploy.results.rows import (
     FileFacts,
     Row,
@@ -31,11 +30,17 @@ from hgdeploy.results.rows import (
     row_from_line,
     row_from_prediction,
 )
+from hgdeploy.results.rows_file import (
+    RowsFile,
+    all_rows,
+    in_order,
+    ordered_lines,
+    results_files,
+)
 from hgdeploy.results.run_record import RunRecord
 from hgdeploy.results.tables import stored_name, table_format
 from hgdeploy.results.writers import Writer
-from hgdeploy.system.files import check_replaceable, remove_leftovers, replacing, to_disk, writing
-from hgdeploy.system.locks import claim
+from hgdeploy.system.files import remove_leftovers, replacing, writing
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.prediction import Prediction
 
@@ -52,12 +57,15 @@ class Plan:
         kept: rows of an earlier run that are kept.
         kept_failed: how many of those are of images that failed.
         dropped: rows of an earlier run whose image has changed or is no longer found.
+        killed: how many runs, one after the other, were killed before the first of `remaining` had
+            its row.
     """
 
     remaining: Sequence[ImageFile]
     kept: int = 0
     kept_failed: int = 0
     dropped: int = 0
+    killed: int = 0
 
 
 class ResultsFile:
@@ -70,32 +78,27 @@ class ResultsFile:
         on_warning: called with a line if a second run cannot be kept from writing the same file.
 
     Raises:
-        ConfigError: another suffix, or Parquet without pyarrow.
+        ConfigError: as for `results_files`.
         OutputError: it cannot be written, or another process is writing it.
     """
 
     def __init__(self, path: Path, on_warning: OnLine = nothing) -> None:
         self._path = path
         self._table = table_format(path)
-        self._target = Path(os.path.realpath(path))  # a link stays one, and its file is replaced
-        name = self._target.name
-        self._rows_path = (
-            self._target if self._table is None else self._target.with_name(f"{name}.rows.jsonl")
-        )
+        self._target, self._rows_path, _ = results_files(path)
         self._record = RunRecord(self._target)
-        check_replaceable(self._target)
-        check_replaceable(self._rows_path)
-        if self._rows_path.exists():
-            with writing(path), self._rows_path.open("r+b"):
-                pass
-        self._file: io.FileIO | None = None
+        self._rows: RowsFile | None = None
         self._files: Sequence[ImageFile] = ()
         self._plan = Plan(())
         self._order = array("q")  # for each row, in the file's order, the index of its image
-        self._end = 0
-        self._written = 0
-        busy = f"{path}: another process is writing it; wait for it, or name another file"
-        self._claim = claim(self._target, OutputError(busy), on_warning)
+        self._made: os.stat_result | None = None  # of the finished file
+        beside = [self._record.path] + ([] if self._table is None else [self._rows_path])
+        with contextlib.ExitStack() as claims:
+            claims.enter_context(claiming([path, *beside], on_warning))
+            if self._rows_path.exists():
+                with writing(path), self._rows_path.open("r+b"):
+                    pass
+            self._claims = claims.pop_all()
 
     def begin(
         self,
@@ -130,17 +133,20 @@ class ResultsFile:
                     raise ConfigError(match.refusal(self._path))
             if match.order:
                 self._keep(match)
-            self._file = self._rows_path.open("ab", buffering=0)
-            if not match.order:
+            else:
                 # Emptied first, on disk: no row may ever stand beside another run's fingerprint.
-                os.ftruncate(self._file.fileno(), 0)
-                to_disk(self._file.fileno())
-                self._record.write(fingerprint)
-        self._end = os.fstat(self._file.fileno()).st_size
+                with replacing(self._rows_path):
+                    pass
+            killed = self._record.begin(fingerprint, len(match.order), again=resume is not None)
+            self._rows = RowsFile(self._rows_path)
         places = match.remaining()
         self._order = match.order + places
         self._plan = Plan(
-            [files[place] for place in places], len(match.order), match.failed, match.misfits
+            [files[place] for place in places],
+            len(match.order),
+            match.failed,
+            match.misfits,
+            killed,
         )
         return self._plan
 
@@ -152,26 +158,20 @@ class ResultsFile:
             facts: the image's file, as it was before it was read.
 
         Raises:
-            OutputError: the disk is full, for example; the rows before this one are intact.
+            OutputError: the disk is full, for example; the rows before this one are intact. Or
+                something else has changed the file.
         """
-        if self._file is None or self._written == len(self._plan.remaining):
+        if self._rows is None or self._rows.written == len(self._plan.remaining):
             raise ValueError("no row is expected: begin() was not called, or all rows are written")
-        expected = self._plan.remaining[self._written].name
+        expected = self._plan.remaining[self._rows.written].name
         if prediction.path != expected:
             raise ValueError(f"the next row is that of {expected!r}, not of {prediction.path!r}")
-        line = line_from_row(row_from_prediction(prediction, facts))
-        end, done = self._end + len(line), 0
         try:
-            while done < len(line):
-                done += self._file.write(line[done:])
-        except BaseException as error:  # whatever happened, half a row must not stay
-            self._file.truncate(self._end)
-            if isinstance(error, OSError):
-                raise OutputError(
-                    f"{self._path} cannot be written: {error.strerror}; {self.progress()}"
-                ) from None
-            raise
-        self._end, self._written = end, self._written + 1
+            self._rows.append(line_from_row(row_from_prediction(prediction, facts)))
+        except OSError as error:
+            raise OutputError(
+                f"{self._path} cannot be written: {error.strerror}; {self.progress()}"
+            ) from None
 
     def replay(self, writers: Sequence[Writer]) -> None:
         """Hand the rows that `begin` kept to other writers, such as that of a report."""
@@ -187,10 +187,14 @@ class ResultsFile:
 
     def progress(self) -> str:
         """Return how many images are done, and how to resume after an interruption."""
-        done = self._plan.kept + self._written
+        again = "run the same command with --resume to do the rest"
+        if self._rows is not None and self._rows.spoiled:
+            return again
+        done = self._plan.kept + (0 if self._rows is None else self._rows.written)
+        holder = self._rows_path if self._made is None else self._target
         return (
-            f"{done} of {len(self._files)} images are done and their rows are in "
-            f"{self._rows_path.name}; run the same command with --resume to do the rest"
+            f"{done} of {len(self._files)} images are done and their rows are in {holder.name}; "
+            f"{again}"
         )
 
     def finish(self) -> None:
@@ -198,19 +202,22 @@ class ResultsFile:
 
         Raises:
             OutputError: it cannot be written; the rows are intact, and a resumed run tries again.
+                Or something else has changed the rows.
         """
-        if self._file is None or self._written != len(self._plan.remaining):
+        if self._rows is None or self._rows.written != len(self._plan.remaining):
             raise ValueError(f"finished too early: {self.progress()}")
         try:
             with writing(self._path):
-                to_disk(self._file.fileno())
+                self._rows.check()
+                self._rows.to_disk()
                 if self._table is not None:
                     with replacing(self._target) as stream:
-                        self._table.write(stream, map(row_from_line, self._ordered_lines()))
+                        self._table.write(stream, all_rows(self._rows_path, self._order))
                     self._rows_path.unlink()
-                elif not self._in_order():
+                elif not in_order(self._order):
                     with replacing(self._target) as stream:
-                        stream.writelines(self._ordered_lines())
+                        stream.writelines(ordered_lines(self._rows_path, self._order))
+                self._made = self._target.stat()
         except OutputError as error:
             raise OutputError(f"{error}; {self.progress()}") from None
 
@@ -218,21 +225,32 @@ class ResultsFile:
         """Make sure that the rows are on disk, and let others write; a second call does nothing.
 
         Raises:
-            OutputError: the rows could not be written to the disk.
+            OutputError: the rows could not be written to the disk, or the finished file is gone.
         """
-        try:
-            if self._file is not None:
-                file, self._file = self._file, None
-                with writing(self._path), file:
-                    to_disk(file.fileno())
-        finally:
-            self._claim.release()
+        with self._claims:
+            if self._rows is None or self._rows.closed:
+                return
+            with writing(self._path):
+                self._rows.close()
+            self._record.end()
+            if self._made is not None and not self._is_there(self._made):
+                raise OutputError(
+                    f"{self._path} was removed, replaced or cut by something else before the run "
+                    "ended; run the same command again"
+                )
 
     def __enter__(self) -> ResultsFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_there(self, made: os.stat_result) -> bool:
+        try:
+            now = self._target.stat()
+        except OSError:
+            return False
+        return os.path.samestat(made, now) and made.st_size == now.st_size
 
     def _has_rows(self) -> bool:
         """Return whether an earlier run left rows; unfinished rows win over a finished table."""
@@ -272,24 +290,10 @@ class ResultsFile:
 
     def _keep(self, match: Match) -> None:
         """Leave in the rows file the rows that are kept and nothing else."""
-        if self._rows_path.exists() and not match.misfits:
+        whole = self._rows_path.exists() and not match.misfits
+        # A second name of the file is somebody's copy of it, which stays as it is.
+        if whole and self._rows_path.stat().st_nlink == 1:
             os.truncate(self._rows_path, match.size)
             return
         with replacing(self._rows_path) as stream:
             stream.writelines(itertools.compress(self._old_lines(), match.keeps))
-
-    def _in_order(self) -> bool:
-        order = np.frombuffer(self._order, np.int64)
-        return bool((order[1:] > order[:-1]).all())
-
-    def _ordered_lines(self) -> Iterator[bytes]:
-        """Yield the rows in the order of the images, with only their positions in memory."""
-        if self._in_order():
-            yield from whole_lines(self._rows_path)
-            return
-        ends = np.cumsum(np.fromiter(map(len, whole_lines(self._rows_path)), np.int64))
-        starts = np.concatenate([[0], ends[:-1]])
-        with self._rows_path.open("rb") as file:
-            for row in np.argsort(np.frombuffer(self._order, np.int64)):
-                file.seek(starts[row])
-                yield file.readline()

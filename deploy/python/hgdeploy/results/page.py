@@ -8,6 +8,7 @@ shows. It shows them small, and says how many there are in all.
 from __future__ import annotations
 
 import base64
+import contextlib
 import heapq
 import html
 import io
@@ -20,7 +21,8 @@ from pathlib import Path
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
 from hgdeploy.results.rows import FileFacts
-from hgdeploy.system.files import check_replaceable, write_text
+from hgdeploy.results.outputs import claiming
+from hgdeploy.system.files import write_text
 from hgdeploy.transforms.prediction import Prediction, printable
 
 _PICTURES = 24  # in each of the two galleries
@@ -78,11 +80,12 @@ class ReportWriter:
         about: what the page says about the run: model, engine, precision and so on.
 
     Raises:
-        OutputError: the page cannot be written.
+        OutputError: the page cannot be written, or another process is writing it.
     """
 
     def __init__(self, path: Path, about: Mapping[str, str]) -> None:
-        check_replaceable(path)
+        self._claim = contextlib.ExitStack()
+        self._claim.enter_context(claiming([path]))
         self._path = path
         self._about = about
         self._gathered = _Gathered()
@@ -124,7 +127,8 @@ class ReportWriter:
         write_text(self._path, _page(self._gathered, self._about))
 
     def close(self) -> None:
-        """Do nothing: without `finish` there is no page."""
+        """Let others write; without `finish` there is no page."""
+        self._claim.close()
 
     def _sample(self, picture: _Picture) -> None:
         """Keep it with such a probability that every image is equally likely to be shown."""

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from hgdeploy.errors import OutputError
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import write_text
 
@@ -26,15 +29,51 @@ class RunRecord:
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.run.json")
+        self._record: dict[str, Any] = {}
 
-    def write(self, fingerprint: Mapping[str, str]) -> None:
-        """Write what the rows depend on, by name.
+    def begin(self, fingerprint: Mapping[str, str], rows: int, *, again: bool) -> int:
+        """Write the record of a run that begins.
+
+        Args:
+            fingerprint: what the rows depend on, by name.
+            rows: how many rows there are already.
+            again: it goes on with an earlier run, if there was one.
+
+        Returns:
+            How many runs, one after the other, were killed when there were so many rows.
 
         Raises:
             OutputError: it cannot be written.
         """
-        record = {"schema": _SCHEMA, "fingerprint": dict(fingerprint)}
-        write_text(self.path, json.dumps(record, indent=1) + "\n")
+        killed = 0
+        if again and not self.difference(fingerprint):
+            last = self._last_run()
+            if last.get("running") is True:
+                before = last.get("killed") if last.get("rows") == rows else 0
+                killed = 1 + (before if isinstance(before, int) else 0)
+        self._record = {
+            "schema": _SCHEMA,
+            "fingerprint": dict(fingerprint),
+            "run": {"rows": rows, "killed": killed, "running": True},
+        }
+        # Rows that are there have their record already, and a full disk may have no room for more.
+        with contextlib.suppress(*([OutputError] if rows else [])):
+            self._write()
+        return killed
+
+    def end(self) -> None:
+        """Write that the run was not killed, if that can be written."""
+        self._record["run"]["running"] = False
+        with contextlib.suppress(OutputError):
+            self._write()
+
+    def _write(self) -> None:
+        write_text(self.path, json.dumps(self._record, indent=1) + "\n")
+
+    def _last_run(self) -> Mapping[str, object]:
+        """Return what a record that can be read says of its run; nothing in older ones."""
+        last = read_json(self.path).get("run")
+        return last if isinstance(last, dict) else {}
 
     def difference(self, fingerprint: Mapping[str, str]) -> str:
         """Return how the rows' fingerprint differs from this one; empty if it does not.

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.errors import ConfigError
+from hgdeploy.results.outputs import check_suffix
 from hgdeploy.results.rows import COLUMNS, Row
 
 # CSV has no lists: a space separates classes and scores, and this the labels, which have commas.
 _CSV_LABEL_SEPARATOR = " | "
 _PARQUET_ROWS = 4096
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+"""The suffixes of results that can only be written as a whole."""
 
 
 def stored_name(name: str) -> str:
@@ -48,9 +52,7 @@ def table_format(path: Path) -> TableFormat | None:
         ".csv": TableFormat(_write_csv, _read_csv),
         ".parquet": TableFormat(_write_parquet, _read_parquet),
     }
-    suffix = path.suffix.lower()
-    if suffix not in formats:
-        raise ConfigError(f"--output {path}: unknown suffix, {nearest(path.suffix, formats)}")
+    suffix = check_suffix("--output", path, formats)
     if suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
+import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TextIO
 
-from hgdeploy.errors import ConfigError, OutputError, nearest
-from hgdeploy.images.find import LIST_SUFFIXES
+from hgdeploy.errors import ConfigError, OutputError
+from hgdeploy.images.find import LIST_SUFFIXES, ImageFile
+from hgdeploy.results.outputs import check_suffix, claiming
 from hgdeploy.results.rows import FileFacts
 from hgdeploy.system.files import check_replaceable, replacing, writing
 from hgdeploy.transforms.prediction import Prediction, printable, text_line
@@ -47,6 +52,11 @@ class LineWriter:
         """Leave the stream to its owner."""
 
 
+def failures_files(path: Path) -> tuple[Path, Path]:
+    """Return what is written for a list of failures: itself, and the reasons beside it."""
+    return path, path.with_name(f"{path.name}.reasons.tsv")
+
+
 class FailuresWriter:
     """Lists the images that failed, so that the list can be given to `predict` again.
 
@@ -59,23 +69,20 @@ class FailuresWriter:
 
     Raises:
         ConfigError: another suffix.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or another process is writing it.
     """
 
     def __init__(self, path: Path) -> None:
-        if path.suffix.lower() not in LIST_SUFFIXES:
-            raise ConfigError(
-                f"--failures {path}: unknown suffix, {nearest(path.suffix, LIST_SUFFIXES)}"
-            )
-        self._path = path
-        self._reasons_path = path.with_name(f"{path.name}.reasons.tsv")
-        check_replaceable(path)
-        check_replaceable(self._reasons_path)
-        with writing(path):
-            # Files without a name: a killed run leaves nothing behind.
-            folder = path.absolute().parent
-            self._list = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (close() closes it)
-            self._reasons = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        check_suffix("--failures", path, LIST_SUFFIXES)
+        self._path, self._reasons_path = failures_files(path)
+        with contextlib.ExitStack() as held:
+            held.enter_context(claiming((self._path, self._reasons_path)))
+            with writing(path):
+                # Files without a name: a killed run leaves nothing behind.
+                folder = path.absolute().parent
+                self._list = held.enter_context(tempfile.TemporaryFile(dir=folder))
+                self._reasons = held.enter_context(tempfile.TemporaryFile(dir=folder))
+            self._held = held.pop_all()
         self._reasons.write(b"path\treason\n")
         self._failed = 0
         self._unlisted = 0
@@ -106,10 +113,9 @@ class FailuresWriter:
                 shutil.copyfileobj(part, stream)
 
     def close(self) -> None:
-        """Drop the gathered failures."""
-        for part in (self._list, self._reasons):
-            with writing(self._path):
-                part.close()
+        """Drop the gathered failures, and let others write."""
+        with writing(self._path):
+            self._held.close()
 
     def text(self) -> str:
         """Return what is in the files, in one sentence."""
@@ -137,14 +143,32 @@ def _listable(path: str) -> bool:
 class LabelFolderWriter:
     """Copies each classified image into the folder of its best class, as `SavePreLabel` promises.
 
-    The path relative to the searched folder is kept, so that equal names do not collide.
+    The path relative to the searched folder is kept. No file is ever replaced: where another image
+    has that name, a number is put before the suffix.
 
     Args:
-        folder: the folder that holds one folder per class.
+        folder: the folder that holds one folder per class; it is made where it is not there.
+        files: the images that will be classified.
+
+    Raises:
+        ConfigError: one of them lies in the folder, which would grow with each run.
+        OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Iterable[ImageFile] = ()) -> None:
+        real = os.path.realpath(folder)
+        for place in {os.path.dirname(file.place) for file in files}:  # noqa: PTH120 (a million)
+            if Path(os.path.realpath(place)).is_relative_to(real):
+                raise ConfigError(
+                    f"SavePreLabel.save_dir {folder}: images to classify lie in it "
+                    f"({place or os.curdir}), and copies would be copied again; name a folder "
+                    "without images"
+                )
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            check_replaceable(folder / "copy")
         self._folder = folder
+        self._sources: dict[str, str] = {}  # of the copies of this run
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:
         """Copy one image; one that failed has no class and is left alone.
@@ -157,12 +181,31 @@ class LabelFolderWriter:
         best = prediction.class_ids[0] if prediction.class_ids else "none"
         # A name may be a whole path, but it must not lead out of the class's folder.
         parts = [part for part in PurePosixPath(prediction.path).parts if part not in ("/", "..")]
-        target = self._folder.joinpath(str(best), *parts)
         try:
+            target = self._free(self._folder.joinpath(str(best), *parts), facts.path)
+            if target is None:
+                return
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(facts.path, target)
+            with facts.path.open("rb") as image, replacing(target) as copy:
+                shutil.copyfileobj(image, copy)
+            shutil.copymode(facts.path, target)
         except OSError as error:
-            raise OutputError(f"SavePreLabel cannot write {target}: {error.strerror}") from None
+            reason = error.strerror or error
+            raise OutputError(f"SavePreLabel cannot copy {facts.path}: {reason}") from None
+
+    def _free(self, wanted: Path, image: Path) -> Path | None:
+        """Return a name that no other image has; None where this image is there already."""
+        target, number = wanted, 1
+        while True:
+            # A file system may take names in another case for the same.
+            source = self._sources.setdefault(str(target).casefold(), str(image))
+            if source == str(image):
+                if not os.path.lexists(target):
+                    return target
+                if target.is_file() and filecmp.cmp(image, target, shallow=False):
+                    return None
+            number += 1
+            target = wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
 
     def finish(self) -> None:
         """Do nothing: each copy was made at once."""

@@ -104,12 +104,10 @@ class Postprocess:
 
     Attributes:
         output: the function that makes the prediction.
-        save_dir: where `SavePreLabel` sorts copies of the images by class; None for nowhere.
         labels_given: the config spoke of labels itself, so that the bundle's are not used.
     """
 
     output: Output
-    save_dir: Path | None = None
     labels_given: bool = True
 
     def with_topk(self, topk: int) -> Postprocess:

@@ -34,6 +34,8 @@ from hgdeploy.transforms.postprocess import (
 )
 
 T = TypeVar("T")
+SAVE = "SavePreLabel"
+"""PaddleClas's request, beside an output, to sort copies of the images into folders by class."""
 # PaddleClas's other postprocessing names, so that a user's config is refused by name.
 _UNSERVED = (
     "MultiLabelTopk",
@@ -109,10 +111,8 @@ def parse_postprocess(
             raise ConfigError(
                 f"{where}.{name} cannot be served; HGDeploy has {', '.join(_OUTPUTS)}, SavePreLabel"
             )
-    functions = check(where, functions, keys(dict.fromkeys([*_OUTPUTS, "SavePreLabel"], anything)))
-    save_dir = None
-    if "SavePreLabel" in functions:
-        save_dir = _save_dir(Given(f"{where}.SavePreLabel", functions.pop("SavePreLabel")))
+    functions = check(where, functions, keys(dict.fromkeys([*_OUTPUTS, SAVE], anything)))
+    functions.pop(SAVE, None)
     if main is None and len(functions) == 1:
         main = next(iter(functions))
     if main is None or main not in functions:
@@ -120,11 +120,25 @@ def parse_postprocess(
             f"{where}.main_indicator is {main!r}, expected one of: {', '.join(functions)}"
         )
     output, labels_given = _read_output(main, Given(f"{where}.{main}", functions[main]), resolve)
-    return Postprocess(output, save_dir, labels_given)
+    return Postprocess(output, labels_given)
 
 
-def _save_dir(given: Given) -> Path:
-    found: Path = all_keys({"save_dir": path})(given.or_empty())["save_dir"]
+def parse_save_dir(section: object, where: str) -> Path | None:
+    """Return the folder that `SavePreLabel` names in a `PostProcess` section; None without it.
+
+    Whoever reads this decides whether copies are written: `parse_postprocess` leaves it alone.
+
+    Args:
+        section: the section as YAML gives it.
+        where: the section's name, for errors.
+
+    Raises:
+        ConfigError: `SavePreLabel` does not hold exactly one path.
+    """
+    if not isinstance(section, Mapping) or SAVE not in section:
+        return None
+    given = Given(f"{where}.{SAVE}", section[SAVE]).or_empty()
+    found: Path = all_keys({"save_dir": path})(given)["save_dir"]
     return found
 
 

@@ -15,7 +15,7 @@ from hgdeploy.system.documents import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
-from hgdeploy.transforms.postprocess_config import parse_postprocess
+from hgdeploy.transforms.postprocess_config import SAVE, parse_postprocess
 
 T = TypeVar("T")
 PREPROCESS, POSTPROCESS = "PreProcess", "PostProcess"
@@ -32,6 +32,8 @@ class ModelBundle:
         postprocess: the model's own postprocessing; None where none is stated, or not served.
         unserved: why a section of `inference.yml` is not served, by its name; a run with a config
             of its own does not need it.
+        asks_for_copies: it has a `SavePreLabel`, which is told and not followed: a model does not
+            say where files are written.
     """
 
     root: Path
@@ -39,6 +41,7 @@ class ModelBundle:
     preprocess: tuple[Op, ...] | None
     postprocess: Postprocess | None
     unserved: Mapping[str, str] = field(default_factory=dict)
+    asks_for_copies: bool = False
 
     def find(self, names: Sequence[str]) -> Path:
         """Return the first of the files `names` that the bundle has.
@@ -136,4 +139,5 @@ def open_bundle(root: str | Path) -> ModelBundle:
     if after is not None:
         postprocess = served(POSTPROCESS, lambda: parse_postprocess(after, POSTPROCESS))
     name = str(name) if name is not None else None
-    return ModelBundle(root, name, ops, postprocess, unserved)
+    asks_for_copies = isinstance(after, dict) and SAVE in after
+    return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.errors import ConfigError
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Postprocess, Topk
+from hgdeploy.transforms.postprocess_config import SAVE
 
 
 def chosen_ops(settings: ClassifierSettings, bundle: ModelBundle) -> tuple[Op, ...]:
@@ -49,6 +51,12 @@ def choice_warnings(settings: ClassifierSettings, bundle: ModelBundle) -> list[s
         f"{reason}; it is not used, since the config has its own"
         for reason in bundle.unserved.values()
     ]
+    if bundle.asks_for_copies:
+        warnings.append(
+            f"{bundle.root / DESCRIPTION}: PostProcess.{SAVE} is not followed, since a model does "
+            f"not say where files are written; predict_cls.py copies the images with "
+            f"-o PostProcess.{SAVE}.save_dir=FOLDER"
+        )
     if settings.preprocess is None or bundle.preprocess is None:
         return warnings
     differences = ops_difference(settings.preprocess, bundle.preprocess)

@@ -7,53 +7,25 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from hgdeploy.cli.predict_job import PredictJob, check_files
 from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.terminal import Verbs, say, warn
 from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import optional, whole
+from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
-    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.classify.summary import Summary
-    from hgdeploy.results.file import OnChange
+    from hgdeploy.images.find import ImageFile
     from hgdeploy.results.writers import FailuresWriter, Writer
 
-
-@dataclass(frozen=True)
-class PredictJob:
-    """What to classify, how, and where the results go.
-
-    Attributes:
-        bundle: the model's folder.
-        inputs: files, folders, globs or text lists.
-        settings: how to load and run the bundle.
-        output: the results file; None for lines on stdout.
-        resume: how to continue an earlier run in `output`, see `ResultsFile.begin`; None for a new
-            run.
-        failures: the list of failed images; None for no list.
-        report: the HTML page about the run; None for no page.
-        workers: threads; None for as many as make it faster.
-        ray: where to run with Ray, see `ray_cluster`; None to run in this process.
-        finish: called with the classifier after the last image.
-    """
-
-    bundle: Path
-    inputs: Sequence[str]
-    settings: ClassifierSettings
-    output: Path | None = None
-    resume: OnChange | None = None
-    failures: Path | None = None
-    report: Path | None = None
-    workers: int | None = None
-    ray: str | None = None
-    finish: Callable[[Classifier], None] = lambda _: None
+_DEATHS = 2  # at one place: a run may be killed once for any reason
 
 
 def add_predict(verbs: Verbs) -> None:
@@ -174,19 +146,22 @@ def run_job(job: PredictJob, out: TextIO) -> int:
     from hgdeploy.classify.ray import classify_files_on_ray
     from hgdeploy.classify.ray_cluster import ray_cluster
     from hgdeploy.classify.summary import Summary
-    from hgdeploy.images.find import ImageFile, find_images
+    from hgdeploy.images.find import find_images
     from hgdeploy.results.file import ResultsFile
     from hgdeploy.results.page import ReportWriter
-    from hgdeploy.results.writers import FailuresWriter, LineWriter
+    from hgdeploy.results.writers import FailuresWriter, LabelFolderWriter, LineWriter
 
     files: Sequence[ImageFile] = find_images(job.inputs)
+    check_files(job, files)
     summary = Summary(found=len(files))
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(ResultsFile(job.output, warn)) if job.output else None
         failures = FailuresWriter(job.failures) if job.failures else None
         about: dict[str, str] = {}
         report = ReportWriter(job.report, about) if job.report else None
-        others: list[Writer] = [writer for writer in (failures, report) if writer is not None]
+        copies = LabelFolderWriter(job.copies, files) if job.copies else None
+        gathering = (failures, report, copies)
+        others: list[Writer] = [writer for writer in gathering if writer is not None]
         for writer in others:
             stack.callback(writer.close)
         if job.ray is not None:
@@ -199,6 +174,8 @@ def run_job(job: PredictJob, out: TextIO) -> int:
             summary.take_earlier(plan.kept, plan.kept_failed)
             results.replay(others)
             files = plan.remaining
+            if plan.killed >= _DEATHS and files and job.settings.image_timeout is None:
+                warn(_killed(plan.killed, files[0]))
         writers = [results or LineWriter(out), *others]
         try:
             if (
@@ -221,6 +198,15 @@ def run_job(job: PredictJob, out: TextIO) -> int:
         job.finish(classifier)
     _say_summary(summary, failures)
     return summary.exit_code
+
+
+def _killed(runs: int, file: ImageFile) -> str:
+    return (
+        f"{runs} runs were killed before {printable(file.name)} had its row, perhaps for the "
+        "memory that it, or one of the few images after it, needs: add --image-timeout 60, so "
+        "that each image is read in a process of its own and such a one fails alone; or take it "
+        "out of the images"
+    )
 
 
 def _load(job: PredictJob, images: int) -> Classifier:

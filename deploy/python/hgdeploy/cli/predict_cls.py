@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.predict import PredictJob, run_job
+from hgdeploy.cli.predict import run_job
+from hgdeploy.cli.predict_job import PredictJob
 from hgdeploy.cli.terminal import Command, Parser, say, warn
 from hgdeploy.system.files import writing
 
@@ -47,7 +48,17 @@ def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
         if config.benchmark:
             _report_times(classifier, config.benchmark_log)
 
-    return run_job(PredictJob(config.bundle, config.inputs, settings, finish=report_times), out)
+    log = config.benchmark_log if config.benchmark else None
+    job = PredictJob(
+        config.bundle,
+        config.inputs,
+        settings,
+        copies=config.copies,
+        config=arguments.config,
+        log=log,
+        finish=report_times,
+    )
+    return run_job(job, out)
 
 
 def _report_times(classifier: Classifier, log: Path | None) -> None:

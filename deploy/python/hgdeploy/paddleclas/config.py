@@ -126,13 +126,9 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         if not isinstance(section, dict) or list(section) != ["transform_ops"]:
             raise ConfigError("PreProcess must hold exactly one key: transform_ops")
         preprocess = parse_ops(section["transform_ops"], "PreProcess.transform_ops")
-    postprocess, copies = _postprocess(raw.get("PostProcess"), place)
-    if copies is not None and not place.is_overridden(f"PostProcess.{SAVE}.save_dir"):
-        warnings.append(
-            f"PostProcess.{SAVE} saves no copies of the images, as in PaddleClas; to have them "
-            f"sorted into folders by class, add -o PostProcess.{SAVE}.save_dir={copies}"
-        )
-        copies = None
+    section = raw.get("PostProcess")
+    copies, ignored = _copies(section, place)
+    warnings += ignored
     return PredictConfig(
         bundle=bundle,
         inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
@@ -148,7 +144,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
             own=(PaddleOptions(settings.enable_mkldnn, settings.use_tensorrt, settings.gpu_mem),),
         ),
         preprocess=preprocess,
-        postprocess=postprocess,
+        postprocess=_postprocess(section, place),
         copies=copies,
         benchmark=settings.benchmark,
         benchmark_log=Path(settings.save_log_path) if settings.save_log_path else None,
@@ -156,12 +152,24 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     )
 
 
-def _postprocess(section: object, place: _Place) -> tuple[Postprocess | None, Path | None]:
-    """Return the config's own postprocessing, and the folder of `SavePreLabel`."""
-    copies = parse_save_dir(section, "PostProcess")
+def _postprocess(section: object, place: _Place) -> Postprocess | None:
     if section is None or (isinstance(section, dict) and list(section) == [SAVE]):
-        return None, copies
-    return parse_postprocess(section, "PostProcess", place.resolve), copies
+        return None
+    return parse_postprocess(section, "PostProcess", place.resolve)
+
+
+def _copies(section: object, place: _Place) -> tuple[Path | None, list[str]]:
+    """Return the folder for copies of the images, and what to tell where nobody asked for them.
+
+    PaddleClas's shipped configs have a `SavePreLabel`, and it does nothing there.
+    """
+    folder = parse_save_dir(section, "PostProcess")
+    if folder is None or place.is_overridden(f"PostProcess.{SAVE}.save_dir"):
+        return folder, []
+    return None, [
+        f"PostProcess.{SAVE} saves no copies of the images, as in PaddleClas; to have them sorted "
+        f"into folders by class, add -o PostProcess.{SAVE}.save_dir={folder}"
+    ]
 
 
 # PaddleClas's switches, and the engines that can be asked for beside each.

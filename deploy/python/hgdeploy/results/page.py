@@ -20,8 +20,8 @@ from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
-from hgdeploy.results.rows import FileFacts
 from hgdeploy.results.outputs import claiming
+from hgdeploy.results.rows import FileFacts
 from hgdeploy.system.files import write_text
 from hgdeploy.transforms.prediction import Prediction, printable
 

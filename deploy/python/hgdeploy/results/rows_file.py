@@ -17,7 +17,6 @@ from hgdeploy.results.run_record import RunRecord
 from hgdeploy.results.tables import TABLE_SUFFIXES, table_format
 from hgdeploy.system.files import to_disk
 
-
 ROWS = ".rows.jsonl"
 """What is added to the name of a table for the rows that it will be made of."""
 

@@ -146,7 +146,7 @@ def check_replaceable(path: Path) -> None:
     Raises:
         OutputError: the folder is missing or closed, or something else has that name.
     """
-    folder = os.path.dirname(os.path.realpath(path))  # a link's file is what is replaced
+    folder = Path(os.path.realpath(path)).parent  # a link's file is what is replaced
     with writing(path), tempfile.TemporaryFile(dir=folder):
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} cannot be written: it is not a regular file")

@@ -16,6 +16,7 @@ import yaml
 
 from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
+from hgdeploy.cli.main import main
 from hgdeploy.cli.main import predict_cls as predict_cls_here
 from hgdeploy.transforms.prediction import text_line
 
@@ -124,6 +125,40 @@ def test_save_pre_label_sorts_copies_by_class(mini, photos, config, tmp_path):
     assert found == expected
 
 
+def test_a_config_or_a_model_that_asks_for_copies_gets_none(mini, photos, tmp_path, run_here):
+    """PaddleClas's own configs have a SavePreLabel, and a model does not say what is written."""
+    config = tmp_path / "x.yaml"
+    config.write_text("PostProcess: {SavePreLabel: {save_dir: pre_label}, Topk: {topk: 5}}\n")
+    ways = ("-o", "Global.use_onnx=True", *CPU, *given(mini, photos))
+    told = (
+        "hgdeploy: warning: PostProcess.SavePreLabel saves no copies of the images, as in "
+        "PaddleClas; to have them sorted into folders by class, add "
+        "-o PostProcess.SavePreLabel.save_dir=pre_label\n"
+    )
+    result = run_here(predict_cls_here, "-c", config, *ways)
+    assert result.returncode == 0, result.stderr
+    assert (len(result.stdout.splitlines()), result.stderr.count(told)) == (5, 1)
+
+    description = mini / "inference.yml"
+    text = description.read_text()
+    description.write_text(text + f"  SavePreLabel: {{save_dir: {tmp_path / 'elsewhere'}}}\n")
+    result = run_here(main, "predict", mini, photos, "--engine", "onnxruntime")
+    assert result.returncode == 0, result.stderr
+    assert f"{description}: PostProcess.SavePreLabel is not followed" in result.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+    sorted_into = tmp_path / "sorted"
+    asked = ("-o", f"PostProcess.SavePreLabel.save_dir={sorted_into}")
+    for _ in range(2):  # without a config of its own, and again
+        result = run_here(predict_cls_here, *ways, *asked)
+        assert result.returncode == 0, result.stderr
+        assert "warning: PostProcess.SavePreLabel saves" not in result.stderr
+        assert sum(path.is_file() for path in sorted_into.rglob("*")) == 5
+    inside = ("-o", f"PostProcess.SavePreLabel.save_dir={photos}")
+    refused = run_here(predict_cls_here, *ways, *inside)
+    assert_one_error_line(refused, 2, "images to classify lie in it")
+
+
 def test_benchmark_tells_the_stages_and_what_ran(mini, photos, config, tmp_path):
     log = tmp_path / "times.log"
     result = predict_cls(
@@ -227,6 +262,61 @@ def test_an_output_that_cannot_be_is_refused_before_the_model_loads(
 ):
     result = hgdeploy("predict", tmp_path / "no model", photos, "--output", tmp_path / name)
     assert_one_error_line(result, code, message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output", "x.jsonl", "--report", "./x.jsonl"), "--report x.jsonl: --output writes"),
+        (("--output", "x.csv", "--report", "x.csv.rows.jsonl"), "--output writes this file"),
+        (("--failures", "x.txt", "--report", "x.txt.reasons.tsv"), "--failures writes this file"),
+        (("--report", "photos/coffee.jpg"), "this file is an image of this run"),
+        (("--report", "link"), "this file is an image of this run"),
+        (("--report", "mini/inference.onnx"), "this file is a file of the model"),
+        (("--report", "mini/inference.yml"), "this file is a file of the model"),
+        (("--failures", "mini/labels.txt"), "this file is a file of the model"),
+        (("--failures", "list.txt"), "this file is an input"),
+    ],
+)
+def test_an_output_that_is_another_file_of_the_run_is_refused(
+    mini, photos, tmp_path, monkeypatch, run_here, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").hardlink_to(photos / "coffee.jpg")
+    (tmp_path / "list.txt").write_text("photos/coffee.jpg\n")
+    (mini / "labels.txt").write_text("0 a\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    result = run_here(main, "predict", "mini", "photos", "list.txt", *options)
+    assert_one_error_line(result, 2, message)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_log_is_no_image_and_no_config(mini, photos, config, run_here):
+    for log in (photos / "coffee.jpg", config):
+        result = run_here(
+            predict_cls_here, "-c", config, *given(mini, photos), "-o", "Global.benchmark=True",
+            "-o", f"Global.save_log_path={log}",
+        )  # fmt: skip
+        assert_one_error_line(result, 2, "Global.save_log_path ")
+
+
+def test_an_image_at_which_runs_were_killed_is_named_with_the_way_out(
+    mini, photos, tmp_path, run_here
+):
+    output = tmp_path / "rows.jsonl"
+    command = ("predict", mini, photos, "--engine", "onnxruntime", "--output", output)
+    assert run_here(main, *command).returncode == 0
+    rows = output.read_bytes().splitlines(keepends=True)
+    record = tmp_path / "rows.jsonl.run.json"
+    killed = json.loads(record.read_text()) | {"run": {"rows": 2, "killed": 1, "running": True}}
+    told = f"2 runs were killed before {json.loads(rows[2])['path']} had its row"
+    for way_out in ((), ("--image-timeout", 60)):
+        output.write_bytes(b"".join(rows[:2]))
+        record.write_text(json.dumps(killed))
+        result = run_here(main, *command, "--resume", *way_out)
+        assert result.returncode == 0, result.stderr
+        assert (told in result.stderr) == ("--image-timeout" in result.stderr) == (not way_out)
+        assert output.read_bytes().splitlines(keepends=True) == rows
 
 
 @pytest.mark.parametrize(

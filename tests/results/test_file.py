@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -298,6 +299,101 @@ def test_two_runs_do_not_write_one_file(output, files):
         assert len(rows_of(rows_file(output))) == 1, "a row is with the system once it is written"
     assert run(output, files, "A", "refuse") == 1
     check(output, files, "A")
+
+
+def test_a_table_and_its_rows_are_not_the_files_of_two_runs(tmp_path, files):
+    output = tmp_path / "x.csv"
+    with ResultsFile(output), pytest.raises(ConfigError, match=r"keeps the rows of x\.csv there"):
+        ResultsFile(rows_file(output))
+    link = tmp_path / "y.jsonl"
+    link.symlink_to(rows_file(output).name)
+    with pytest.raises(ConfigError, match=r"keeps the rows of x\.csv there"):
+        ResultsFile(link)
+    run(tmp_path / "x.rows.jsonl", files, "A")
+
+
+CHANGES = {
+    "cut": lambda path: os.truncate(path, 0),
+    "written to": lambda path: path.write_bytes(2 * path.read_bytes()),
+    "removed": lambda path: shutil.rmtree(path.parent),
+    "replaced": lambda path: shutil.copy(path, path.parent / "a").replace(path),
+}
+
+
+@pytest.mark.parametrize("rows", [3, 10])
+@pytest.mark.parametrize("how", CHANGES)
+def test_rows_that_something_else_changes_end_the_run(output, files, how, rows):
+    with ResultsFile(output) as results:
+        plan = results.begin(files, {"model": "A"})
+        for file in plan.remaining[:rows]:
+            results.write(predicted(file, "A"), file_facts(file.path))
+        next_step = results.finish
+        if rows < len(files):
+            prediction, facts = predicted(files[rows], "A"), file_facts(files[rows].path)
+            next_step = functools.partial(results.write, prediction, facts)
+        CHANGES[how](rows_file(output))
+        with pytest.raises(OutputError, match=f"was {how} during the run by something else"):
+            next_step()
+        assert results.progress() == "run the same command with --resume to do the rest"
+    assert output.suffix == ".jsonl" or not output.exists()
+    output.parent.mkdir(exist_ok=True)
+    run(output, files, "A", "redo")
+    check(output, files, "A")
+
+
+def test_a_row_that_is_damaged_during_the_run_is_in_no_table(tmp_path, files):
+    output = tmp_path / "x.csv"
+    with ResultsFile(output) as results:
+        for file in results.begin(files, {"model": "A"}).remaining:
+            results.write(predicted(file, "A"), file_facts(file.path))
+        data = rows_file(output).read_bytes()
+        with rows_file(output).open("r+b") as file:
+            file.write(b"?" + data[1:])
+        with pytest.raises(OutputError, match="row 1 was damaged during the run"):
+            results.finish()
+    assert not output.exists()
+
+
+def test_a_finished_file_that_is_gone_before_the_run_ends_is_an_error(output, files):
+    results = ResultsFile(output)
+    for file in results.begin(files, {"model": "A"}).remaining:
+        results.write(predicted(file, "A"), file_facts(file.path))
+    results.finish()
+    output.unlink()
+    with pytest.raises(OutputError, match="removed, replaced or cut by something else before"):
+        results.close()
+    results.close()
+
+
+@pytest.mark.parametrize("resume", [None, "refuse"])
+def test_another_name_of_the_rows_on_the_disk_is_a_copy_that_stays(output, files, resume):
+    begun(output, files, 4)
+    copy = output.parent.parent / "copy"
+    copy.hardlink_to(rows_file(output))
+    before = copy.read_bytes()
+    run(output, files, "A", resume)
+    check(output, files, "A")
+    assert copy.read_bytes() == before
+
+
+def killed_after(output: Path, files: list[ImageFile], rows: int) -> int:
+    """A run that is killed after so many more rows; return what `begin` said of those before."""
+    record = output.with_name(f"{output.name}.run.json")
+    with ResultsFile(output) as results:
+        plan = results.begin(files, {"model": "A"}, "refuse")
+        for file in plan.remaining[:rows]:
+            results.write(predicted(file, "A"), file_facts(file.path))
+        running = record.read_bytes()
+    record.write_bytes(running)  # a killed run does not come to `close`
+    return plan.killed
+
+
+def test_runs_that_are_killed_at_one_image_are_counted(output, files):
+    assert [killed_after(output, files, rows) for rows in (0, 0, 4, 0, 1, 0)] == [0, 1, 2, 1, 2, 1]
+    begun_again = killed_after(output, files, 0)
+    assert begun_again == 2
+    run(output, files, "A", "refuse")
+    assert killed_after(output, files, 0) == 0, "that run was not killed"
 
 
 def test_what_a_killed_run_wrote_aside_is_removed(output, files):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hgdeploy.errors import ConfigError, OutputError
-from hgdeploy.images.find import find_images
+from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.results.rows import (
     COLUMNS,
     FileFacts,
@@ -221,6 +221,60 @@ def test_a_list_of_failures_that_cannot_be_is_refused_at_once(tmp_path):
     (tmp_path / "x.txt").mkdir()
     with pytest.raises(OutputError, match="not a regular file"):
         FailuresWriter(tmp_path / "x.txt")
+
+
+def test_two_runs_do_not_write_one_list_of_failures(tmp_path):
+    writer = FailuresWriter(tmp_path / "f.txt")
+    (tmp_path / "link.txt").symlink_to("f.txt")
+    with pytest.raises(OutputError, match="another process is writing it"):
+        FailuresWriter(tmp_path / "link.txt")
+    writer.close()
+    FailuresWriter(tmp_path / "f.txt").close()
+
+
+def saved(folder: Path, **images: bytes) -> dict[str, bytes]:
+    """Copy these images, which are found under these names; return all files of the folder."""
+    source = folder.parent / "source"
+    source.mkdir(exist_ok=True)
+    writer = LabelFolderWriter(folder / "sorted")
+    for number, (name, content) in enumerate(images.items()):
+        (source / str(number)).write_bytes(content)
+        path = name.replace("_", "/")
+        writer.write(Prediction(path, (3,), (1.0,), ()), file_facts(source / str(number)))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_copies_replace_no_file_and_no_copy_of_another_image(tmp_path):
+    own = tmp_path / "out" / "sorted" / "3" / "a"
+    own.mkdir(parents=True)
+    (own / "b").write_bytes(b"somebody's own")
+    expected = {
+        "sorted/3/a/b": b"somebody's own",
+        "sorted/3/a/b.2": b"0",
+        "sorted/3/a/b.3": b"1",
+        "sorted/3/a/b.4": b"1",
+    }
+    images = {"a_b": b"0", "_a_b": b"1", ".._a_b": b"1"}
+    assert saved(tmp_path / "out", **images) == expected
+    assert saved(tmp_path / "out", **images) == expected, "a second run adds nothing"
+
+
+def test_images_that_lie_where_their_copies_go_are_refused(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("x")
+    image = ImageFile(str(tmp_path / "link" / "a.jpg"), "a.jpg")
+    for folder in (tmp_path, tmp_path / "x", tmp_path / "link"):
+        with pytest.raises(ConfigError, match=r"save_dir .*: images to classify lie in it"):
+            LabelFolderWriter(folder, [image])
+    LabelFolderWriter(tmp_path / "x" / "new", [image])
+
+
+def test_a_folder_for_copies_that_cannot_be_is_refused_at_once(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            LabelFolderWriter(folder)
 
 
 @pytest.mark.parametrize("name", ["a/b.jpg", "/a/b.jpg", "../a/b.jpg"])

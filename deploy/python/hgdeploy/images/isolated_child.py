@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from hgdeploy.images.reader import ImageReader, use_one_opencv_thread
@@ -17,6 +18,9 @@ class _Reading:
 
     def start(self, request: Message) -> Message:
         ops = parse_ops(request.values["ops"], "ops")
+        # Where memory ends, the system is to end this process, and with it one image, not the run.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
         self.reader = ImageReader(ops, request.values["fast_decode"])
         use_one_opencv_thread()  # the parent has as many children as threads
         return Message({})

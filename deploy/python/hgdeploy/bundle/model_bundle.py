@@ -18,6 +18,8 @@ from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.postprocess_config import SAVE, parse_postprocess
 
 T = TypeVar("T")
+# What Global may say about a model, in `inference.yml`.
+_NAMES = ("model_name", "output_name")
 PREPROCESS, POSTPROCESS = "PreProcess", "PostProcess"
 
 
@@ -34,6 +36,7 @@ class ModelBundle:
             of its own does not need it.
         asks_for_copies: it has a `SavePreLabel`, which is told and not followed: a model does not
             say where files are written.
+        output_name: the output that has the scores; None where it is the only one.
     """
 
     root: Path
@@ -42,6 +45,7 @@ class ModelBundle:
     postprocess: Postprocess | None
     unserved: Mapping[str, str] = field(default_factory=dict)
     asks_for_copies: bool = False
+    output_name: str | None = None
 
     def find(self, names: Sequence[str]) -> Path:
         """Return the first of the files `names` that the bundle has.
@@ -122,7 +126,8 @@ def open_bundle(root: str | Path) -> ModelBundle:
         return ModelBundle(root, None, None, None)
     raw = read_yaml(path, "description", BundleError)
     settings, before, after = (raw.get(key) for key in ("Global", PREPROCESS, POSTPROCESS))
-    name = settings.get("model_name") if isinstance(settings, dict) else None
+    known = settings if isinstance(settings, dict) else {}
+    name, output = (None if known.get(k) is None else str(known[k]) for k in _NAMES)
     unserved: dict[str, str] = {}
 
     def served(section: str, read: Callable[[], T]) -> T | None:
@@ -138,6 +143,5 @@ def open_bundle(root: str | Path) -> ModelBundle:
         ops = served(PREPROCESS, lambda: parse_ops(listed, f"{PREPROCESS}.transform_ops"))
     if after is not None:
         postprocess = served(POSTPROCESS, lambda: parse_postprocess(after, POSTPROCESS))
-    name = str(name) if name is not None else None
     asks_for_copies = isinstance(after, dict) and SAVE in after
-    return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies)
+    return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies, output)

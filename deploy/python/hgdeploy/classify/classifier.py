@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,11 +22,14 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
+from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, infer_rows
+from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.fit import check_feed
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
+from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.images.isolated_reader import IsolatedReader
@@ -36,8 +38,6 @@ from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.prediction import Prediction
 
-# How far the sum of a row of probabilities may be from 1; bf16 and int8 softmax are well within it.
-_SUM_TOLERANCE = 0.02
 Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
 
 
@@ -112,11 +112,18 @@ class Classifier:
             spec = self.engine.inputs[0]
             self._follow_fixed_batch(spec.shape[0])
             check_feed(spec, source, self.reader.preprocessor)
-            self._postprocess.check_classes(self.engine.outputs[0].shape[-1], source)
+            classes = class_count(self.engine.outputs[0].shape) or -1
+            self._postprocess.check_classes(classes, source)
+            self._scores = Scores(
+                source,
+                read_ending(source, self.engine.outputs[0].name),
+                self._postprocess.output,
+                softmax=settings.softmax,
+                on_warning=self.warnings.append,
+            )
         except Exception:
             self.engine.close()
             raise
-        self._probabilities_checked = not self._postprocess.output.probabilities
 
     def _follow_fixed_batch(self, fixed: int) -> None:
         """Run as many images at a time as the model takes, where it takes only so many."""
@@ -194,6 +201,7 @@ class Classifier:
             "preprocessing": json.dumps(ops_to_config(self.reader.preprocessor.ops)),
             "postprocessing": hashlib.sha256(repr(self._postprocess).encode()).hexdigest(),
             "fast decode": str(self._settings.fast_decode),
+            "softmax": str(self._settings.softmax),
             "hgdeploy": __version__,
         }
 
@@ -269,12 +277,4 @@ class Classifier:
     def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
         if not np.isfinite(scores).all():
             return Prediction.failed(path, "the model's output is not finite (NaN or infinity)")
-        if not self._probabilities_checked:
-            self._probabilities_checked = True
-            total = float(scores.sum(dtype=np.float64))
-            if scores.min() < 0 or not math.isclose(total, 1.0, abs_tol=_SUM_TOLERANCE):
-                self.warnings.append(
-                    f"the model's scores sum to {total:.3g}, not to 1, so they are not "
-                    "probabilities; export the model with a softmax at its end"
-                )
-        return self._postprocess.output(path, scores)
+        return self._postprocess.output(path, self._scores(scores))

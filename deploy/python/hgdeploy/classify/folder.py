@@ -68,15 +68,19 @@ def classify_files(
     reported = 0
     tuner = worker_tuner(classifier, len(files), workers)
 
-    def take(batch: Classified) -> None:
+    def report_warnings() -> None:
         nonlocal reported
         for warning in classifier.warnings[reported:]:
             on_warning(warning)
         reported = len(classifier.warnings)
+
+    def take(batch: Classified) -> None:
+        report_warnings()
         for prediction, facts in batch:
             write_to_all(writers, prediction, facts)
             count_prediction(summary, prediction, on_warning)
 
+    report_warnings()
     try:
         classify_in_order(classifier, files, tuner, take)
     finally:

@@ -75,6 +75,8 @@ def classify_files_on_ray(
         return
     start = time.perf_counter()
     reported: set[str] = set(classifier.warnings)
+    for warning in classifier.warnings:
+        on_warning(warning)
 
     def warn_once(warning: str) -> None:
         if warning not in reported:

@@ -29,6 +29,7 @@ class ClassifierSettings:
         fast_decode: decode JPEG files at a reduced scale; faster, with slightly different pixels.
         image_timeout: seconds that reading one file may take, in a process of its own; None to read
             in this process.
+        softmax: make probabilities of the scores of a model that gives logits.
     """
 
     engine: str = "paddle"
@@ -39,6 +40,7 @@ class ClassifierSettings:
     topk: int | None = None
     fast_decode: bool = False
     image_timeout: float | None = None
+    softmax: bool = False
 
 
 @dataclass

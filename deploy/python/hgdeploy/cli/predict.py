@@ -46,6 +46,9 @@ def add_predict(verbs: Verbs) -> None:
         "--topk", type=int, help="classes per image (default: what the bundle says)"
     )
     parser.add_argument(
+        "--softmax", action="store_true", help="make probabilities of a model's logits"
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         help="write a .jsonl, .csv or .parquet file instead of printing lines",
@@ -112,6 +115,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
         topk=arguments.topk,
         fast_decode=arguments.fast_decode,
         image_timeout=arguments.image_timeout,
+        softmax=arguments.softmax,
     )
     job = PredictJob(
         arguments.bundle,
@@ -220,10 +224,7 @@ def _load(job: PredictJob, images: int) -> Classifier:
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")
     settings = dataclasses.replace(job.settings, options=options)
     ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
-    classifier = Classifier.from_settings(job.bundle, settings)
-    for warning in classifier.warnings:
-        warn(warning)
-    return classifier
+    return Classifier.from_settings(job.bundle, settings)
 
 
 def _say_summary(summary: Summary, failures: FailuresWriter | None) -> None:

@@ -12,22 +12,22 @@ import numpy as np
 from hgdeploy.convert.graph_parts import (
     constants_in,
     describe,
-    is_neutral,
     rename_in,
     replace_items,
     tensor_names,
 )
+from hgdeploy.engines.base import TensorSpec
+from hgdeploy.engines.ending import Ending, onnx_chain, onnx_ending
+from hgdeploy.engines.scores import score_output
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 
 INPUT_NAME = "x"
 BATCH = "batch"
-# What a classifier's output is called, by the operator that computes it.
+# What a classifier's output is called, by its activation.
 PROBABILITIES = "probabilities"
 LOGITS = "logits"
-_OUTPUT_NAMES = {"Softmax": PROBABILITIES, "Sigmoid": "scores"}
-# Operators that pass values on unchanged; they may stand between a softmax and the output.
-_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Cast")
+_OUTPUT_NAMES = {"softmax": PROBABILITIES, "sigmoid": "scores", None: LOGITS}
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 
 
@@ -97,42 +97,31 @@ class OnnxGraph:
         """Whether an operator quantizes or dequantizes."""
         return any("QuantizeLinear" in node.op_type for node in self.nodes)
 
-    def output_kind(self) -> str:
-        """Return what the output is, by the operator that computes it.
+    def ending(self) -> Ending | None:
+        """Return the activations at the graph's end; None for an end of no known kind."""
+        return onnx_ending(self.model, self.output.name)
 
-        Returns:
-            `probabilities` after a softmax over the classes, `scores` after a sigmoid, else
-            `logits`.
-        """
-        chain = self.output_chain()
-        if not chain:
-            return LOGITS
-        maker = chain[-1]
-        if maker.op_type == "Softmax":
-            rank = len(self.output.type.tensor_type.shape.dim)
-            default = -1 if self.opset >= 13 else 1
-            axis = next((a.i for a in maker.attribute if a.name == "axis"), default)
-            if axis not in (-1, rank - 1):
-                return LOGITS
-        return _OUTPUT_NAMES.get(maker.op_type, LOGITS)
+    def activations(self) -> list[str] | None:
+        """Return the same, ready for a sidecar."""
+        ending = self.ending()
+        return None if ending is None else list(ending.activations)
+
+    def output_kind(self) -> str:
+        """Return `probabilities` after a softmax, `scores` after a sigmoid, else `logits`."""
+        ending = self.ending()
+        return _OUTPUT_NAMES[None if ending is None else ending.activation]
 
     def output_chain(self) -> list[Any]:
         """Return the operators from the output back to the one that computes it, which is last."""
-        makers = {name: node for node in self.nodes for name in node.output}
-        chain, node = [], makers.get(self.output.name)
-        while node is not None:
-            chain.append(node)
-            if node.op_type not in _PASSING and not is_neutral(node, makers):
-                break
-            node = makers.get(node.input[0])
-        return chain
+        return list(onnx_chain(self.model, self.output.name))
 
     def facts(self) -> dict[str, Any]:
-        """Return what a sidecar says about the graph: `opset`, `inputs` and `outputs`."""
+        """Return what a sidecar says about the graph: opset, inputs, outputs, activations."""
         return {
             "opset": self.opset,
             "inputs": [describe(self.input)],
             "outputs": [describe(self.output)],
+            "activations": self.activations(),
         }
 
     def external_files(self) -> list[Path]:
@@ -176,6 +165,18 @@ class OnnxGraph:
         if new in tensor_names(self.model.graph):
             rename_in(self.model.graph, new, f"{new}.inner")
         rename_in(self.model.graph, old, new)
+
+    def keep_output(self, name: str | None) -> None:
+        """Drop all outputs but the one that has the scores; see `score_output`.
+
+        Raises:
+            BundleError: there are several and none was chosen, or none of that name.
+        """
+        outputs = self.model.graph.output
+        described = map(describe, outputs)
+        specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
+        kept = score_output(specs, Path(self.source), name)
+        replace_items(outputs, [value for value in outputs if value.name == kept.name])
 
     def repair(self) -> None:
         """Mend what paddle2onnx 2.1.0 is known to write against the rules of ONNX.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,28 +57,6 @@ def describe(value: Any) -> dict[str, Any]:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     shape = [size if isinstance(size, int) else -1 for size in dims_of(value)]
     return {"name": value.name, "dtype": str(dtype), "shape": shape}
-
-
-def is_neutral(node: Any, makers: Mapping[str, Any]) -> bool:
-    """Return whether a node multiplies by a constant 1 or adds a constant 0.
-
-    Paddle 2 adds such a scale after the last operator of every exported model.
-
-    Args:
-        node: the node.
-        makers: the node that computes each tensor, by the tensor's name.
-    """
-    neutral = {"Mul": 1.0, "Add": 0.0}.get(node.op_type)
-    if neutral is None:
-        return False
-    other = makers.get(node.input[1])
-    while other is not None and other.op_type == "Identity":
-        other = makers.get(other.input[0])
-    if other is None or other.op_type != "Constant":
-        return False
-    onnx = import_library("onnx", "convert")
-    value = onnx.numpy_helper.to_array(other.attribute[0].t)
-    return bool(value.size and (value == neutral).all())
 
 
 def subgraphs_of(node: Any) -> list[Any]:

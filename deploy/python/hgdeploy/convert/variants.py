@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,9 +69,8 @@ def convert_to_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: On
         EngineError: a library is missing.
         OutputError: the bundle cannot be written.
     """
-    onnx = onnx_from_paddle(
-        bundle, options.onnx, verify=verify_conversion if options.check else None
-    )
+    verify = functools.partial(verify_conversion, output_name=bundle.output_name)
+    onnx = onnx_from_paddle(bundle, options.onnx, verify=verify if options.check else None)
     for note in onnx_notes(onnx):
         on_warning(note)
     if options.precision == "fp32":

@@ -14,11 +14,11 @@ from hgdeploy.engines.base import (
     Engine,
     RuntimeInfo,
     TensorSpec,
-    infer_rows,
 )
 from hgdeploy.engines.fit import image_input
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.errors import EngineError, nearest
+from hgdeploy.engines.scores import infer_rows, score_output
+from hgdeploy.errors import BundleError, EngineError, nearest
 
 __all__ = [
     "ENGINES",
@@ -66,7 +66,7 @@ def engine_module(name: str) -> EngineModule:
 
 
 def load_engine(name: str, source: Path, options: EngineOptions) -> Engine:
-    """Load the model file `source` into the engine `name`.
+    """Load the model file `source` into the engine `name`, with the output that has its scores.
 
     Args:
         name: one of `ENGINES`.
@@ -75,6 +75,13 @@ def load_engine(name: str, source: Path, options: EngineOptions) -> Engine:
 
     Raises:
         EngineError: the library, device or precision is not available here.
-        BundleError: the file is missing or cannot be read.
+        BundleError: the file is missing, cannot be read, or is not an image classifier.
     """
-    return engine_module(name).load(source, options)
+    engine = engine_module(name).load(source, options)
+    try:
+        image_input(engine.inputs, source)
+        engine.keep_output(score_output(engine.outputs, source, options.output_name))
+    except BundleError:
+        engine.close()
+        raise
+    return engine

@@ -132,6 +132,9 @@ class Engine(Protocol):
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Run the model once and wait for it."""
 
+    def keep_output(self, output: TensorSpec) -> None:
+        """Give only this one of the outputs from now on."""
+
     def close(self) -> None:
         """Free the model; a second call does nothing."""
 
@@ -213,7 +216,12 @@ class CheckedEngine(abc.ABC):
         with self._slots:
             if self._closed:
                 raise EngineError(f"the {self.runtime.engine} engine is closed; load it again")
-            return self._run(checked)
+            results = self._run(checked)
+        return {spec.name: results[spec.name] for spec in self.outputs}
+
+    def keep_output(self, output: TensorSpec) -> None:
+        """Give only this one of the outputs from now on."""
+        self.outputs = (output,)
 
     def close(self) -> None:
         """Wait for running calls, then free the model; a second call does nothing.
@@ -250,30 +258,6 @@ class CheckedEngine(abc.ABC):
     @abc.abstractmethod
     def _free(self) -> None:
         """Free what the library holds."""
-
-
-def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
-    """Run a model of one input on `rows` and return one row of its first output for each.
-
-    A model of a larger fixed batch gets zeros after the real rows.
-
-    Args:
-        engine: the loaded model.
-        rows: shape (n, ...), with the input's dtype; n is at most a fixed batch.
-
-    Returns:
-        The first output as (n, classes); the caller owns it.
-
-    Raises:
-        TensorError: the rows do not fit the input.
-        EngineError: the engine failed.
-    """
-    spec, count = engine.inputs[0], len(rows)
-    missing = max(spec.shape[0] - count, 0)
-    if missing:
-        rows = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
-    output = engine.infer({spec.name: rows})[engine.outputs[0].name]
-    return output[:count].reshape(count, -1)
 
 
 def device_index(device: str) -> int | None:

@@ -29,6 +29,7 @@ class EngineOptions:
         max_batch: the largest batch that will be fed, for engines that plan by shape.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
         profile: let the engine print or write its own operator profile.
+        output_name: the output that has the scores, of a model that has several.
         cache_dir: where engines keep what is slow to make and can be made again; None to keep
             only what takes minutes, beside the model.
         own: options that only one engine has, such as `PaddleOptions`; the others ignore them.
@@ -41,6 +42,7 @@ class EngineOptions:
     max_batch: int = 1
     graph_optimization: bool = True
     profile: bool = False
+    output_name: str | None = None
     cache_dir: Path | None = None
     own: tuple[object, ...] = ()
 

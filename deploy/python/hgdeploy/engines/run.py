@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
-from hgdeploy.engines.fit import image_input
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
-from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import one_of
 
@@ -120,14 +119,12 @@ def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None
         EngineError: the engine, precision or device is not available here.
     """
     source = artifact_of(bundle, run)
+    chosen = run.options(options or EngineOptions())
+    if chosen.output_name is None:
+        chosen = dataclasses.replace(chosen, output_name=bundle.output_name)
     start = time.perf_counter()
-    engine = load_engine(run.engine, source, run.options(options or EngineOptions()))
+    engine = load_engine(run.engine, source, chosen)
     seconds = time.perf_counter() - start
-    try:
-        image_input(engine.inputs, source)
-    except BundleError:
-        engine.close()
-        raise
     return OpenedRun(engine, source, seconds)
 
 

@@ -141,6 +141,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
             max_batch=settings.batch_size,
             graph_optimization=settings.ir_optim,
             profile=settings.enable_profile,
+            output_name=settings.output_name,
             own=(PaddleOptions(settings.enable_mkldnn, settings.use_tensorrt, settings.gpu_mem),),
         ),
         preprocess=preprocess,

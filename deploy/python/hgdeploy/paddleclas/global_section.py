@@ -46,6 +46,7 @@ class GlobalSection:
     enable_benchmark: bool = False
     engine: str | None = None
     precision: str | None = None
+    output_name: str | None = None
 
 
 # What a PaddleClas user may have in a config and HGDeploy does not serve; an error where it is on.
@@ -94,6 +95,7 @@ _KINDS: Mapping[str, Kind[Any]] = {
     "model_name": as_text,
     "engine": as_text,
     "precision": as_text,
+    "output_name": as_text,
 }
 
 

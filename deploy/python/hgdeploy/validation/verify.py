@@ -31,12 +31,13 @@ class _Side(NamedTuple):
     options: EngineOptions = EngineOptions()
 
 
-def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
+def verify_conversion(source: Path, target: Path, output_name: str | None = None) -> dict[str, Any]:
     """Compare a Paddle model and the ONNX file made from it, in fp32, on seeded random inputs.
 
     Args:
         source: the Paddle program, with its parameters beside it.
         target: the ONNX file.
+        output_name: the output that has the scores, of a model that has several.
 
     Returns:
         The figures, ready for a sidecar.
@@ -44,7 +45,8 @@ def verify_conversion(source: Path, target: Path) -> dict[str, Any]:
     Raises:
         ValidationError: they differ by more than fp32 allows; the figures are in the message.
     """
-    return _verify(_Side("paddle", source), _Side("onnxruntime", target, _AS_WRITTEN), "fp32", None)
+    paddle = _Side("paddle", source, EngineOptions(output_name=output_name))
+    return _verify(paddle, _Side("onnxruntime", target, _AS_WRITTEN), "fp32", None)
 
 
 def verify_precision(

@@ -99,9 +99,10 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     options = OnnxOptions(
         opset=arguments.opset_version, exact_opset=not arguments.enable_auto_update_opset
     )
-    check = verify_conversion if arguments.enable_onnx_checker else None
     names = arguments.model_filename, arguments.params_filename
     with _bundle(arguments.model_dir, *names) as bundle:
+        verify = functools.partial(verify_conversion, output_name=bundle.output_name)
+        check = verify if arguments.enable_onnx_checker else None
         artifact = onnx_from_paddle(bundle, options, arguments.save_file, verify=check)
     for note in onnx_notes(artifact):
         warn(note)

@@ -67,7 +67,8 @@ def onnx_from_paddle(
     """Convert a bundle's Paddle model to ONNX, in fp32.
 
     The input is called `x`, the output `probabilities` (after a softmax), `scores` (a sigmoid) or
-    `logits`, the batch dimension `batch`. All that is needed to use the file alone is in its
+    `logits`, the batch dimension `batch`; of several outputs, only the bundle's is kept, by its
+    own name. All that is needed to use the file alone is in its
     metadata, under `hgdeploy.`; the sidecar says how it was made.
 
     Args:
@@ -94,11 +95,13 @@ def onnx_from_paddle(
     target = output or bundle.root / ONNX_FILE
     large = LargeWeights(params, tensors, f"{target.name}.data") if is_large(tensors) else None
     graph = _run_and_check(source, params, options, large)
+    graph.keep_output(bundle.output_name)
     _set_shapes(graph, options)
     graph, folded, folding = (graph, False, UNFOLDED) if large else graph.folded()
     kind = graph.output_kind()
     graph.rename(graph.input.name, INPUT_NAME)
-    graph.rename(graph.output.name, kind)
+    if bundle.output_name is None:  # one that was chosen by its name keeps it
+        graph.rename(graph.output.name, kind)
     graph = graph.with_inferred_shapes()
     facts: dict[str, Any] = {
         "source": source_digests((source, params)),

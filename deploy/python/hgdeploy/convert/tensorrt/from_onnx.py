@@ -139,6 +139,7 @@ def engine_from_onnx(
             "converter": converter_versions(*_LIBRARIES),
             "precision": options.precision,
             "output_is_probabilities": graph.output_kind() == PROBABILITIES,
+            "activations": graph.activations(),
             "verdict": None,
             "key": key.to_json(),
         }

@@ -7,14 +7,17 @@ program: `.json` is PIR (Paddle 3), anything else a ProgramDesc protobuf (Paddle
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.libraries import import_library
+
+Read = TypeVar("Read")
 
 # PIR's names of element types, after the dialect prefix "0.t_".
 _PIR_DTYPES = {
@@ -61,25 +64,38 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     Raises:
         BundleError: the file is empty, damaged, or not a Paddle program.
     """
-    try:
-        if model.suffix == ".json":
-            specs = _pir_specs(read_json(model))
-        else:
-            specs = _protobuf_specs(model.read_bytes())
-    except _DAMAGE as error:
-        raise BundleError(
-            f"{model} is not a readable Paddle program ({type(error).__name__}); "
-            "export or copy it again"
-        ) from error
+    specs = read_program(model, _pir_specs, _protobuf_specs)
     if not specs.inputs or not specs.outputs:
         raise BundleError(f"{model} declares no inputs or no outputs; export it again")
     return specs
 
 
-def _pir_specs(program: Any) -> ProgramSpecs:
+def read_program(model: Path, pir: Callable[[Any], Read], protobuf: Callable[[Any], Read]) -> Read:
+    """Read something from a program in either format.
+
+    Args:
+        model: `.json` or `.pdmodel`.
+        pir: reads it from PIR's list of operators.
+        protobuf: reads it from the ProgramDesc's first block.
+
+    Raises:
+        BundleError: the file is empty, damaged, or not a Paddle program.
+    """
+    try:
+        if model.suffix == ".json":
+            return pir(read_json(model)["program"]["regions"][0]["blocks"][0]["ops"])
+        return protobuf(_protobuf_block(model.read_bytes()))
+    except _DAMAGE as error:
+        raise BundleError(
+            f"{model} is not a readable Paddle program ({type(error).__name__}); "
+            "export or copy it again"
+        ) from error
+
+
+def _pir_specs(ops: list[dict[str, Any]]) -> ProgramSpecs:
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
-    for op in program["program"]["regions"][0]["blocks"][0]["ops"]:
+    for op in ops:
         if op["#"] not in ("1.data", "1.fetch"):
             continue
         (name,) = (a["AT"]["D"] for a in op["A"] if a["N"] == "name")
@@ -91,7 +107,7 @@ def _pir_specs(program: Any) -> ProgramSpecs:
     return ProgramSpecs(tuple(inputs), tuple(outputs))
 
 
-def _protobuf_specs(data: bytes) -> ProgramSpecs:
+def _protobuf_block(data: bytes) -> Any:
     import_library("paddle", "cpu")
     from google.protobuf.message import DecodeError
     from paddle.base.proto import framework_pb2
@@ -101,12 +117,21 @@ def _protobuf_specs(data: bytes) -> ProgramSpecs:
         program.ParseFromString(data)
     except DecodeError as error:
         raise ValueError(str(error)) from error
-    block = program.blocks[0]
-    variables = {variable.name: variable.type for variable in block.vars}
-    dense = framework_pb2.VarType.DESCRIPTOR.fields_by_number[_DENSE_TENSOR_FIELD].name
+    return program.blocks[0]
+
+
+def dense_tensor(variable: Any) -> Any:
+    """Return the type and dims of a variable of a ProgramDesc."""
+    kind = variable.type
+    name = kind.DESCRIPTOR.fields_by_number[_DENSE_TENSOR_FIELD].name
+    return getattr(kind, name).tensor
+
+
+def _protobuf_specs(block: Any) -> ProgramSpecs:
+    variables = {variable.name: variable for variable in block.vars}
 
     def spec(name: str) -> TensorSpec:
-        tensor = getattr(variables[name], dense).tensor
+        tensor = dense_tensor(variables[name])
         return TensorSpec(name, _PROTO_DTYPES[tensor.data_type], tuple(tensor.dims))
 
     def position(op: Any) -> int:

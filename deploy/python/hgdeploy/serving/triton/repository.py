@@ -16,6 +16,7 @@ from typing import Any
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import check_feed, image_input
+from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, check_model_name
 from hgdeploy.serving.triton.model_config import (
@@ -111,8 +112,10 @@ def _labels(bundle: ModelBundle, network: Network, source: Path) -> list[str] | 
     """Return the names of the classes in order; None where the bundle has none."""
     if bundle.postprocess is None or bundle.postprocess.output.labels is None:
         return None
-    labels, shape = bundle.postprocess.output.labels, network.outputs[0].shape
-    classes = shape[-1] if shape and shape[-1] != -1 else len(labels)
+    labels = bundle.postprocess.output.labels
+    classes = class_count(network.outputs[0].shape) or -1
+    if classes == -1:
+        classes = len(labels)
     bundle.postprocess.check_classes(classes, source)
     ordered = [labels[index] for index in range(classes)]
     for label in ordered:

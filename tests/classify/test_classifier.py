@@ -235,13 +235,13 @@ def test_an_array_that_is_no_image_fails_with_its_reason(mini):
 def constant_model(path: Path, rows: np.ndarray, batch: int | str) -> None:
     """Write an ONNX model whose output is `rows` plus zero times its input's mean.
 
-    Its answer is known without running anything.
+    Its answer is known without running anything, and its last operator does not say what it is.
     """
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
         helper.make_node("Unsqueeze", ["nothing", "one"], ["column"]),
-        helper.make_node("Add", ["column", "rows"], ["y"]),
+        helper.make_node("Sub", ["column", "negative"], ["y"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -251,7 +251,7 @@ def constant_model(path: Path, rows: np.ndarray, batch: int | str) -> None:
         [
             helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
             helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("rows", TensorProto.FLOAT, rows.shape, rows.ravel()),
+            helper.make_tensor("negative", TensorProto.FLOAT, rows.shape, -rows.ravel()),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

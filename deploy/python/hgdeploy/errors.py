@@ -11,10 +11,12 @@
     ├── WeightsError          8   weights that cannot be read or do not fit the architecture
     ├── DownloadError         9   a network transfer or an archive
     ├── OutputError          10   a place that cannot be written
-    └── ValidationError      11   two engines, or an engine and the labels, do not agree
+    ├── ValidationError      11   two engines, or an engine and the labels, do not agree
+    └── ResourceError        12   memory, threads or open files that the system does not give
 
 A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all went
-well, 3 also that a run finished but some images failed, and 130 that it was interrupted.
+well, 3 also that a run finished but some images failed, 130 that it was interrupted, and 143 that
+SIGTERM ended it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Iterable, Iterator
 EXIT_OK = 0
 EXIT_SOME_IMAGES_FAILED = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class HGDeployError(Exception):
@@ -91,6 +94,12 @@ class ValidationError(HGDeployError):
     """The compared results differ by more than their tolerance allows."""
 
     exit_code = 11
+
+
+class ResourceError(HGDeployError):
+    """The system does not give this process the memory, threads or open files that it needs."""
+
+    exit_code = 12
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

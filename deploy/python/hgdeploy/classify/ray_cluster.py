@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.errors import ConfigError, EngineError, one_line
+from hgdeploy.system.libraries import keeping_sigterm
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.system.progress import OnLine
 
@@ -59,13 +60,14 @@ def ray_cluster(address: str) -> Iterator[None]:
         if ":" in address:  # Ray itself would try for more than ten minutes
             host, port = address.rsplit(":", 1)
             socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
-        ray.init(
-            address,
-            num_cpus=available_cpus() if address == LOCAL else None,
-            include_dashboard=False if address == LOCAL else None,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+        with keeping_sigterm():
+            ray.init(
+                address,
+                num_cpus=available_cpus() if address == LOCAL else None,
+                include_dashboard=False if address == LOCAL else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
     except Exception as error:  # of many types: an address, a version, a timeout
         ray.shutdown()
         raise EngineError(f"--ray {address}: cannot use this cluster: {one_line(error)}") from None

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.cli.progress import download_progress
+from hgdeploy.cli.streams import tell
 from hgdeploy.cli.terminal import Verbs, aligned
 from hgdeploy.errors import EXIT_OK
 
@@ -53,7 +53,7 @@ def _download(arguments: argparse.Namespace, out: TextIO) -> int:
             arguments.name,
             arguments.output,
             base_url=arguments.url,
-            on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+            on_progress=tell,
             on_bytes=on_bytes,
         )
     out.write(f"{bundle}\n")

@@ -7,14 +7,15 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.predict_job import PredictJob, check_files
 from hgdeploy.cli.progress import image_progress
-from hgdeploy.cli.terminal import Verbs, say, warn
-from hgdeploy.errors import EXIT_INTERRUPTED, ConfigError, HGDeployError
+from hgdeploy.cli.streams import ReaderGoneError
+from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, say, warn
+from hgdeploy.errors import ConfigError, HGDeployError, OutputError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import optional, whole
 from hgdeploy.transforms.prediction import printable
@@ -180,6 +181,7 @@ def run_job(job: PredictJob, out: TextIO) -> int:
             files = plan.remaining
             if plan.killed >= _DEATHS and files and job.settings.image_timeout is None:
                 warn(_killed(plan.killed, files[0]))
+        stack.enter_context(_reader_of_stdout(needed=bool(others)))
         writers = [results or LineWriter(out), *others]
         try:
             if (
@@ -192,9 +194,9 @@ def run_job(job: PredictJob, out: TextIO) -> int:
                 classify_files(classifier, files, writers, warn, summary, job.workers)
             for writer in writers:
                 writer.finish()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             say(f"interrupted: {results.progress() if results else _so_far(summary)}")
-            return EXIT_INTERRUPTED
+            return interrupted_exit_code(interruption)
         except HGDeployError:
             if results is not None:
                 say(results.progress())
@@ -234,6 +236,20 @@ def _say_summary(summary: Summary, failures: FailuresWriter | None) -> None:
             say(line)
     if failures is not None:
         say(failures.text())
+
+
+@contextlib.contextmanager
+def _reader_of_stdout(*, needed: bool) -> Iterator[None]:
+    """Make an error of a reader that has enough, where files that were asked for lack the rest."""
+    try:
+        yield
+    except ReaderGoneError:
+        if not needed:
+            raise
+        raise OutputError(
+            "nobody reads stdout any more, so the run has ended, and --failures, --report and "
+            "SavePreLabel lack the rest; write the results to a file with --output"
+        ) from None
 
 
 def _so_far(summary: Summary) -> str:

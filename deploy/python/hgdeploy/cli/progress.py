@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hgdeploy.cli.streams import tell
 from hgdeploy.cli.terminal import say
 from hgdeploy.system.progress import OnLine
 
@@ -134,4 +134,4 @@ class _Tenths:
         if step != self.step:
             self.step = step
             size = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "")
-            print(f"{name}: {size}", file=sys.stderr, flush=True)
+            tell(f"{name}: {size}")

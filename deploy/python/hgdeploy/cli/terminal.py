@@ -5,12 +5,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import sys
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TextIO, TypeAlias
 
-from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, HGDeployError
+from hgdeploy.cli.streams import (
+    ReaderGoneError,
+    flush_stdout,
+    open_lost_streams,
+    own_stdout,
+    tell,
+)
+from hgdeploy.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    ConfigError,
+    HGDeployError,
+    ResourceError,
+    one_line,
+)
 
 
 def run_command(parse: Callable[[], Command]) -> int:
@@ -22,46 +37,60 @@ def run_command(parse: Callable[[], Command]) -> int:
     Returns:
         The exit code; see `hgdeploy.errors`.
     """
+    open_lost_streams()
+    with _termination_interrupts():
+        try:
+            return _exit_code(parse)
+        except KeyboardInterrupt as interruption:
+            say("interrupted")
+            return interrupted_exit_code(interruption)
+
+
+def _exit_code(parse: Callable[[], Command]) -> int:
     try:
-        command = parse()  # before stdout is redirected, so that --help is printed there
-        with _own_stdout() as out:
+        try:
+            command = parse()  # before stdout is redirected, so that --help is printed there
+        except SystemExit:
+            flush_stdout()
+            raise
+        with own_stdout() as out:
             return command(out)
+    except ReaderGoneError:
+        return EXIT_OK
     except HGDeployError as error:
         say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        return EXIT_OK
+    except MemoryError as error:
+        say(f"error: the memory is not enough ({one_line(error)}); use smaller batches or images")
+        return ResourceError.exit_code
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as from `docker stop` or systemd: the run ends as it does by Ctrl-C."""
 
 
 @contextlib.contextmanager
-def _own_stdout() -> Iterator[TextIO]:
-    """Yield a stream to the real stdout, and meanwhile point file descriptor 1 at stderr.
+def _termination_interrupts() -> Iterator[None]:
+    """Raise `Terminated` on the first SIGTERM; those after it would only disturb the ending."""
 
-    Paddle's C++ kernels print to stdout; without this, their output would get between the lines
-    that scripts parse.
-    """
-    sys.stdout.flush()
-    try:
-        is_real = sys.stdout.fileno() == 1
-    except (OSError, ValueError):
-        is_real = False
-    if not is_real:  # a test or a notebook has replaced stdout
-        yield sys.stdout
+    def terminate(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # its owner has plans
+        yield
         return
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    encoding = sys.stdout.encoding
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        with open(
-            saved, "w", encoding=encoding, errors="backslashreplace", closefd=False
-        ) as stream:
-            yield stream
+        yield
     finally:
-        os.dup2(saved, 1)
-        os.close(saved)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def interrupted_exit_code(interruption: KeyboardInterrupt) -> int:
+    """Return the exit code of a run that was interrupted: by Ctrl-C, or by SIGTERM."""
+    return EXIT_TERMINATED if isinstance(interruption, Terminated) else EXIT_INTERRUPTED
 
 
 # What a parsed command line does: it takes stdout and returns the exit code.
@@ -82,8 +111,7 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def say(text: str) -> None:
     """Print one line to stderr, after `hgdeploy: `."""
-    sys.stderr.write(f"hgdeploy: {text}\n")
-    sys.stderr.flush()
+    tell(f"hgdeploy: {text}")
 
 
 def warn(text: str) -> None:

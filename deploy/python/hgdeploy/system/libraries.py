@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 from hgdeploy.errors import EngineError, one_line
@@ -18,6 +22,21 @@ def installed_version(*distributions: str) -> str | None:
         for found in importlib.metadata.distributions(name=name):
             return found.version
     return None
+
+
+@contextlib.contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """Give SIGTERM back what it does now, after a library has taken it for itself.
+
+    Paddle would print a C++ traceback instead, and Ray would end with another exit code.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and before is not None:  # else it cannot be set, or is no handler of Python's
+            signal.signal(signal.SIGTERM, before)
 
 
 def import_library(name: str, extra: str) -> ModuleType:
@@ -33,7 +52,7 @@ def import_library(name: str, extra: str) -> ModuleType:
     # Paddle's C++ log reads this when it loads: 2 leaves errors and drops notes and warnings.
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), keeping_sigterm():
             warnings.simplefilter("ignore")  # Paddle warns of a compiler cache it lacks
             return importlib.import_module(name)
     except (ImportError, OSError) as error:

@@ -86,7 +86,8 @@ def serve(handlers: Mapping[str, Handler]) -> None:
     Args:
         handlers: by what a request may ask to `do`. `error` is no name for a value of an answer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for the parent, which ends this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the parent, which ends this process
+        signal.signal(number, signal.SIG_IGN)
     requests = os.fdopen(os.dup(0), "rb")
     # Never closed, not even while Python shuts down: where the answers end, this process has ended,
     # and its exit code is the true one.

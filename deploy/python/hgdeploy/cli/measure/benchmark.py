@@ -23,8 +23,8 @@ from hgdeploy.cli.measure.benchmark_report import (
     run_compare,
     run_report,
 )
-from hgdeploy.cli.terminal import Verbs, aligned, say
-from hgdeploy.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_IMAGES_FAILED, ConfigError
+from hgdeploy.cli.terminal import Verbs, aligned, interrupted_exit_code, say
+from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, ConfigError
 from hgdeploy.system.digests import file_sha256
 
 
@@ -90,7 +90,7 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
         out: the stream for the table.
 
     Returns:
-        0; 3 if cases failed; 130 if it was interrupted, with all finished cases saved.
+        0; 3 if cases failed; 130 or 143 if it was interrupted, with all finished cases saved.
 
     Raises:
         ConfigError: the suite or a flag is wrong, or the file to resume does not fit.
@@ -111,9 +111,9 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     record = Record(arguments.output, head, cases, resume=arguments.resume)
     try:
         run_suite(suite, Runner(record, arguments.bundles, say))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
-        return EXIT_INTERRUPTED
+        return interrupted_exit_code(interruption)
     results = [result for result in record.results if result.case in cases]
     out.write(results_table(results))
     failed = sum(result.status != OK for result in results)

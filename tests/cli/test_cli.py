@@ -16,8 +16,9 @@ import yaml
 
 from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
 from hgdeploy import Classifier
-from hgdeploy.cli.main import main
+from hgdeploy.cli.main import main, paddle2onnx
 from hgdeploy.cli.main import predict_cls as predict_cls_here
+from hgdeploy.results.outputs import claiming
 from hgdeploy.transforms.prediction import text_line
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
@@ -289,6 +290,37 @@ def test_an_output_that_is_another_file_of_the_run_is_refused(
     result = run_here(main, "predict", "mini", "photos", "list.txt", *options)
     assert_one_error_line(result, 2, message)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "output"),
+    [
+        (main, "validate mini --images photos --report photos/r.html", "photos/r.html"),
+        (main, "validate mini --images photos --report mini/r.md", "mini/r.md"),
+        (main, "benchmark report r --format md --output folder/r", "r"),
+        (main, "build mini --output mini/inference.onnx", "mini/inference.onnx"),
+        (paddle2onnx, "-m mini -s mini/inference.pdmodel", "mini/inference.pdmodel"),
+    ],
+)
+def test_no_verb_overwrites_what_it_reads(
+    mini, photos, tmp_path, monkeypatch, run_here, command, words, output
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").symlink_to(".")
+    (tmp_path / "r").write_text("results")
+    (photos / "r.html").hardlink_to(photos / "coffee.jpg")
+    (mini / "r.md").hardlink_to(mini / "inference.onnx")
+    before = Path(output).read_bytes()
+    refused = run_here(command, *words.split())
+    assert_one_error_line(refused, 2, "and would be overwritten; name another")
+    assert Path(output).read_bytes() == before
+
+
+def test_two_benchmarks_do_not_write_one_file(mini, tmp_path, run_here):
+    output = tmp_path / "results.json"
+    with claiming([output]):
+        refused = run_here(main, "benchmark", "--model", mini, "--output", output, "--resume")
+    assert_one_error_line(refused, 10, "another process is writing it")
 
 
 def test_a_log_is_no_image_and_no_config(mini, photos, config, run_here):

@@ -6,6 +6,7 @@ If a later case fails, the process crashes or the user presses Ctrl-C, no finish
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,19 @@ from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.case_result import OK, CaseResult
 from hgdeploy.benchmark.result_file import Head, ResultFile, load_results
 from hgdeploy.errors import ConfigError, OutputError
+from hgdeploy.results.outputs import claiming
 from hgdeploy.system.files import write_text
+
+
+def claiming_record(path: Path | None) -> contextlib.AbstractContextManager[None]:
+    """Hold the right to write a results file; one that cannot be is left for `Record` to refuse.
+
+    Raises:
+        OutputError: another process is writing it.
+    """
+    if path is None or path.is_dir() or not path.absolute().parent.is_dir():
+        return contextlib.nullcontext()
+    return claiming([path])
 
 
 class Record:

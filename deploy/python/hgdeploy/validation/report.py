@@ -7,15 +7,15 @@ import dataclasses
 import html
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.errors import ConfigError, OutputError, nearest
-from hgdeploy.system.files import write_text
+from hgdeploy.errors import OutputError
+from hgdeploy.results.outputs import check_suffix
+from hgdeploy.system.files import check_replaceable, write_text
 from hgdeploy.validation.accuracy import Accuracy
 from hgdeploy.validation.validate import PairReport, Report
-
-_SUFFIXES = (".json", ".md", ".html")
 
 TableRow = tuple[str, ...]
 """The cells of one row of a table for people."""
@@ -26,12 +26,12 @@ def check_report_path(path: Path) -> None:
 
     Raises:
         ConfigError: an unknown suffix.
-        OutputError: the folder is missing.
+        OutputError: it cannot be written.
     """
-    if path.suffix not in _SUFFIXES:
-        raise ConfigError(f"--report {path}: unknown suffix, {nearest(path.suffix, _SUFFIXES)}")
+    check_suffix("--report", path, _RENDER)
     if not path.absolute().parent.is_dir():
         raise OutputError(f"--report {path}: its folder does not exist")
+    check_replaceable(path)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -41,9 +41,7 @@ def write_report(report: Report, path: Path) -> None:
         ConfigError: an unknown suffix.
         OutputError: the file cannot be written.
     """
-    check_report_path(path)
-    render = {".json": as_json, ".md": as_markdown, ".html": as_html}[path.suffix]
-    write_text(path, render(report))
+    write_text(path, _RENDER[check_suffix("--report", path, _RENDER)](report))
 
 
 def as_json(report: Report) -> str:
@@ -164,3 +162,10 @@ def as_html(report: Report) -> str:
             parts.append(f"<tr{kind}>{cells}</tr>")
         parts.append("</table>")
     return "".join([*parts, "</body></html>\n"])
+
+
+_RENDER: Mapping[str, Callable[[Report], str]] = {
+    ".json": as_json,
+    ".md": as_markdown,
+    ".html": as_html,
+}

@@ -57,9 +57,11 @@ def add_build(verbs: Verbs) -> None:
 
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_bundle import open_bundle
+    from hgdeploy.bundle.model_files import files_of_models
     from hgdeploy.bundle.names import RUNTIMES
     from hgdeploy.convert.tensorrt.options import Shapes
     from hgdeploy.convert.variants import build_engine
+    from hgdeploy.results.outputs import check_apart
     from hgdeploy.serving.triton.backends import TritonOptions
     from hgdeploy.serving.triton.repository import triton_repository
 
@@ -76,6 +78,10 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
                 "--triton serves the engine in the bundle, and Triton has no backend for "
                 "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
             )
+        if arguments.output is not None:
+            own = (path for path in files_of_models(bundle.root) if ".engine" not in path.suffixes)
+            read = [("a file of the model", path) for path in own]
+            check_apart({"--output": [arguments.output]}, read)
         engine = build_engine(bundle, shapes, options, say, warn, arguments.output)
         out.write(f"{engine.path}\n")
     if arguments.triton is not None:

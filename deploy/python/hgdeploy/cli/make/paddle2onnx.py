@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.bundle.model_files import files_of_models
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.cli.terminal import Command, Parser, warn
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
+from hgdeploy.results.outputs import check_apart
 from hgdeploy.system.files import writing
 from hgdeploy.validation.verify import verify_conversion
 
@@ -101,6 +103,9 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     )
     names = arguments.model_filename, arguments.params_filename
     with _bundle(arguments.model_dir, *names) as bundle:
+        own = (path for path in files_of_models(bundle.root) if ".onnx" not in path.suffixes)
+        read = [("a file of the model", path) for path in own]
+        check_apart({"--save_file": [arguments.save_file]}, read)
         verify = functools.partial(verify_conversion, output_name=bundle.output_name)
         check = verify if arguments.enable_onnx_checker else None
         artifact = onnx_from_paddle(bundle, options, arguments.save_file, verify=check)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from hgdeploy.benchmark.case import Suite, load_suite, threads_of
 from hgdeploy.benchmark.case_result import OK, CaseResult
 from hgdeploy.benchmark.machine import describe_environment
-from hgdeploy.benchmark.record import Record
+from hgdeploy.benchmark.record import Record, claiming_record
 from hgdeploy.benchmark.result_file import Head
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
@@ -108,12 +108,13 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
         settings=_settings(suite),
         environment=describe_environment(),
     )
-    record = Record(arguments.output, head, cases, resume=arguments.resume)
-    try:
-        run_suite(suite, Runner(record, arguments.bundles, say))
-    except KeyboardInterrupt as interruption:
-        say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
-        return interrupted_exit_code(interruption)
+    with claiming_record(arguments.output):
+        record = Record(arguments.output, head, cases, resume=arguments.resume)
+        try:
+            run_suite(suite, Runner(record, arguments.bundles, say))
+        except KeyboardInterrupt as interruption:
+            say(_interrupted(sum(map(record.done, cases)), len(cases), arguments.output, suite))
+            return interrupted_exit_code(interruption)
     results = [result for result in record.results if result.case in cases]
     out.write(results_table(results))
     failed = sum(result.status != OK for result in results)

@@ -13,6 +13,7 @@ from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
 from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
 from hgdeploy.benchmark.report.results import Results, read_all, read_measured
 from hgdeploy.errors import EXIT_OK, ConfigError, OutputError
+from hgdeploy.results.outputs import check_apart
 from hgdeploy.system.checks import check
 from hgdeploy.system.files import replacing
 from hgdeploy.system.kinds import number, one_of
@@ -54,6 +55,9 @@ def run_report(arguments: argparse.Namespace, out: TextIO) -> int:
     form = _format(arguments.format, output)
     if output is not None and not output.absolute().parent.is_dir():
         raise OutputError(f"--output {output}: its folder does not exist")
+    if output is not None:
+        read = [("a results file of this report", path) for path in arguments.results]
+        check_apart({"--output": [output]}, read)
     results = read_all(arguments.results, arguments.mix_environments)
     if form == "png":
         _write(_png_files(results, output), out)

@@ -37,7 +37,7 @@ def add_recommend(verbs: Verbs) -> None:
 def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.machine import describe_environment
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
-    from hgdeploy.benchmark.record import Record
+    from hgdeploy.benchmark.record import Record, claiming_record
     from hgdeploy.benchmark.result_file import Head
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.cli.terminal import aligned
@@ -57,7 +57,8 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
         environment=describe_environment(),
     )
     bundle = open_bundle(arguments.bundle)
-    found = recommend(bundle, options, Record(arguments.output, head), say)
+    with claiming_record(arguments.output):
+        found = recommend(bundle, options, Record(arguments.output, head), say)
     out.write(aligned([HEAD, *(evidence.cells() for evidence in found.evidence)]))
     best = found.best.cells()
     out.write(f"best: {best[0]}, batch {best[1]}, threads {best[2]}: {best[6]} images/s\n")

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.progress import occasional_lines
 from hgdeploy.cli.terminal import Verbs, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
+
+if TYPE_CHECKING:
+    from hgdeploy.images.find import ImageFile
 
 
 def add_validate(verbs: Verbs) -> None:
@@ -57,6 +61,8 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names)
     else:
         images = tuple(find_images(arguments.images)) if arguments.images else ()
+    if arguments.report is not None:
+        _check_report_is_not_read(arguments, images)
     options = ValidateOptions(
         runs,
         images,
@@ -82,3 +88,14 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
             f"{first.reference} / {first.candidate} on {first.inputs}: {'; '.join(first.misses)}"
         )
     return EXIT_OK
+
+
+def _check_report_is_not_read(arguments: argparse.Namespace, images: Sequence[ImageFile]) -> None:
+    from hgdeploy.bundle.model_files import files_of_models
+    from hgdeploy.results.outputs import check_apart
+
+    given = (arguments.images, arguments.labels)
+    read = [("an input", path) for path in given if path is not None]
+    read += [("an image of this run", image.place) for image in images]
+    read += [("a file of the model", path) for path in files_of_models(arguments.bundle)]
+    check_apart({"--report": [arguments.report]}, read)

@@ -62,7 +62,8 @@ class CaseResult:
         rounds: the round of each sample, from 0; None if the suite was not interleaved.
         timings_ms: the stages of each sample by name, if the engine measures them on its device.
         stats: a summary of the samples; None if the case is not ok.
-        warnings: what looks wrong with the samples, and what to do about it.
+        warnings: how the model runs where that is not as usual; what looks wrong with the samples,
+            and what to do about it.
         started: when the case was started, in ISO 8601.
     """
 

@@ -186,6 +186,7 @@ class _SuiteRun:
         running.result = dataclasses.replace(
             running.result,
             runtime=RuntimeInfo(**{**runtime, "providers": tuple(runtime["providers"])}),
+            warnings=tuple(answer["warnings"]),
             load_ms=answer["load_ms"],
             first_ms=answer["first_ms"],
             overhead_us=answer["overhead_us"],
@@ -247,7 +248,7 @@ class _SuiteRun:
             rounds=tuple(running.rounds) or None,
             timings_ms={name: tuple(values) for name, values in running.timings_ms.items()},
             stats=summarize(running.samples_ms, running.case.batch),
-            warnings=tuple(advise(running.samples_ms, known)),
+            warnings=(*running.result.warnings, *advise(running.samples_ms, known)),
         )
         self._finish(result)
 

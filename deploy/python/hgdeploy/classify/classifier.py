@@ -107,6 +107,7 @@ class Classifier:
         run = Run(settings.engine, options.precision, options.device)
         opened = open_run(bundle, run, options)
         self.engine: Engine = opened.engine
+        self.warnings += self.engine.warnings
         self._source = source = opened.source
         try:
             spec = self.engine.inputs[0]

@@ -126,6 +126,14 @@ class Engine(Protocol):
         """What actually runs."""
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of how the model runs, one line each."""
+
+    @property
+    def once_seconds(self) -> float:
+        """How long loading took for what is done once for a model on a machine."""
+
+    @property
     def concurrency(self) -> int:
         """How many `infer` calls may run at once."""
 
@@ -177,6 +185,9 @@ class CheckedEngine(abc.ABC):
         runtime: what actually runs.
         concurrency: how many `infer` calls may run at once; further ones wait their turn.
     """
+
+    warnings: tuple[str, ...] = ()
+    once_seconds = 0.0
 
     def __init__(
         self,

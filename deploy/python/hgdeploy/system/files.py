@@ -177,6 +177,19 @@ def to_disk(handle: int) -> None:
             raise
 
 
+def user_cache() -> Path | None:
+    """Return this user's folder of what can be made again, which may not exist; None if unknown.
+
+    It is `hgdeploy` in `XDG_CACHE_HOME`, else in `~/.cache`, or on Windows in `LOCALAPPDATA`.
+    https://specifications.freedesktop.org/basedir-spec/latest/
+    """
+    named = Path(os.environ.get("LOCALAPPDATA" if _WINDOWS else "XDG_CACHE_HOME", ""))
+    try:
+        return (named if named.is_absolute() else Path.home() / ".cache") / "hgdeploy"
+    except RuntimeError:  # a user without a home
+        return None
+
+
 def _aside_name(name: str, random: str) -> str:
     return f".{name}.{random}.tmp"
 

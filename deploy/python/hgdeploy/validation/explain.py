@@ -124,13 +124,14 @@ class Explanation:
         return "\n".join(lines) + "\n"
 
 
-def explain(image: Path, a: Side, b: Side) -> Explanation:
+def explain(image: Path, a: Side, b: Side, on_warning: OnLine = nothing) -> Explanation:
     """Find out which stage makes two runs score one image differently.
 
     Args:
         image: an image file.
         a: the first run.
         b: the second run.
+        on_warning: called with each thing the user should know of how a run runs.
 
     Raises:
         ImageError: the image cannot be read, or one of the two runs cannot preprocess it.
@@ -138,7 +139,7 @@ def explain(image: Path, a: Side, b: Side) -> Explanation:
         EngineError: an engine or precision is not available here.
     """
     with contextlib.ExitStack() as stack:
-        return _explain(image, _Scorer(read_image(image), stack), a, b)
+        return _explain(image, _Scorer(read_image(image), stack, on_warning), a, b)
 
 
 # What a mixture of two runs may raise although each of them is fine by itself.
@@ -209,8 +210,12 @@ def _merged(mine: Sequence[Op], other: Sequence[Op], kinds: tuple[type, ...]) ->
 class _Scorer:
     """The scores of one decoded image in any run; each engine is loaded once."""
 
-    def __init__(self, rgb: NDArray[np.uint8], stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, rgb: NDArray[np.uint8], stack: contextlib.ExitStack, on_warning: OnLine
+    ) -> None:
         self._rgb = rgb
+        self._on_warning = on_warning
+        self._warned: set[str] = set()
         self._stack = stack
         self._engines: dict[object, Engine] = {}
 
@@ -222,6 +227,9 @@ class _Scorer:
             engine = open_run(side.bundle, side.run, side.options).engine
             self._stack.callback(engine.close)
             self._engines[key] = engine
+            for warning in set(engine.warnings) - self._warned:
+                self._on_warning(warning)
+            self._warned.update(engine.warnings)
         scores: NDArray[np.float32] = infer_rows(self._engines[key], tensor[None])[0]
         return scores
 

@@ -123,7 +123,10 @@ class Report:
 
 
 def validate(
-    bundle: ModelBundle, options: ValidateOptions, on_progress: OnLine = nothing
+    bundle: ModelBundle,
+    options: ValidateOptions,
+    on_progress: OnLine = nothing,
+    on_warning: OnLine = nothing,
 ) -> Report:
     """Give the same inputs to every run and compare the results.
 
@@ -131,6 +134,7 @@ def validate(
         bundle: the bundle; each run uses the artifact that predictions would use.
         options: what to compare.
         on_progress: called with a line after each batch of images.
+        on_warning: called with each thing the user should know of how a run runs.
 
     Raises:
         ConfigError: the bundle does not say how to preprocess the images.
@@ -143,6 +147,8 @@ def validate(
         for run in options.runs:
             engines[run.name] = open_run(bundle, run, options.engine_options).engine
             stack.callback(engines[run.name].close)
+            for warning in engines[run.name].warnings:
+                on_warning(f"{run.name}: {warning}")
         names, found, failed = _on_images(bundle, engines, options, on_progress)
         random = _on_random(bundle, engines, options)
     pairs = []

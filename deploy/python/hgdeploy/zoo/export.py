@@ -21,6 +21,7 @@ from hgdeploy.bundle.sidecar import write_sidecar
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, ConfigError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
@@ -190,8 +191,9 @@ def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
 
 
 def _infer(folder: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run the exported model as for a prediction: in the engine `paddle`, on the CPU."""
-    engine = load_engine("paddle", folder / MODEL_FILE, EngineOptions(max_batch=len(x)))
+    """Run the exported model on the CPU, as Paddle itself computes it: without oneDNN."""
+    options = EngineOptions(max_batch=len(x), own=(PaddleOptions(onednn=False),))
+    engine = load_engine("paddle", folder / MODEL_FILE, options)
     try:
         return infer_rows(engine, x)
     finally:

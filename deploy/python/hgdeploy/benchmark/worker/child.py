@@ -78,6 +78,7 @@ class CaseServer:
         return Message(
             {
                 "runtime": dataclasses.asdict(loaded.engine.runtime),
+                "warnings": loaded.engine.warnings,
                 "load_ms": round(loaded.seconds * 1000, 3),
                 "first_ms": round(first * 1000, 5),
                 "overhead_us": overhead_us(),
@@ -134,7 +135,7 @@ def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
     settings = ClassifierSettings(case.engine, case.batch, _options(case))
     start = time.perf_counter()
     classifier = Classifier.from_settings(root, settings)
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start - classifier.engine.once_seconds
     return _Loaded(classifier.engine, lambda: list(classifier.predict(data)), seconds)
 
 

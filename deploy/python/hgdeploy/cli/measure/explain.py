@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.terminal import Verbs
+from hgdeploy.cli.terminal import Verbs, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.validation.explain import explain
 
     sides = parse_side(arguments.a), parse_side(arguments.b)
-    out.write(explain(arguments.image, *sides).text())
+    out.write(explain(arguments.image, *sides, warn).text())
     return EXIT_OK
 
 

@@ -71,7 +71,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         batch_size=arguments.batch_size,
         threads=arguments.threads,
     )
-    report = validate(bundle, options, occasional_lines())
+    report = validate(bundle, options, occasional_lines(), warn)
     for name, reason in report.failed:
         warn(f"{name}: {reason}")
     if arguments.report is not None:

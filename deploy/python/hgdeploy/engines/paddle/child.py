@@ -10,18 +10,21 @@ from hgdeploy.engines.base import Engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle import engine as paddle
 from hgdeploy.engines.paddle.options import PaddleOptions
+from hgdeploy.errors import EngineError
 from hgdeploy.system.messages import Message, serve
 
 
 class _Predicting:
     """Answers the requests: `load` names the model, and each `infer` brings its feeds."""
 
-    engine: Engine
+    engine: Engine | None = None
 
     def load(self, request: Message) -> Message:
+        if self.engine is not None:
+            self.engine.close()
         own = PaddleOptions(**request.values["own"])
         options = EngineOptions(**{**request.values["options"], "own": (own,)})
-        self.engine = paddle.load(Path(request.values["source"]), options)
+        self.engine = paddle.load_here(Path(request.values["source"]), options)
         return Message(
             {
                 "inputs": [dataclasses.astuple(spec) for spec in self.engine.inputs],
@@ -31,11 +34,13 @@ class _Predicting:
         )
 
     def infer(self, request: Message) -> Message:
+        if self.engine is None:
+            raise EngineError("nothing is loaded")
         return Message({}, self.engine.infer(request.arrays))
 
 
 def main() -> None:
-    """Load the model that the first request names, then run it on the feeds of each of the rest."""
+    """Load the model that a request names, and run it on the feeds of those that follow."""
     predicting = _Predicting()
     serve({"load": predicting.load, "infer": predicting.infer})
 

@@ -49,7 +49,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
             raise EngineError(
                 "bf16 needs a CPU with avx512_bf16 or amx_bf16, which this one lacks; use fp32"
             )
-        if options.precision == "bf16" and not own.onednn:
+        if options.precision == "bf16" and own.onednn is False:
             raise EngineError("bf16 on a CPU runs in oneDNN; set enable_mkldnn=True, or use fp32")
         if options.precision not in ("fp32", "bf16"):
             raise EngineError(
@@ -93,7 +93,7 @@ def build_config(source: Path, params: Path, options: EngineOptions, index: int 
         return config
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(options.cpu_threads)
-    if not own.onednn:
+    if own.onednn is False:
         config.disable_mkldnn()
         return config
     config.enable_mkldnn()
@@ -126,7 +126,7 @@ def provider_names(options: EngineOptions, index: int | None) -> tuple[str, ...]
     own = options.own_of(PaddleOptions)
     if index is not None:
         return ("TensorRT", "CUDA") if own.tensorrt else ("CUDA",)
-    return ("oneDNN", "CPU") if own.onednn else ("CPU",)
+    return ("CPU",) if own.onednn is False else ("oneDNN", "CPU")
 
 
 def use_tensorrt(

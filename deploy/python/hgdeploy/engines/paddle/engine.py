@@ -35,9 +35,10 @@ from hgdeploy.engines.paddle.config import (
     provider_names,
     use_tensorrt,
 )
+from hgdeploy.engines.paddle.onednn import decide_onednn
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import load_processes
-from hgdeploy.engines.paddle.program import read_program_specs
+from hgdeploy.engines.paddle.program import ProgramSpecs, read_program_specs
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import memory_mb
@@ -144,13 +145,21 @@ def load(source: Path, options: EngineOptions) -> Engine:
         if not path.is_file():
             raise BundleError(f"{path} does not exist; a Paddle model is the pair {source.name} "
                               f"and {params.name} in one folder")  # fmt: skip
-    options = _side_by_side(options, params)
-    if options.streams > 1:
-        return load_processes(source, options)
-    paddle = import_library("paddle", "cpu")
-    index = check_device(paddle, options)
     checked_params(source)  # Paddle itself would compute wrong results from other parameters
-    specs = read_program_specs(source)
+    options = _side_by_side(options, params)
+    if options.streams == 1:
+        _examined(source, options)  # what is refused in any case is refused at once
+    options, warnings, seconds = decide_onednn(source, options)
+    opened = load_processes if options.streams > 1 else load_here
+    engine = opened(source, options)
+    engine.warnings, engine.once_seconds = warnings, seconds
+    return engine
+
+
+def load_here(source: Path, options: EngineOptions) -> PaddleEngine:
+    """Load in this process, with oneDNN as the options say; raises what `load` raises."""
+    params = source.with_suffix(".pdiparams")
+    index, specs = _examined(source, options)
     config = build_config(source, params, options, index)
     if options.own_of(PaddleOptions).tensorrt:
         use_tensorrt(config, source, params, options, specs.inputs)
@@ -158,13 +167,19 @@ def load(source: Path, options: EngineOptions) -> Engine:
     runtime = RuntimeInfo(
         engine="paddle",
         library="paddlepaddle" if index is None else "paddlepaddle-gpu",
-        version=str(paddle.__version__),
+        version=str(import_library("paddle", "cpu").__version__),
         device=options.device,
         providers=provider_names(options, index),
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
     return PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
+
+
+def _examined(source: Path, options: EngineOptions) -> tuple[int | None, ProgramSpecs]:
+    """Return the index of the GPU, if it is one, and the program's inputs and outputs."""
+    paddle = import_library("paddle", "cpu")
+    return check_device(paddle, options), read_program_specs(source)
 
 
 def _side_by_side(options: EngineOptions, params: Path) -> EngineOptions:

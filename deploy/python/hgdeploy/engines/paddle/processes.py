@@ -17,12 +17,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.engines.base import CheckedEngine, Engine, RuntimeInfo, Tensors, TensorSpec
+from hgdeploy.engines.base import CheckedEngine, RuntimeInfo, Tensors, TensorSpec
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess
+
+
+MODULE = "hgdeploy.engines.paddle.child"
+"""What such a process runs."""
 
 
 class PaddleProcesses(CheckedEngine):
@@ -53,7 +57,7 @@ class PaddleProcesses(CheckedEngine):
             child.close()
 
 
-def load_processes(source: Path, options: EngineOptions) -> Engine:
+def load_processes(source: Path, options: EngineOptions) -> PaddleProcesses:
     """Load a Paddle inference model in `options.streams` processes.
 
     Args:
@@ -64,19 +68,11 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
         EngineError: as `engines.paddle.load`, or a process ended, perhaps because memory is short.
         BundleError: as `engines.paddle.load`.
     """
-    alone = dataclasses.replace(options, streams=1, cache_dir=None, own=())
-    values = {
-        "do": "load",
-        "source": str(source),
-        "options": dataclasses.asdict(alone),
-        "own": dataclasses.asdict(options.own_of(PaddleOptions)),
-    }
-    request = Message(values)
+    request = load_request(source, options)
     children: list[ChildProcess] = []
     try:
         # Added one by one: if one fails to start, those before it are closed.
-        module = "hgdeploy.engines.paddle.child"
-        children.extend(ChildProcess(module) for _ in range(options.streams))
+        children.extend(ChildProcess(MODULE) for _ in range(options.streams))
         with _ended_is_an_engine_error():
             for child in children:
                 child.send(request)
@@ -85,13 +81,26 @@ def load_processes(source: Path, options: EngineOptions) -> Engine:
         for child in children:
             child.close()
         raise
-    facts = answers[0].values
+    runtime = answers[0].values["runtime"]
+    runtime = RuntimeInfo(**{**runtime, "providers": tuple(runtime["providers"])})
+    return PaddleProcesses(children, specs_of(answers[0]), runtime)
+
+
+def load_request(source: Path, options: EngineOptions) -> Message:
+    """Return the request to load a program in one process, with oneDNN as the options say."""
+    alone = dataclasses.replace(options, streams=1, cache_dir=None, own=())
+    own = dataclasses.asdict(options.own_of(PaddleOptions))
+    values = {"source": str(source), "options": dataclasses.asdict(alone), "own": own}
+    return Message({"do": "load", **values})
+
+
+def specs_of(loaded: Message) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs in the answer to `load_request`."""
     inputs, outputs = (
-        tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in facts[key])
+        tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in loaded.values[key])
         for key in ("inputs", "outputs")
     )
-    runtime = RuntimeInfo(**{**facts["runtime"], "providers": tuple(facts["runtime"]["providers"])})
-    return PaddleProcesses(children, (inputs, outputs), runtime)
+    return inputs, outputs
 
 
 @contextlib.contextmanager

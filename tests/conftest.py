@@ -71,6 +71,15 @@ def current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this run's own, for this process and those that it starts."""
+    folder = tmp_path_factory.mktemp("user_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME", str(folder))
+        yield folder / "hgdeploy"
+
+
 @pytest.fixture(autouse=True)
 def _current_folder_stays_empty(current_folder: Path) -> Iterator[None]:
     yield

@@ -41,6 +41,11 @@ def add_predict(verbs: Verbs) -> None:
     )
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
+    parser.add_argument(
+        "--onednn",
+        choices=("on", "off"),
+        help="with the paddle engine on a CPU (default: on, unless it computes the model wrongly)",
+    )
     parser.add_argument("--batch-size", type=int, default=1, help="images per inference (1)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument(
@@ -95,6 +100,7 @@ def add_predict(verbs: Verbs) -> None:
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.engines.options import EngineOptions
+    from hgdeploy.engines.paddle.options import PaddleOptions
 
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
         if getattr(arguments, flag) and not getattr(arguments, needs):
@@ -104,6 +110,11 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
         raise ConfigError(
             "--workers has no effect with --ray; --threads sets the CPU threads of each worker"
         )
+    own: tuple[object, ...] = ()
+    if arguments.onednn is not None:
+        if (arguments.engine, arguments.device) != ("paddle", "cpu"):
+            raise ConfigError("--onednn has no effect but with --engine paddle on the CPU")
+        own = (PaddleOptions(onednn=arguments.onednn == "on"),)
     settings = ClassifierSettings(
         engine=arguments.engine,
         batch_size=arguments.batch_size,
@@ -112,6 +123,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
             precision=arguments.precision,
             threads=arguments.threads,
             max_batch=arguments.batch_size,
+            own=own,
         ),
         topk=arguments.topk,
         fast_decode=arguments.fast_decode,

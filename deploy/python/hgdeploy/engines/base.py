@@ -235,10 +235,7 @@ class CheckedEngine(abc.ABC):
         self.outputs = (output,)
 
     def close(self) -> None:
-        """Wait for running calls, then free the model; a second call does nothing.
-
-        Nor does a call after a fork: the model belongs to the process that opened it.
-        """
+        """Wait for running calls, then free the model; only once, and by who opened it."""
         if os.getpid() != self._opened_by:
             return
         for _ in range(self.concurrency):

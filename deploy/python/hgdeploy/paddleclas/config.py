@@ -129,6 +129,9 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     section = raw.get("PostProcess")
     copies, ignored = _copies(section, place)
     warnings += ignored
+    onednn = settings.enable_mkldnn
+    if onednn and "Global.enable_mkldnn" not in place.overridden:
+        onednn = None  # PaddleClas's own configs all say True: only -o asks for it
     return PredictConfig(
         bundle=bundle,
         inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
@@ -142,7 +145,7 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
             graph_optimization=settings.ir_optim,
             profile=settings.enable_profile,
             output_name=settings.output_name,
-            own=(PaddleOptions(settings.enable_mkldnn, settings.use_tensorrt, settings.gpu_mem),),
+            own=(PaddleOptions(onednn, settings.use_tensorrt, settings.gpu_mem),),
         ),
         preprocess=preprocess,
         postprocess=_postprocess(section, place),

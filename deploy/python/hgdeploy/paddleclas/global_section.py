@@ -32,7 +32,7 @@ class GlobalSection:
     use_gpu: bool = False
     gpu_id: int = 0
     gpu_mem: int = 8000
-    enable_mkldnn: bool = True
+    enable_mkldnn: bool | None = None
     cpu_num_threads: int | None = None
     ir_optim: bool = True
     use_tensorrt: bool = False

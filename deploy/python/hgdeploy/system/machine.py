@@ -59,6 +59,19 @@ def memory_mb() -> int | None:
         return None
 
 
+def out_of_memory_kills() -> int | None:
+    """Return how many processes the system has ended because memory, or a container's, was short.
+
+    None where it does not count them. Source: proc_vmstat(5), `oom_kill`.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            name, _, number = line.partition(" ")
+            if name == "oom_kill":
+                return int(number)
+    return None
+
+
 def cpu_governor() -> str | None:
     """Return what sets the CPU's clock, such as `performance`; None where it cannot be read."""
     return _read_cpufreq("scaling_governor")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from hgdeploy.errors import EngineError, error_from_kind, one_line
-from hgdeploy.system.machine import child_processes
+from hgdeploy.system.machine import child_processes, out_of_memory_kills
 from hgdeploy.system.messages import Message, read_message, write_message
 
 # Before anything is imported: Python 3.10 has the current folder first in the path in any case.
@@ -58,16 +58,30 @@ def check_not_forked(opened_by: int, what: str) -> None:
         )
 
 
+# Whether memory was short, and what a message says of it.
+_KILLED_BY = {
+    True: " (out of memory)",
+    False: " (by another process; memory was not short)",
+    None: " (out of memory?)",
+}
+
+
 class ChildError(Exception):
     """A child process ended instead of answering; the message says how, after "its process".
 
     Attributes:
         how: the signal's name or the exit code alone.
+        memory: whether the system ended it because memory was short; None where that is not known.
+        said: the last line that it printed; may be empty.
     """
 
-    def __init__(self, message: str, how: str | None = None) -> None:
+    def __init__(
+        self, message: str, how: str | None = None, memory: bool | None = False, said: str = ""
+    ) -> None:
         super().__init__(message)
         self.how = message if how is None else how
+        self.memory = memory
+        self.said = said
 
 
 class ChildTimeoutError(ChildError):
@@ -106,6 +120,7 @@ class ChildProcess:
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)
         self._module, self._started_by = module, os.getpid()
+        self._kills = out_of_memory_kills()
         self._owes_answer = self._closed = False
         self._printed = b""
         self._listener = threading.Thread(target=self._listen, args=[quiet], daemon=True)
@@ -248,12 +263,14 @@ class ChildProcess:
         code = self._process.returncode
         how = _signal_name(-code) if code < 0 else f"exit code {code}"
         message = f"was ended by {how}" if code < 0 else f"ended with {how}"
+        memory: bool | None = False
         if how == "SIGKILL":
-            message += " (out of memory?)"
+            kills = out_of_memory_kills()
+            memory = None if kills is None or self._kills is None else kills > self._kills
+            message += _KILLED_BY[memory]
         lines = [line.strip() for line in self.printed.splitlines() if line.strip()]
-        if lines:
-            message += f"; it said: {one_line(Exception(lines[-1]))[:_MOST_LETTERS]}"
-        return ChildError(message, how)
+        said = one_line(Exception(lines[-1]))[:_MOST_LETTERS] if lines else ""
+        return ChildError(f"{message}; it said: {said}" if said else message, how, memory, said)
 
 
 def _environment() -> dict[str, str]:

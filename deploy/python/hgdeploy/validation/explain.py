@@ -24,6 +24,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, ImageError, TensorError
 from hgdeploy.images.decode import read_image
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.operators import (
     CropImage,
     DecodeImage,

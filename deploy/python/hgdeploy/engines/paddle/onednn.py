@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_files import model_digest
+from hgdeploy.engines.base import Tensors
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import MODULE, load_request, specs_of
 from hgdeploy.engines.paddle.trial_inputs import trial_feeds
 from hgdeploy.errors import EngineError, HGDeployError, OutputError
 from hgdeploy.system.documents import read_json
-from hgdeploy.system.files import user_cache, writing, write_text
+from hgdeploy.system.files import user_cache, write_text, writing
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import cpu_flags, cpu_model
 from hgdeploy.system.messages import Message
@@ -47,9 +49,6 @@ _RIGHT, _WRONG, _FAILS, _UNKNOWN = "right", "wrong", "fails", "unknown"
 _MOST_SECONDS = 120.0
 # What Paddle and C++ say where memory is short: no reason to leave oneDNN off for good.
 _MEMORY_WORDS = ("bad_alloc", "MemoryError", "ResourceExhausted", "out of memory")
-
-Answers = list[Mapping[str, NDArray[Any]]]
-"""For each test input, the outputs by name."""
 
 
 class Verdict(NamedTuple):
@@ -107,19 +106,21 @@ def decide_onednn(source: Path, options: EngineOptions) -> Decision:
     if verdict.kind == _UNKNOWN:
         warning = (
             f"whether oneDNN computes {source} rightly cannot be checked ({verdict.detail}); it is "
-            "on, and enable_mkldnn=False (--onednn off) turns it off"
+            "on, and --onednn off (Global.enable_mkldnn=False) turns it off"
         )
         return Decision(_with_onednn(options, True), (warning,), seconds)
     does = "computes %s wrongly" if verdict.kind == _WRONG else "cannot run %s"
     fault = f"oneDNN {does % source} ({verdict.detail})"
     if options.precision == "bf16":
-        raise EngineError(f"bf16 on a CPU runs in oneDNN, and {fault}; use fp32, or another engine")
+        raise EngineError(f"bf16 on a CPU needs oneDNN, and {fault}; use fp32, or another engine")
     if own.onednn:
         raise EngineError(
-            f"{fault}, and oneDNN was asked for: leave out enable_mkldnn=True (--onednn on), or "
-            "use another engine"
+            f"{fault}, and it was asked for: leave out --onednn on (-o Global.enable_mkldnn=True), "
+            "or use another engine"
         )
-    warning = f"{fault}; it is off for this model, which is slower (enable_mkldnn, --onednn)"
+    warning = (
+        f"{fault}, so it is off for this model, as with --onednn off (Global.enable_mkldnn=False)"
+    )
     return Decision(_with_onednn(options, False), (warning,), seconds)
 
 
@@ -176,15 +177,18 @@ def _tried(source: Path, options: EngineOptions) -> Verdict:
         return Verdict(_UNKNOWN, str(error), lasting=False)
     with child:
         try:
-            plain = _answers(child, source, options, onednn=False)
+            plain = list(_answers(child, source, options, onednn=False))
         except HGDeployError as error:
             return Verdict(_UNKNOWN, f"without oneDNN: {error}", not _is_memory(error))
         except ChildError as error:
             return Verdict(_UNKNOWN, f"without oneDNN, its process {error}", lasting=False)
         try:
-            found = _answers(child, source, options, onednn=True)
+            found = list(
+                itertools.islice(_answers(child, source, options, onednn=True), len(plain))
+            )
         except HGDeployError as error:
-            return Verdict(_FAILS, str(error), not _is_memory(error))
+            # Without the place in Paddle's own sources.
+            return Verdict(_FAILS, str(error).partition(" (at ")[0].strip(), not _is_memory(error))
         except ChildTimeoutError as error:
             return Verdict(_UNKNOWN, f"its process {error}", lasting=False)
         except ChildError as error:
@@ -206,8 +210,11 @@ def _is_memory(error: Exception) -> bool:
 
 def _answers(
     child: ChildProcess, source: Path, options: EngineOptions, *, onednn: bool
-) -> Answers:
-    """Load a program and answer the test inputs; in fp32, whatever the precision."""
+) -> Iterator[Tensors]:
+    """Load a program and yield its answers; in fp32, whatever the precision.
+
+    Without oneDNN they end at a batch that the program cannot take.
+    """
     tried = dataclasses.replace(
         _with_onednn(options, onednn),
         precision="fp32",
@@ -216,13 +223,16 @@ def _answers(
     )
     loaded = child.ask(load_request(source, tried), _MOST_SECONDS)
     inputs, _ = specs_of(loaded)
-    return [
-        child.ask(Message({"do": "infer"}, feeds), _MOST_SECONDS).arrays
-        for feeds in trial_feeds(inputs, source)
-    ]
+    for number, feeds in enumerate(trial_feeds(inputs, source)):
+        try:
+            yield child.ask(Message({"do": "infer"}, feeds), _MOST_SECONDS).arrays
+        except HGDeployError:
+            if onednn or number == 0:
+                raise
+            return
 
 
-def _difference(plain: Answers, found: Answers) -> float:
+def _difference(plain: Sequence[Tensors], found: Sequence[Tensors]) -> float:
     """Return the largest difference, as a part of the largest number in the same output.
 
     Class numbers that come with scores are not compared: two scores that are nearly equal may

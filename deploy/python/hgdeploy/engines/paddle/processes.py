@@ -24,7 +24,12 @@ from hgdeploy.errors import EngineError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess
 
-
+# Why the system's strongest signal ended one, by whether memory was short.
+_MEMORY = {
+    True: ": memory was short; use fewer threads",
+    False: ": another process ended it; memory was not short",
+    None: "; if memory is short, use fewer threads",
+}
 MODULE = "hgdeploy.engines.paddle.child"
 """What such a process runs."""
 
@@ -65,7 +70,7 @@ def load_processes(source: Path, options: EngineOptions) -> PaddleProcesses:
         options: each process gets `threads`.
 
     Raises:
-        EngineError: as `engines.paddle.load`, or a process ended, perhaps because memory is short.
+        EngineError: as `engines.paddle.load`, or a process ended.
         BundleError: as `engines.paddle.load`.
     """
     request = load_request(source, options)
@@ -108,7 +113,7 @@ def _ended_is_an_engine_error() -> Iterator[None]:
     try:
         yield
     except ChildError as error:
-        raise EngineError(
-            f"a process of the paddle engine ended ({error.how}); "
-            "if memory is short, use fewer threads"
-        ) from None
+        why = _MEMORY[error.memory] if error.how == "SIGKILL" else ""
+        if not why and error.said:
+            why = f"; it said: {error.said}"
+        raise EngineError(f"a process of the paddle engine ended ({error.how}){why}") from None

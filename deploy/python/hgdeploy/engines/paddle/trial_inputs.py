@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.errors import HGDeployError
+from hgdeploy.errors import EngineError, HGDeployError
 from hgdeploy.transforms.preprocess import Preprocessor
 
 _SEED = 0
@@ -32,6 +32,9 @@ def trial_feeds(inputs: Sequence[TensorSpec], source: Path) -> list[dict[str, ND
     Args:
         inputs: what it takes.
         source: its file; the `inference.yml` beside it may say the size of its images.
+
+    Raises:
+        EngineError: it takes numbers of a type that numpy does not know.
     """
     random = np.random.default_rng(_SEED)
     size = _bundle_size(source)
@@ -62,6 +65,8 @@ def _shape(shape: tuple[int, ...], batch: int, size: tuple[int, int]) -> tuple[i
 
 def _array(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return numbers as a normalised image has: coarse patches, fine noise, about -2 to 2."""
+    if not hasattr(np, dtype):
+        raise EngineError(f"the program takes {dtype}, of which no test input can be made")
     coarse = random.standard_normal([-(-n // _PATCH) if n > _PATCH else n for n in shape])
     for axis, n in enumerate(shape):
         if n > _PATCH:
@@ -72,5 +77,5 @@ def _array(random: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> N
     if dtype == "uint8":
         values = np.clip(128 + 58 * values, 0, 255)
     elif not dtype.startswith("float"):
-        values = values > 0  # a whole number that every meaning of it allows
+        return (values > 0).astype(dtype)  # 0 and 1, which most meanings of whole numbers allow
     return values.astype(dtype)

@@ -235,6 +235,7 @@ MODELS: dict[str, Foreign] = {
     "fixed_batch_3": Foreign(Net, (3, 3, SIZE, SIZE)),
     "any_size": Foreign(lambda: Net(pool=1), (None, 3, None, None)),
     "any_size_pooled": Foreign(Net, (None, 3, None, None)),
+    "batch_of_one": Foreign(lambda: Before(lambda x: x.reshape([1, 3, SIZE, SIZE]))),
     "channel_norm": Foreign(ChannelNorm),
     "upsampled": Foreign(Upsampled),
     "class_token": Foreign(ClassToken),

@@ -184,6 +184,10 @@ class CheckedEngine(abc.ABC):
         outputs: the model's outputs.
         runtime: what actually runs.
         concurrency: how many `infer` calls may run at once; further ones wait their turn.
+
+    Attributes:
+        warnings: what the user should know of how the model runs, one line each.
+        once_seconds: how long loading took for what is done once for a model on a machine.
     """
 
     warnings: tuple[str, ...] = ()

@@ -16,11 +16,12 @@ from onnx import TensorProto, helper
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.operators import ToCHWImage
 from hgdeploy.transforms.operators_config import imagenet_ops
-from hgdeploy.transforms.postprocess import Postprocess, Topk
+from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, Postprocess, Topk
 from hgdeploy.transforms.preprocess import Preprocessor
 
 PHOTOS = sorted(IMAGES.glob("*.jpg"))
@@ -379,3 +380,36 @@ def test_the_same_photo_through_cv2_by_hand(mini, expected):
 def test_settings_and_single_arguments_are_not_mixed(mini):
     with pytest.raises(ConfigError, match="put all into settings"):
         Classifier(mini, batch_size=2, settings=ClassifierSettings(topk=1))
+
+
+def test_what_changes_predictions_changes_the_fingerprint(mini):
+    """Each setting by itself, so that `--resume` never mixes rows; speed alone does not count."""
+    settings = {
+        "postprocessing": [
+            ClassifierSettings(topk=3),
+            ClassifierSettings(postprocess=Postprocess(Topk(5, dict.fromkeys(range(10), "x")))),
+            ClassifierSettings(postprocess=Postprocess(MultiLabelThreshOutput(0.5))),
+            ClassifierSettings(postprocess=Postprocess(MultiLabelThreshOutput(0.6))),
+        ],
+        "preprocessing": [ClassifierSettings(preprocess=imagenet_ops(80, 64))],
+        "fast decode": [ClassifierSettings(fast_decode=True)],
+        "back end": [ClassifierSettings(options=EngineOptions(own=(PaddleOptions(onednn=False),)))],
+        "engine": [ClassifierSettings("onnxruntime")],
+    }
+
+    def fingerprint(chosen: ClassifierSettings) -> dict[str, str]:
+        with Classifier(mini, settings=chosen) as classifier:
+            return classifier.fingerprint()
+
+    before = fingerprint(ClassifierSettings(batch_size=4, image_timeout=60))
+    seen = [before]
+    for name, changed in settings.items():
+        for one in changed:
+            seen.append(fingerprint(one))
+            assert before[name] != seen[-1][name], one
+    assert len({str(sorted(one.items())) for one in seen}) == len(seen)
+    assert fingerprint(ClassifierSettings()) == before
+    with (mini / "inference.pdiparams").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    assert fingerprint(ClassifierSettings())["model hash"] != before["model hash"]

@@ -289,6 +289,36 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
         assert broken.read_bytes() == whole.read_bytes()
 
 
+def test_a_run_goes_on_after_an_image_that_kills_whoever_reads_it(mini, photos_of, tmp_path):
+    """As a picture does that takes more memory than there is: twice, then it fails alone."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, hgdeploy.images.reader as reader\n"
+        "read = reader.ImageReader.read_file\n"
+        "def read_file(self, path, out=None):\n"
+        "    if path.name == '011.jpg':\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return read(self, path, out)\n"
+        "reader.ImageReader.read_file = read_file\n"
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [
+        *HGDEPLOY, "predict", str(mini), str(photos_of), "--engine", "onnxruntime",
+        "--workers", "1", "--output", str(tmp_path / "x.csv"), "--resume",
+    ]  # fmt: skip
+    ended = [
+        subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE, check=False,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    last = ended[-1]
+    assert [each.returncode for each in ended] == [-9, -9, 3], last.stderr
+    assert "2 runs were killed before 011.jpg had its row" in last.stderr
+    assert "011.jpg: crashed the decoder" in last.stderr
+    assert "found 40 = classified 39 + failed 1 (11 of them earlier)" in last.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

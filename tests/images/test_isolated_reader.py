@@ -51,6 +51,13 @@ def readers() -> list[int]:
     return children("isolated_child")
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux has it")
+def test_a_process_that_reads_is_the_first_to_end_where_memory_ends(reader):
+    reader.read_file(IMAGES / "coffee.jpg")
+    [child] = readers()
+    assert Path(f"/proc/{child}/oom_score_adj").read_text().strip() == "1000"
+
+
 def test_it_reads_what_the_reader_in_this_process_reads(reader):
     here = ImageReader(OPS)
     for photo in sorted(IMAGES.glob("*.jpg")):

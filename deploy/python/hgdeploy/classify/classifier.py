@@ -96,10 +96,10 @@ class Classifier:
         self._times_lock = threading.Lock()
         self.warnings = choice_warnings(settings, bundle)
         self.reader = ImageReader(ops, settings.fast_decode)
-        self._isolated = None
-        if settings.image_timeout is not None:
-            self._isolated = IsolatedReader(ops, settings.fast_decode, settings.image_timeout)
         self._settings = settings
+        self._isolated: IsolatedReader | None = None
+        if settings.image_timeout is not None:
+            self.read_apart(settings.image_timeout)
         self.batch_size = settings.batch_size
         self.cpus = settings.options.cpu_threads * settings.options.streams
         options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
@@ -178,6 +178,18 @@ class Classifier:
             EngineError: the engine failed.
         """
         return self._classify([self._file(file) for file in files])
+
+    def read_apart(self, seconds: float) -> None:
+        """Read image files in processes of their own from now on, as `image_timeout` does.
+
+        Args:
+            seconds: how long one file may take.
+
+        Raises:
+            ConfigError: that is not a time that can be waited.
+        """
+        ops = self.reader.preprocessor.ops
+        self._isolated = IsolatedReader(ops, self._settings.fast_decode, seconds)
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hgdeploy.results.writers import FailuresWriter, Writer
 
 _DEATHS = 2  # at one place: a run may be killed once for any reason
+_SECONDS_APART = 3600.0  # only what kills is to fail, not what is slow
 
 
 def add_predict(verbs: Verbs) -> None:
@@ -191,8 +192,9 @@ def run_job(job: PredictJob, out: TextIO) -> int:
             summary.take_earlier(plan.kept, plan.kept_failed)
             results.replay(others)
             files = plan.remaining
-            if plan.killed >= _DEATHS and files and job.settings.image_timeout is None:
+            if plan.killed >= _DEATHS and files and not (job.settings.image_timeout or job.ray):
                 warn(_killed(plan.killed, files[0]))
+                classifier.read_apart(_SECONDS_APART)
         stack.enter_context(_reader_of_stdout(needed=bool(others)))
         writers = [results or LineWriter(out), *others]
         try:
@@ -221,9 +223,8 @@ def run_job(job: PredictJob, out: TextIO) -> int:
 def _killed(runs: int, file: ImageFile) -> str:
     return (
         f"{runs} runs were killed before {printable(file.name)} had its row, perhaps for the "
-        "memory that it, or one of the few images after it, needs: add --image-timeout 60, so "
-        "that each image is read in a process of its own and such a one fails alone; or take it "
-        "out of the images"
+        "memory that it, or one of the few images after it, needs: now each image is read in a "
+        "process of its own, as with --image-timeout, so that such an image fails alone"
     )
 
 

@@ -263,7 +263,7 @@ def test_a_wrong_digest_is_refused_and_deleted(server: Server, tmp_path: Path) -
             Served(headers={"Content-Length": "2000000"}, ranges=False),
             "at 1048576 of 2000000 bytes",
         ),
-        (Served(redirect="file:///etc/hostname"), "HTTP 302"),
+        (Served(redirect="file:///etc/hostname"), "redirects to 'file:///etc/hostname', expected"),
     ],
 )
 def test_an_answer_that_cannot_be_trusted_is_refused(

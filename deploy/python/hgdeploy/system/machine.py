@@ -5,16 +5,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import platform
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+# Where Linux shows the limits of containers and services (control groups, cgroups).
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, not the machine's total."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many CPUs this process may use: not the machine's, but as its limits say.
+
+    The limits are its affinity, and the CPU time that its cgroups get; of 1.5 CPUs it may use 2.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _least(_cpu_quota(folder) for folder in _cgroups("cpu"))
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
 @functools.cache
@@ -52,11 +62,72 @@ def int8_saturates() -> bool:
 
 
 def memory_mb() -> int | None:
-    """Return the machine's memory in MiB; None where the system does not report it."""
+    """Return the memory that this process may use, in MiB: the machine's, or what its cgroups get.
+
+    None where the system does not report it.
+    """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        machine = None
+    least = _least([machine, *(_memory_limit(folder) for folder in _cgroups("memory"))])
+    return None if least is None else int(least) // 2**20
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroups and of those around them, in both versions.
+
+    A limit of any of them counts. In a container the root is often its own cgroup, whatever path
+    the system gives, and then the inner folders are not there.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/cgroups.html
+    """
+    roots = {"": _CGROUPS, controller: _CGROUPS / controller}
+    try:
+        lines = _MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    paths = {name: PurePosixPath("/") for name in roots}
+    for line in lines:
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        for name in names.split(","):
+            if name in paths and ".." not in path.split("/"):  # it is outside of what is seen here
+                paths[name] = PurePosixPath(path)
+    for name, root in roots.items():
+        for inner in (paths[name], *paths[name].parents):
+            yield root / inner.relative_to("/")
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """Return how many CPUs a cgroup's time is worth; None for any number."""
+    words = _words(folder / "cpu.max")  # version 2; version 1 has a file for each number
+    if not words:
+        words = _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+    try:
+        quota, period = map(int, words)
+    except ValueError:  # such as "max 100000"
         return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Return the bytes that a cgroup may use; None for any number. Version 1's is then huge."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        for word in _words(folder / name):
+            return int(word) if word.isdecimal() else None
+    return None
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _least(limits: Iterable[float | None]) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def out_of_memory_kills() -> int | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,10 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, check_fields
 from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import (
+    BATCH_SIZE,
+    MANY,
+    THREADS,
+    WEEK_SECONDS,
     anything,
     as_text,
     flag,
@@ -85,8 +90,8 @@ class Case:
             model=text,
             engine=one_of(ENGINES),
             precision=one_of(PRECISIONS),
-            batch=whole(1),
-            threads=optional(whole(1)),
+            batch=BATCH_SIZE,
+            threads=optional(THREADS),
             device=text,
             scope=one_of(SCOPES),
         )
@@ -131,13 +136,13 @@ class Settings:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            warmup_seconds=number(0),
-            warmup_iterations=whole(0),
-            min_seconds=number(0),
-            min_iterations=whole(1),
-            time_limit_seconds=number(1),
+            warmup_seconds=number(0, WEEK_SECONDS),
+            warmup_iterations=whole(0, MANY),
+            min_seconds=number(0, WEEK_SECONDS),
+            min_iterations=whole(1, MANY),
+            time_limit_seconds=number(1, WEEK_SECONDS),
             interleave=flag,
-            rounds=whole(1),
+            rounds=whole(1, MANY),
         )
 
 
@@ -243,7 +248,9 @@ def threads_of(value: object) -> Any:
     """Return None for `all` or null, the number for its digits, and anything else unchanged."""
     if value in (None, "all"):
         return None
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    return value
 
 
 def _item(key: str) -> Kind[Any]:

@@ -22,7 +22,7 @@ from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import list_of, number, optional, whole
+from hgdeploy.system.kinds import BATCH_SIZE, THREADS, WEEK_SECONDS, list_of, number, optional
 from hgdeploy.system.progress import OnLine
 from hgdeploy.validation.validate import ValidateOptions, validate
 
@@ -56,11 +56,11 @@ class RecommendOptions:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            latency_ms=optional(number(above=0, finite=False)),
+            latency_ms=optional(number(above=0)),
             min_agreement=number(0, 1),
-            batches=list_of(whole(1)),
-            threads=list_of(optional(whole(1))),
-            budget_seconds=number(above=0),
+            batches=list_of(BATCH_SIZE),
+            threads=list_of(optional(THREADS)),
+            budget_seconds=number(above=0, most=WEEK_SECONDS),
         )
 
 

@@ -15,6 +15,8 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import use_one_opencv_thread
 from hgdeploy.results.rows import FileFacts, file_facts
 from hgdeploy.results.writers import Writer
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import THREADS, optional
 from hgdeploy.system.parallel import WorkerTuner, in_order
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
@@ -90,6 +92,7 @@ def classify_files(
 
 def worker_tuner(classifier: Classifier, images: int, workers: int | None = None) -> WorkerTuner:
     """Return the tuner of the threads for so many images; `workers` fixes their number."""
+    workers = check("workers", workers, optional(THREADS))
     if workers is not None:
         return WorkerTuner(workers, workers, classifier.cpus)
     # At first as many as can be inside the engine; the run shows whether more, for reading, help.

@@ -7,6 +7,8 @@ import heapq
 from dataclasses import dataclass, field
 
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import BATCH_SIZE, MANY, optional, whole
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Postprocess
 
@@ -41,6 +43,10 @@ class ClassifierSettings:
     fast_decode: bool = False
     image_timeout: float | None = None
     softmax: bool = False
+
+    def __post_init__(self) -> None:
+        check("the batch size", self.batch_size, BATCH_SIZE)
+        check("topk", self.topk, optional(whole(1, MANY)))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from hgdeploy.cli.streams import ReaderGoneError
 from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, say, warn
 from hgdeploy.errors import ConfigError, HGDeployError, OutputError
 from hgdeploy.system.checks import check
-from hgdeploy.system.kinds import optional, whole
+from hgdeploy.system.kinds import THREADS, optional
 from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
         if getattr(arguments, flag) and not getattr(arguments, needs):
             raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
-    check("--workers", arguments.workers, optional(whole(1)))
+    check("--workers", arguments.workers, optional(THREADS))
     if arguments.ray and arguments.workers:
         raise ConfigError(
             "--workers has no effect with --ray; --threads sets the CPU threads of each worker"

@@ -98,12 +98,17 @@ def interrupted_exit_code(interruption: KeyboardInterrupt) -> int:
 Command: TypeAlias = Callable[[TextIO], int]
 
 
+# argparse shows a wrong value whole, which may have thousands of digits.
+_MOST_LETTERS = 300
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises a one-line error instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the error of a wrong command line."""
-        raise ConfigError(f"{message} (see {self.prog} --help)")
+        shown = message if len(message) <= _MOST_LETTERS else f"{message[:_MOST_LETTERS]}..."
+        raise ConfigError(f"{shown} (see {self.prog} --help)")
 
 
 # argparse has no public name for what add_subparsers returns.

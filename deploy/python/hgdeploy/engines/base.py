@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import ctypes
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import EngineError, TensorError
+from hgdeploy.system.checks import cut
 from hgdeploy.system.processes import check_not_forked
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -280,7 +282,6 @@ def device_index(device: str) -> int | None:
     """
     if device == "cpu":
         return None
-    kind, _, number = device.partition(":")
-    if kind == "gpu" and number.isascii() and number.isdigit():
-        return int(number)
-    raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
+    if number := re.fullmatch("gpu:([0-9]{1,4})", device):
+        return int(number[1])
+    raise EngineError(f"unknown device {cut(device)}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")

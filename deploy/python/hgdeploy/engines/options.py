@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hgdeploy.system.checks import check, check_fields
-from hgdeploy.system.kinds import one_of, optional, whole
+from hgdeploy.system.kinds import BATCH_SIZE, THREADS, one_of, optional
 from hgdeploy.system.machine import available_cpus
 
 Own = TypeVar("Own")
@@ -50,10 +50,10 @@ class EngineOptions:
         check_fields(
             self,
             precision=one_of(PRECISIONS),
-            threads=optional(whole(1)),
-            streams=whole(1),
+            threads=optional(THREADS),
+            streams=THREADS,
         )
-        check("the batch size", self.max_batch, whole(1))
+        check("the batch size", self.max_batch, BATCH_SIZE)
 
     @property
     def cpu_threads(self) -> int:

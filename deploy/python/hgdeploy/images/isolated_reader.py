@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import ConfigError, HGDeployError, ImageError
+from hgdeploy.errors import HGDeployError, ImageError
 from hgdeploy.images.reader import ReadImage
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import WEEK_SECONDS, number
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import (
     ChildError,
@@ -46,8 +47,7 @@ class IsolatedReader:
     """
 
     def __init__(self, ops: Sequence[Op], fast_decode: bool, seconds: float) -> None:
-        if not 0 < seconds < threading.TIMEOUT_MAX:
-            raise ConfigError(f"the image timeout is {seconds}, expected seconds above 0")
+        check("the image timeout", seconds, number(above=0, most=WEEK_SECONDS))
         settings = {"ops": ops_to_config(ops), "fast_decode": fast_decode}
         self._start = Message({"do": "start", **settings})
         self._seconds = seconds

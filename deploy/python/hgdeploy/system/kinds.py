@@ -249,7 +249,7 @@ def parse_literal(value: object) -> object:
 
 def _bounds(least: float | None, most: float | None) -> str:
     start = "" if least is None else f" from {least:g}"
-    return start if most is None else f"{start} to {most:g}"
+    return start if most is None else f"{start} to {most if isinstance(most, int) else f'{most:g}'}"
 
 
 def _float(value: object) -> float:
@@ -260,3 +260,11 @@ def _float(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.nan
+
+
+# More than any machine has use for, and less than what makes libraries abort or take all memory.
+THREADS = whole(1, 1024)
+BATCH_SIZE = whole(1, 65_536)
+# The most of what there is no other limit for, such as classes or rows.
+MANY = 1_000_000
+WEEK_SECONDS = 604_800

@@ -37,6 +37,7 @@ T = TypeVar("T")
 SAVE = "SavePreLabel"
 """PaddleClas's request, beside an output, to sort copies of the images into folders by class."""
 # PaddleClas's other postprocessing names, so that a user's config is refused by name.
+_MOST_DECIMALS = 15  # of a float64; numpy makes NaN of scores rounded to hundreds
 _UNSERVED = (
     "MultiLabelTopk",
     "PersonAttribute",
@@ -177,7 +178,7 @@ _OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
         MultiLabelThreshOutput,
         {"threshold": literal(number(finite=False))},
     ),
-    "ScoreOutput": (ScoreOutput, {"decimal_places": literal(rounded(whole(0)))}),
+    "ScoreOutput": (ScoreOutput, {"decimal_places": literal(rounded(whole(0, _MOST_DECIMALS)))}),
 }
 _LABEL_KEYS: Mapping[str, Kind[Any]] = {
     "class_id_map_file": _or_none(text),

@@ -24,6 +24,8 @@ from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import InputError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader, read_batches
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import BATCH_SIZE, MANY, THREADS, optional, whole
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.validation.accuracy import Accuracy, measure_accuracy
 from hgdeploy.validation.compare import Comparison, compare, top_classes
@@ -54,6 +56,15 @@ class ValidateOptions:
     seed: int = 0
     batch_size: int = 8
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            random_rows=whole(0, MANY),
+            seed=whole(0),
+            batch_size=BATCH_SIZE,
+            threads=optional(THREADS),
+        )
 
     @property
     def engine_options(self) -> EngineOptions:

@@ -12,7 +12,7 @@ import importlib.resources
 from typing import Any
 
 from hgdeploy.system.checks import check
-from hgdeploy.system.kinds import one_of, whole
+from hgdeploy.system.kinds import MANY, one_of, whole
 from hgdeploy.system.libraries import import_library
 from hgdeploy.zoo.models import MODELS, SWIN_BASE, SWIN_TINY, ModelInfo
 from hgdeploy.zoo.published import zoo_name
@@ -85,7 +85,7 @@ def build(name: str, num_classes: int = 1000) -> Any:
         ConfigError: there is no such model, or `num_classes` is not positive.
         EngineError: Paddle is not installed.
     """
-    check("num_classes", num_classes, whole(1))
+    check("num_classes", num_classes, whole(1, MANY))
     module, factory = _FACTORIES[info(name).architecture]
     import_library("paddle", "cpu")
     layer = getattr(importlib.import_module(f"hgdeploy.zoo.networks.{module}"), factory)(

@@ -108,8 +108,9 @@ def _batch(text: str | None) -> Range | None:
     if text is None:
         return None
     numbers = text.split(",")
-    if not all(re.fullmatch("[1-9][0-9]*", number) for number in numbers) or len(numbers) > 3:
-        raise Given("--batch", text).refused("one, two or three numbers from 1, such as 1,8,32")
+    if not all(re.fullmatch("[1-9][0-9]{,4}", number) for number in numbers) or len(numbers) > 3:
+        expected = "one, two or three numbers from 1 to 99999, such as 1,8,32"
+        raise Given("--batch", text).refused(expected)
     return _range([int(number) for number in numbers])
 
 
@@ -117,7 +118,9 @@ def _sizes(text: str | None) -> tuple[Range | None, Range | None]:
     """Return the heights and the widths."""
     if text is None:
         return None, None
-    sizes = [re.fullmatch("([1-9][0-9]*)(?:x([1-9][0-9]*))?", size) for size in text.split(",")]
+    sizes = [
+        re.fullmatch("([1-9][0-9]{,4})(?:x([1-9][0-9]{,4}))?", size) for size in text.split(",")
+    ]
     pairs = [(int(size[1]), int(size[2] or size[1])) for size in sizes if size is not None]
     if len(pairs) < len(sizes) or len(pairs) > 3:
         expected = "one, two or three sizes such as 224 or 192x256"

@@ -9,6 +9,8 @@ from typing import TextIO
 
 from hgdeploy.cli.terminal import Verbs
 from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.system.checks import check
+from hgdeploy.system.kinds import MANY, whole
 
 
 def add_export(verbs: Verbs) -> None:
@@ -28,6 +30,7 @@ def _export(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.transforms.postprocess_config import read_labels
     from hgdeploy.zoo.export import bundle_from_weights
 
+    check("--num-classes", arguments.num_classes, whole(1, MANY))
     labels = None
     if arguments.labels is not None:
         named = read_labels(arguments.labels)

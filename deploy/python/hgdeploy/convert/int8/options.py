@@ -8,11 +8,12 @@ from pathlib import Path
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import exactly, number, one_of, whole
+from hgdeploy.system.kinds import MANY, exactly, number, one_of, whole
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.validation.compare import Comparison
 
 MIN_IMAGES = 10
+_MOST_SEED = 2**32 - 1  # of numpy and others
 METHODS = ("auto", "minmax", "percentile", "entropy")
 ACTIVATIONS = {
     "int8": "ONNX Runtime, OpenVINO and TensorRT read it; ONNX Runtime on a CPU runs it slower "
@@ -47,11 +48,11 @@ class QuantizeOptions:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            images=whole(MIN_IMAGES),
+            images=whole(MIN_IMAGES, MANY),
             method=one_of(METHODS),
-            min_agreement=number(0),
+            min_agreement=number(0, 1),
             held_out=number(above=0, below=1),
-            seed=whole(0),
+            seed=whole(0, _MOST_SEED),
             activations=one_of(tuple(ACTIVATIONS)),
             weight_bits=exactly(7, 8),
         )

@@ -22,7 +22,7 @@ from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import flag, optional, whole
+from hgdeploy.system.kinds import BATCH_SIZE, flag, optional, whole
 from hgdeploy.system.libraries import import_library
 from hgdeploy.transforms.operators_config import ops_to_config
 
@@ -54,7 +54,7 @@ class OnnxOptions:
 
     def __post_init__(self) -> None:
         opset = whole(OPSETS[0], OPSETS[-1])
-        check_fields(self, opset=opset, exact_opset=flag, batch=optional(whole(1)))
+        check_fields(self, opset=opset, exact_opset=flag, batch=optional(BATCH_SIZE))
 
 
 def onnx_from_paddle(

@@ -13,7 +13,7 @@ from hgdeploy.engines.fit import channels_last
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import one_of, optional, whole
+from hgdeploy.system.kinds import MANY, one_of, optional, whole
 
 Range = tuple[int, int, int]
 # For an ONNX file with a dynamic batch where no batch is asked for.
@@ -66,8 +66,8 @@ class BuildOptions:
         check_fields(
             self,
             precision=one_of(PRECISIONS),
-            gpu=whole(0),
-            workspace_mb=optional(whole(1)),
+            gpu=whole(0, 1023),
+            workspace_mb=optional(whole(1, MANY)),
             optimization_level=optional(whole(0, 5)),
         )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import MANY, whole
+
 
 @dataclass(frozen=True)
 class PaddleOptions:
@@ -21,3 +24,6 @@ class PaddleOptions:
     onednn: bool | None = None
     tensorrt: bool = False
     gpu_memory_mb: int = 8000
+
+    def __post_init__(self) -> None:
+        check_fields(self, gpu_memory_mb=whole(1, MANY))

@@ -18,7 +18,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, nearest
 from hgdeploy.system.checks import check, check_fields
 from hgdeploy.system.digests import file_sha256
-from hgdeploy.system.kinds import one_of, optional, whole
+from hgdeploy.system.kinds import BATCH_SIZE, THREADS, one_of, optional, whole
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -63,10 +63,10 @@ class TritonOptions:
             check_model_name(self.name)
         check_fields(
             self,
-            instances=whole(1),
-            max_batch=optional(whole(1)),
-            queue_delay_us=whole(0),
-            threads=optional(whole(1)),
+            instances=THREADS,
+            max_batch=optional(BATCH_SIZE),
+            queue_delay_us=whole(0, 60_000_000),
+            threads=optional(THREADS),
         )
         if self.threads is not None and not allowed.has_threads:
             raise ConfigError(

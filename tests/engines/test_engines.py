@@ -19,7 +19,7 @@ import pytest
 from conftest import MINI, require_engine
 from hgdeploy.bundle.paddle_params import read_params
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
-from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.options import PRECISIONS, EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.program import read_program_specs
 from hgdeploy.errors import BundleError, ConfigError, EngineError, TensorError
@@ -330,6 +330,17 @@ def test_paddle_refuses_what_it_cannot_run(options: EngineOptions, message: str)
     require_engine("paddle")
     with pytest.raises(EngineError, match=message):
         load_engine("paddle", MINI / "inference.pdmodel", options)
+
+
+def test_no_engine_claims_a_precision_that_it_then_refuses(engine_name: str):
+    """ONNX Runtime has no bf16 kernels for a CPU, and `hgdeploy doctor` shows what is claimed."""
+    found = engine_module(engine_name).capability()
+    if found.devices != ("cpu",):
+        pytest.skip("this machine has more than a CPU")
+    for precision in set(PRECISIONS) - set(found.precisions):
+        with pytest.raises(EngineError, match=f"{precision}.*available|needs a CPU with"):
+            load_engine(engine_name, artifact(engine_name), EngineOptions(precision=precision))
+    assert (engine_name, "bf16") not in {("onnxruntime", name) for name in found.precisions}
 
 
 def test_an_unknown_engine_is_an_error_with_the_nearest_name():

@@ -126,7 +126,7 @@ def test_many_threads_have_a_process_each_and_none_is_left(reader):
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_limit_that_is_none_is_refused(seconds):
-    with pytest.raises(ConfigError, match="expected seconds above 0"):
+    with pytest.raises(ConfigError, match="expected a number above 0 to 604800"):
         IsolatedReader(OPS, False, seconds)
 
 

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from conftest import DEADLINE
+from hgdeploy.errors import ResourceError
 from hgdeploy.system.parallel import WorkerTuner, in_order
 
 
@@ -140,7 +141,7 @@ def test_an_error_in_adding_a_thread_ends_the_work(monkeypatch):
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with pytest.raises(RuntimeError, match="can't start new thread"):
+    with pytest.raises(ResourceError, match="no more than 2 threads for its work; use"):
         in_order(lambda piece: piece, range(10**9), lambda _: None, Tuner(2, 3, cpus=1))
 
 

@@ -84,6 +84,11 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if not source.is_file():
         raise BundleError(f"{source} does not exist; convert the bundle to ONNX first")
+    if options.precision == "bf16" and options.device == "cpu":
+        raise EngineError(
+            "onnxruntime has no bf16 kernels for a CPU, available: fp32, fp16, int8; the paddle "
+            "and openvino engines compute bf16 where the CPU has it"
+        )
     _check_int8_weights(source, options)
     ort = import_library("onnxruntime", "cpu")
     index = device_index(options.device)
@@ -127,18 +132,21 @@ def capability() -> Capability:
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
     ort = import_library("onnxruntime", "cpu")
-    notes = ["fp16, bf16 and int8 need the bundle's inference.PRECISION.onnx"]
+    precisions = ["fp32", "fp16", "int8"]
+    notes = ["fp16 and int8 need the bundle's inference.PRECISION.onnx"]
     if int8_saturates():
         notes.append("int8 needs 7-bit weights on this CPU, which lacks VNNI")
     devices = ["cpu"]
     if _CUDA in ort.get_available_providers():
         devices.append("gpu:0")
+        precisions.append("bf16")
+        notes.append("bf16: on a GPU only, and it needs the bundle's inference.bf16.onnx")
         notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
     else:
         notes.append(
             "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
         )
-    return Capability(version, tuple(devices), ("fp32", "fp16", "bf16", "int8"), tuple(notes))
+    return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
 
 
 def _check_int8_weights(source: Path, options: EngineOptions) -> None:

@@ -17,10 +17,11 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import ImageError
+from hgdeploy.errors import ImageError, ResourceError
 from hgdeploy.images.find import reason_of_access_error
 from hgdeploy.images.headers import ImageHeader, read_header
 from hgdeploy.images.jpeg import decode_plain_jpeg, scale_divisor
+from hgdeploy.system.machine import raise_if_exhausted
 
 # More than any camera makes (200 million) and than WebP can hold, yet 0.8 GB at most once decoded.
 # Without it a PNG of 875 KB can take 5 GB: OpenCV itself stops only at 2**30.
@@ -44,6 +45,7 @@ def read_image(
 
     Raises:
         ImageError: a short reason without the path, such as `is a directory` or `is truncated`.
+        ResourceError: the system has no more open files or memory for this process.
     """
     return decode_image(_read_bytes(Path(path)), max_pixels=max_pixels, shrink_to=shrink_to)
 
@@ -62,6 +64,8 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise ImageError("does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        if isinstance(error, OSError):
+            raise_if_exhausted(error)
         raise ImageError(f"cannot be read: {reason_of_access_error(error)}") from None
 
 
@@ -119,6 +123,11 @@ def _decode_with_opencv(data: bytes, header: ImageHeader, divisor: int) -> NDArr
         if rgb is not None:
             return rgb
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise ResourceError(
+                f"there is no memory for a picture of {header.width}x{header.height} pixels; use "
+                "fewer --workers"
+            ) from None
         detail = " ".join(str(error.err).split())
         raise ImageError(f"cannot be decoded ({header.kind}): {detail}") from None
     if header.kind == "GIF" and not _reads_gif():

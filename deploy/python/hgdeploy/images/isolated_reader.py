@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import HGDeployError, ImageError
+from hgdeploy.errors import HGDeployError, ImageError, ResourceError
 from hgdeploy.images.reader import ReadImage
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import WEEK_SECONDS, number
@@ -78,7 +78,10 @@ class IsolatedReader:
         try:
             child = self._child()
         except (ChildError, HGDeployError) as error:
-            raise ImageError(f"the process to read it did not start ({error})") from None
+            # Not the image's fault, which would be kept as such by a run that is resumed.
+            raise ResourceError(
+                f"a process that reads images did not start: {error}; use fewer --workers"
+            ) from None
         try:
             # Absolute: the child stays in the folder in which it was started.
             request = Message({"do": "read", "path": os.fspath(path.absolute())})
@@ -87,7 +90,7 @@ class IsolatedReader:
             raise ImageError(f"{error} to read, the limit of --image-timeout") from None
         except ChildError as error:
             raise ImageError(f"crashed the decoder ({error.how})") from None
-        except ImageError:
+        except (ImageError, ResourceError):
             raise
         except HGDeployError as error:  # raised by a library in the child, not by us
             raise ImageError(f"crashed the decoder ({error})") from None

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import math
 import os
 import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+
+from hgdeploy.errors import ResourceError
 
 # Where Linux shows the limits of containers and services (control groups, cgroups).
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -72,6 +75,24 @@ def memory_mb() -> int | None:
         machine = None
     least = _least([machine, *(_memory_limit(folder) for folder in _cgroups("memory"))])
     return None if least is None else int(least) // 2**20
+
+
+def raise_if_exhausted(error: OSError) -> None:
+    """Tell what this process may not have more of from what is wrong with a single file.
+
+    Raises:
+        ResourceError: the system has no more open files or memory for it.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise ResourceError(
+            f"{_sentence(error)}; raise the limit (ulimit -n), or use fewer --workers"
+        ) from None
+    if error.errno == errno.ENOMEM:
+        raise ResourceError(f"{_sentence(error)}; use fewer --workers or smaller batches") from None
+
+
+def _sentence(error: OSError) -> str:
+    return f"the system refuses this process: {(error.strerror or str(error)).lower()}"
 
 
 def _cgroups(controller: str) -> Iterator[Path]:

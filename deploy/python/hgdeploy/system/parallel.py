@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from hgdeploy.errors import ResourceError
+
 Work = TypeVar("Work")
 
 
@@ -145,7 +147,13 @@ class _Run(Generic[Work, Result]):
         while len(self._threads) < self._tuner.workers and not self._ended:
             # Daemons: one that hangs in a file system must not keep the process from ending.
             thread = threading.Thread(target=self._run, name="hgdeploy worker", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                raise ResourceError(
+                    f"the system gives this process no more than {len(self._threads)} threads for "
+                    "its work; use fewer --workers, or raise the limit (ulimit -u, pids.max)"
+                ) from None
             self._threads.append(thread)
 
     def _stop(self) -> None:

@@ -332,9 +332,9 @@ def test_rows_that_something_else_changes_end_the_run(output, files, how, rows):
             prediction, facts = predicted(files[rows], "A"), file_facts(files[rows].path)
             next_step = functools.partial(results.write, prediction, facts)
         CHANGES[how](rows_file(output))
+        assert results.progress() == "run the same command with --resume to do the rest"
         with pytest.raises(OutputError, match=f"was {how} during the run by something else"):
             next_step()
-        assert results.progress() == "run the same command with --resume to do the rest"
     assert output.suffix == ".jsonl" or not output.exists()
     output.parent.mkdir(exist_ok=True)
     run(output, files, "A", "redo")

@@ -48,7 +48,6 @@ class RowsFile:
 
     Attributes:
         written: how many lines were appended.
-        spoiled: what something else did to the file, in a word; empty while it is as it was left.
 
     Raises:
         OSError: it cannot be opened.
@@ -59,7 +58,7 @@ class RowsFile:
         self._file = path.open("ab", buffering=0)
         self._end = os.fstat(self._file.fileno()).st_size
         self.written = 0
-        self.spoiled = ""
+        self._spoiled = ""
 
     def append(self, line: bytes) -> None:
         """Append a line; once this returns, no signal can lose it.
@@ -78,25 +77,34 @@ class RowsFile:
             raise
         self._end, self.written = end, self.written + 1
 
-    def check(self) -> None:
-        """Raise where the name no longer leads to this file, or its size is not what it was.
+    def spoiled(self) -> str:
+        """Return what something else did to the file, in a word; empty where it did nothing.
 
-        Raises:
-            OutputError: what was done to it.
+        The name must lead to this file, and its size be what was written.
         """
+        if self._spoiled or self.closed:
+            return self._spoiled
         mine = os.fstat(self._file.fileno())
         try:
             named = self._path.stat()
         except OSError:
-            self.spoiled = "removed"
+            self._spoiled = "removed"
         else:
             if not os.path.samestat(mine, named):
-                self.spoiled = "replaced"
+                self._spoiled = "replaced"
             elif mine.st_size != self._end:
-                self.spoiled = "cut" if mine.st_size < self._end else "written to"
-        if self.spoiled:
+                self._spoiled = "cut" if mine.st_size < self._end else "written to"
+        return self._spoiled
+
+    def check(self) -> None:
+        """Raise where something else has changed the file.
+
+        Raises:
+            OutputError: what was done to it.
+        """
+        if self.spoiled():
             raise OutputError(
-                f"{self._path} was {self.spoiled} during the run by something else, so that rows "
+                f"{self._path} was {self._spoiled} during the run by something else, so that rows "
                 "are missing"
             )
 

@@ -102,7 +102,10 @@ class Classifier:
             self.read_apart(settings.image_timeout)
         self.batch_size = settings.batch_size
         self.cpus = settings.options.cpu_threads * settings.options.streams
-        options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
+        size = self.reader.preprocessor.output_size or (-1, -1)
+        options = dataclasses.replace(
+            settings.options, max_batch=settings.batch_size, image_size=size
+        )
         self._postprocess = chosen_postprocess(settings, bundle)
         run = Run(settings.engine, options.precision, options.device)
         opened = open_run(bundle, run, options)
@@ -263,6 +266,8 @@ class Classifier:
             start = time.perf_counter()
             try:
                 read = image.read(None if batch is None else batch[len(tensors)])
+                if batch is None:
+                    self._check_size(read.tensor)
                 tensors[place] = read.tensor
                 times.decode += read.decode
                 times.preprocess += read.preprocess
@@ -283,6 +288,19 @@ class Classifier:
         with self._times_lock:
             self.times.add(times)
         return [predictions[place] for place in range(len(images))]
+
+    def _check_size(self, tensor: NDArray[Any]) -> None:
+        """Refuse an image whose size the preprocessing leaves as it is, and the model cannot take.
+
+        Raises:
+            ImageError: both shapes.
+        """
+        taken = self.engine.inputs[0].shape[1:]
+        if any(size not in (-1, made) for size, made in zip(taken, tensor.shape, strict=True)):
+            raise ImageError(
+                f"the preprocessing makes {list(tensor.shape)} of it, but the model takes "
+                f"{list(taken)}; add ResizeImage with a size, or CropImage"
+            )
 
     def _batch(self, images: int) -> NDArray[Any] | None:
         """Return an empty batch for so many images; None if their shapes may differ."""

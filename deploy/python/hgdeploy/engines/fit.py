@@ -82,7 +82,8 @@ def check_feed(spec: TensorSpec, source: Path, preprocessor: Preprocessor) -> No
     ):
         raise BundleError(
             f"{source} takes images of {image[1]}x{image[0]}, but the preprocessing makes "
-            f"{size[1]}x{size[0]} (width x height); correct ResizeImage or CropImage"
+            f"{size[1]}x{size[0]} (width x height); correct ResizeImage or CropImage, "
+            "or use an ONNX file of any size (hgdeploy convert --dynamic-size)"
         )
     if preprocessor.dtype.name != spec.dtype:
         raise BundleError(

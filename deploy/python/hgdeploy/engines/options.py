@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hgdeploy.system.checks import check, check_fields
-from hgdeploy.system.kinds import BATCH_SIZE, THREADS, one_of, optional
+from hgdeploy.system.kinds import BATCH_SIZE, THREADS, list_of, one_of, optional, whole
 from hgdeploy.system.machine import available_cpus
 
 Own = TypeVar("Own")
@@ -27,6 +27,8 @@ class EngineOptions:
         streams: inferences that are meant to run at once, each with `threads`. A GPU decides that
             itself.
         max_batch: the largest batch that will be fed, for engines that plan by shape.
+        image_size: (height, width) of the images that will be fed, -1 where they differ, for
+            engines that can run a model at another size than that of its export; None for its own.
         graph_optimization: let the engine rewrite the graph (`Global.ir_optim`).
         profile: let the engine print or write its own operator profile.
         output_name: the output that has the scores, of a model that has several.
@@ -40,6 +42,7 @@ class EngineOptions:
     threads: int | None = None
     streams: int = 1
     max_batch: int = 1
+    image_size: tuple[int, int] | None = None
     graph_optimization: bool = True
     profile: bool = False
     output_name: str | None = None
@@ -52,6 +55,7 @@ class EngineOptions:
             precision=one_of(PRECISIONS),
             threads=optional(THREADS),
             streams=THREADS,
+            image_size=optional(list_of(whole(-1), 2, 2)),
         )
         check("the batch size", self.max_batch, BATCH_SIZE)
 

@@ -38,7 +38,8 @@ from hgdeploy.engines.paddle.config import (
 from hgdeploy.engines.paddle.onednn import decide_onednn
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import load_processes
-from hgdeploy.engines.paddle.program import ProgramSpecs, read_program_specs
+from hgdeploy.engines.paddle.program import ProgramSpecs
+from hgdeploy.engines.paddle.sizes import check_size, specs_at
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import memory_mb
@@ -173,13 +174,16 @@ def load_here(source: Path, options: EngineOptions) -> PaddleEngine:
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
-    return PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
+    engine = PaddleEngine(predictor, (specs.inputs, specs.outputs), runtime)
+    if options.image_size is not None:
+        check_size(engine, source)
+    return engine
 
 
 def _examined(source: Path, options: EngineOptions) -> tuple[int | None, ProgramSpecs]:
     """Return the index of the GPU, if it is one, and the program's inputs and outputs."""
     paddle = import_library("paddle", "cpu")
-    return check_device(paddle, options), read_program_specs(source)
+    return check_device(paddle, options), specs_at(source, options.image_size)
 
 
 def _side_by_side(options: EngineOptions, params: Path) -> EngineOptions:

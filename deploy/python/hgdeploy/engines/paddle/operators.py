@@ -38,9 +38,11 @@ _NEW_ATTRIBUTES = {
 # What Paddle 3 gives as inputs, which are constants as a rule, and Paddle 2 as attributes.
 _INPUTS = {
     "concat": {1: "axis"},
+    "mean": {1: "axis"},
     "pool2d": {1: "kernel_size"},
     "reshape": {1: "shape"},
     "split": {1: "sections", 2: "axis"},
+    "split_with_num": {1: "axis"},
     "squeeze": {1: "axis"},
     "unsqueeze": {1: "axis"},
 }

@@ -5,7 +5,8 @@ Paddle runs a program on images of any size, and says nothing where the answer i
 the network's: an operator may hold a size that was a number at the export, such as the kernel of a
 pooling over the whole picture. So every operator is looked at that works on a tensor whose shape
 follows the image. Where none of them holds a size, the program is what an export with open sizes
-would be. Operators that are not known here count as bound.
+would be. Operators that are not known here count as bound. What an export has left out because it
+did nothing at its size, such as cutting the picture to just that size, no file can show.
 """
 
 from __future__ import annotations
@@ -164,12 +165,18 @@ def _joined(operator: Operator, axes: list[Axes]) -> Axes:
 
 
 def _parted(operator: Operator, axes: list[Axes]) -> Axes:
-    if not operator.attributes:  # PIR takes a list apart into its tensors
-        return axes[0]
-    if len(operator.inputs) > 1 or "axis" in operator.attributes:
+    # Where PIR takes a list apart into its tensors, there is no axis.
+    if operator.inputs[0].shape:
         (axis,) = _numbers(operator, "axis")
         if _axis(axis, operator.inputs[0]) in axes[0]:
             raise _BoundError
+    return axes[0]
+
+
+def _sliced(operator: Operator, axes: list[Axes]) -> Axes:
+    cut = {_axis(axis, operator.inputs[0]) for axis in _numbers(operator, "axes")}
+    if cut & axes[0] or operator.attributes.get("decrease_axis"):
+        raise _BoundError
     return axes[0]
 
 
@@ -247,6 +254,8 @@ _RULES: dict[str, Callable[[Operator, list[Axes]], Axes]] = {
     "combine": _listed,
     "concat": _joined,
     "split": _parted,
+    "split_with_num": _parted,
+    "slice": _sliced,
     "pool2d": _pooled,
     "mean": _averaged,
     "flatten": _flattened,

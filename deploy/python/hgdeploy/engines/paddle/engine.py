@@ -39,7 +39,7 @@ from hgdeploy.engines.paddle.onednn import decide_onednn
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import load_processes
 from hgdeploy.engines.paddle.program import ProgramSpecs
-from hgdeploy.engines.paddle.sizes import check_size, specs_at
+from hgdeploy.engines.paddle.sizes import check_size, size_warnings, specs_at
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
 from hgdeploy.system.machine import memory_mb
@@ -153,7 +153,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     options, warnings, seconds = decide_onednn(source, options)
     opened = load_processes if options.streams > 1 else load_here
     engine = opened(source, options)
-    engine.warnings, engine.once_seconds = warnings, seconds
+    engine.warnings = (*warnings, *size_warnings(engine, source))
+    engine.once_seconds = seconds
     return engine
 
 

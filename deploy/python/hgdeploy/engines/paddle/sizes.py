@@ -96,6 +96,17 @@ def check_size(engine: CheckedEngine, source: Path) -> None:
             raise BundleError(f"{what}: it answers {found}, expected {expected}")
 
 
+def size_warnings(engine: CheckedEngine, source: Path) -> tuple[str, ...]:
+    """Return what to tell where a program runs at another size than it was exported for."""
+    own, runs = read_program_specs(source).inputs, engine.inputs
+    if own == runs:
+        return ()
+    return (
+        f"{source} was exported for images of {_size_of(own[0])} and runs {_size_of(runs[0])} "
+        "(width x height), as the preprocessing makes them",
+    )
+
+
 def _size_of(spec: TensorSpec) -> str:
     height, width = spec.shape[1:3] if channels_last(spec.shape) else spec.shape[2:]
     return "any size" if -1 in (height, width) else f"{width}x{height}"

@@ -26,7 +26,7 @@ from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.ending import read_ending
-from hgdeploy.engines.fit import check_feed
+from hgdeploy.engines.fit import batch_that_fits, check_feed, check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.engines.scores import class_count
@@ -100,7 +100,6 @@ class Classifier:
         self._isolated: IsolatedReader | None = None
         if settings.image_timeout is not None:
             self.read_apart(settings.image_timeout)
-        self.batch_size = settings.batch_size
         self.cpus = settings.options.cpu_threads * settings.options.streams
         size = self.reader.preprocessor.output_size or (-1, -1)
         options = dataclasses.replace(
@@ -114,7 +113,9 @@ class Classifier:
         self._source = source = opened.source
         try:
             spec = self.engine.inputs[0]
-            self._follow_fixed_batch(spec.shape[0])
+            self.batch_size = batch_that_fits(
+                spec, source, settings.batch_size, self.warnings.append
+            )
             check_feed(spec, source, self.reader.preprocessor)
             classes = class_count(self.engine.outputs[0].shape) or -1
             self._postprocess.check_classes(classes, source)
@@ -128,15 +129,6 @@ class Classifier:
         except Exception:
             self.engine.close()
             raise
-
-    def _follow_fixed_batch(self, fixed: int) -> None:
-        """Run as many images at a time as the model takes, where it takes only so many."""
-        if fixed not in (-1, self.batch_size):
-            self.warnings.append(
-                f"{self._source} has a fixed batch: {fixed} image{'s' * (fixed > 1)} at a time are "
-                f"run, not {self.batch_size}; export the model with a dynamic batch for another"
-            )
-            self.batch_size = fixed
 
     @property
     def settings(self) -> ClassifierSettings:
@@ -267,7 +259,7 @@ class Classifier:
             try:
                 read = image.read(None if batch is None else batch[len(tensors)])
                 if batch is None:
-                    self._check_size(read.tensor)
+                    check_image(self.engine.inputs[0], read.tensor)
                 tensors[place] = read.tensor
                 times.decode += read.decode
                 times.preprocess += read.preprocess
@@ -288,19 +280,6 @@ class Classifier:
         with self._times_lock:
             self.times.add(times)
         return [predictions[place] for place in range(len(images))]
-
-    def _check_size(self, tensor: NDArray[Any]) -> None:
-        """Refuse an image whose size the preprocessing leaves as it is, and the model cannot take.
-
-        Raises:
-            ImageError: both shapes.
-        """
-        taken = self.engine.inputs[0].shape[1:]
-        if any(size not in (-1, made) for size, made in zip(taken, tensor.shape, strict=True)):
-            raise ImageError(
-                f"the preprocessing makes {list(tensor.shape)} of it, but the model takes "
-                f"{list(taken)}; add ResizeImage with a size, or CropImage"
-            )
 
     def _batch(self, images: int) -> NDArray[Any] | None:
         """Return an empty batch for so many images; None if their shapes may differ."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.errors import BundleError
+from hgdeploy.errors import BundleError, ImageError
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 
 # How many channels an image may have: gray, colour, colour and one more.
@@ -47,6 +51,43 @@ def check_batch(spec: TensorSpec, source: Path, batch_size: int) -> None:
         raise BundleError(
             f"{source} has a fixed batch of {spec.shape[0]}, but the batch size is {batch_size}; "
             f"use batch size {spec.shape[0]}, or export the model with a dynamic batch"
+        )
+
+
+def batch_that_fits(spec: TensorSpec, source: Path, batch_size: int, on_warning: OnLine) -> int:
+    """Return how many images to run at a time: the batch size, or the model's own fixed batch.
+
+    Args:
+        spec: the model's input.
+        source: its file, for the warning.
+        batch_size: what was asked for.
+        on_warning: called with a line where the model takes another number.
+    """
+    fixed = spec.shape[0]
+    if fixed in (-1, batch_size):
+        return batch_size
+    on_warning(
+        f"{source} has a fixed batch: {fixed} image{'s' * (fixed > 1)} at a time are run, not "
+        f"{batch_size}; export the model with a dynamic batch for another"
+    )
+    return fixed
+
+
+def check_image(spec: TensorSpec, tensor: NDArray[Any]) -> None:
+    """Refuse an image whose size the preprocessing leaves as it is, and the model cannot take.
+
+    Args:
+        spec: the model's input.
+        tensor: what the preprocessing made of the image, without a batch axis.
+
+    Raises:
+        ImageError: both shapes.
+    """
+    taken = spec.shape[1:]
+    if any(size not in (-1, made) for size, made in zip(taken, tensor.shape, strict=True)):
+        raise ImageError(
+            f"the preprocessing makes {list(tensor.shape)} of it, but the model takes "
+            f"{list(taken)}; add ResizeImage with a size, or CropImage"
         )
 
 

@@ -174,7 +174,7 @@ def test_everything_is_checked_timed_saved_and_gone_on_with(fake_gpu, mini: Path
     assert [result.case.batch for result in results] == [1, 2]
     for result in results:
         assert set(result.timings_ms) == {"h2d", "compute", "d2h", "enqueue", "host"}
-    report = hgdeploy("benchmark", "report", output, "--no-plots")
+    report = hgdeploy("benchmark", "report", output)
     assert report.returncode == 0, report.stderr
     again = run_on(*command)
     assert again.returncode == 11

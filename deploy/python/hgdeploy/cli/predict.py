@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from hgdeploy.cli.predict_job import PredictJob, check_files
 from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.streams import ReaderGoneError
-from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, say, warn
+from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, refuse_without_effect, say, warn
 from hgdeploy.errors import ConfigError, HGDeployError, OutputError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import THREADS, optional
@@ -104,13 +104,12 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.engines.paddle.options import PaddleOptions
 
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
-        if getattr(arguments, flag) and not getattr(arguments, needs):
-            raise ConfigError(f"--{flag.replace('_', '-')} has no effect without --{needs}")
+        if not getattr(arguments, needs):
+            refuse_without_effect(arguments, [flag], f"without --{needs}")
     check("--workers", arguments.workers, optional(THREADS))
-    if arguments.ray and arguments.workers:
-        raise ConfigError(
-            "--workers has no effect with --ray; --threads sets the CPU threads of each worker"
-        )
+    if arguments.ray:
+        instead = "with --ray; --threads sets the CPU threads of each worker"
+        refuse_without_effect(arguments, ["workers"], instead)
     own: tuple[object, ...] = ()
     if arguments.onednn is not None:
         if (arguments.engine, arguments.device) != ("paddle", "cpu"):

@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO, TypeAlias
 
 from hgdeploy.cli.streams import (
@@ -113,6 +113,23 @@ class Parser(argparse.ArgumentParser):
 
 # argparse has no public name for what add_subparsers returns.
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def refuse_without_effect(arguments: argparse.Namespace, flags: Iterable[str], where: str) -> None:
+    """Refuse flags that another argument makes meaningless.
+
+    Args:
+        arguments: the parsed flags; one that was not given is None or False.
+        flags: their names in `arguments`.
+        where: ends the error, such as `without --output`.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for flag in flags:
+        value = getattr(arguments, flag)
+        if value is not None and value is not False:
+            raise ConfigError(f"--{flag.replace('_', '-')} has no effect {where}")
 
 
 def say(text: str) -> None:

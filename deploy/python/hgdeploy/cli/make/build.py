@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.terminal import Verbs, say, warn
+from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.checks import Given
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from hgdeploy.convert.tensorrt.options import BuildOptions, Range
 
 
+# Flags that say how to build an engine.
+_OF_ENGINES = (
+    *("runtime", "batch", "input_size", "compute_capability", "workspace_mb"),
+    *("optimization_level", "force", "output"),
+)
+
+
 def add_build(verbs: Verbs) -> None:
     """Add `hgdeploy build`."""
     parser = verbs.add_parser("build", help="build the TensorRT engine of a bundle")
     parser.add_argument("bundle", type=Path, help="the model's folder")
-    parser.add_argument("--runtime", default="tensorrt", help="tensorrt (default) or tensorrt-rtx")
+    parser.add_argument("--runtime", help="tensorrt (default) or tensorrt-rtx")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
     parser.add_argument(
         "--batch",
@@ -69,6 +76,9 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     served = TritonOptions(backend=arguments.triton_backend, precision=arguments.precision)
     if arguments.triton is None and served.backend != TritonOptions().backend:
         raise ConfigError("--triton-backend has no effect without --triton DIR")
+    if served.backend != TritonOptions().backend:
+        reads = f"with --triton-backend {served.backend}, which reads the ONNX file itself"
+        refuse_without_effect(arguments, _OF_ENGINES, reads)
     bundle = open_bundle(arguments.bundle)
     if served.backend == TritonOptions().backend:
         height, width = _sizes(arguments.input_size)
@@ -90,12 +100,12 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:
-    from hgdeploy.bundle.names import runtime_named
+    from hgdeploy.bundle.names import RUNTIMES, runtime_named
     from hgdeploy.convert.tensorrt.options import BuildOptions
 
     capabilities = arguments.compute_capability
     return BuildOptions(
-        runtime=runtime_named(arguments.runtime),
+        runtime=runtime_named(arguments.runtime or RUNTIMES[0].name),
         precision=arguments.precision,
         compute_capabilities=tuple(capabilities.split(",")) if capabilities is not None else (),
         workspace_mb=arguments.workspace_mb,

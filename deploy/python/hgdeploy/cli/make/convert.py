@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, warn
+from hgdeploy.cli.terminal import Verbs, refuse_without_effect, warn
 from hgdeploy.errors import EXIT_OK
 from hgdeploy.system.checks import Given, check
 from hgdeploy.system.kinds import one_of, parse_literal
@@ -34,6 +34,8 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
 
     check("--check", arguments.check, one_of(("on", "off")))
     check("--precision", arguments.precision, one_of(("fp32", "fp16", "bf16")))
+    if arguments.precision == "fp32":
+        refuse_without_effect(arguments, ["images"], "with --precision fp32")
     batch = check("--batch", arguments.batch, _batch)
     options = ConvertOptions(
         OnnxOptions(

@@ -23,9 +23,11 @@ from hgdeploy.cli.measure.benchmark_report import (
     run_compare,
     run_report,
 )
-from hgdeploy.cli.terminal import Verbs, aligned, interrupted_exit_code, say
+from hgdeploy.cli.terminal import Verbs, aligned, interrupted_exit_code, refuse_without_effect, say
 from hgdeploy.errors import EXIT_OK, EXIT_SOME_IMAGES_FAILED, ConfigError
 from hgdeploy.system.digests import file_sha256
+
+Run = Callable[[argparse.Namespace, TextIO], int]
 
 
 def add_benchmark(verbs: Verbs) -> None:
@@ -36,10 +38,21 @@ def add_benchmark(verbs: Verbs) -> None:
     actions = parser.add_subparsers(metavar="ACTION")
     report = actions.add_parser("report", help="make tables and plots of results")
     add_report_arguments(report)
-    report.set_defaults(run=run_report)
+    report.set_defaults(run=_alone(run_report, "report"))
     compare = actions.add_parser("compare", help="show what became faster or slower")
     add_compare_arguments(compare)
-    compare.set_defaults(run=run_compare)
+    compare.set_defaults(run=_alone(run_compare, "compare"))
+
+
+def _alone(run: Run, action: str) -> Run:
+    """Return what an action runs, once it is sure that no flags of a measurement were given."""
+    flags = (*_LISTS, *_SINGLE, "suite", "interleave", "resume", "min_seconds", "min_iterations")
+
+    def checked(arguments: argparse.Namespace, out: TextIO) -> int:
+        refuse_without_effect(arguments, flags, f"on benchmark {action}")
+        return run(arguments, out)
+
+    return checked
 
 
 # Each flag and the field of the suite that it replaces.
@@ -51,6 +64,7 @@ _LISTS = {
     "threads": "threads",
     "scope": "scopes",
 }
+_SINGLE = ("device", "image")
 _COLUMNS = ("model", "engine", "precision", "batch", "threads", "scope")
 _FIGURES = ("median", "p90", "p99")
 
@@ -137,7 +151,7 @@ def suite_of(arguments: argparse.Namespace) -> Suite:
     changes: dict[str, Any] = {field: tuple(v) for field, v in given.items() if v is not None}
     if "threads" in changes:
         changes["threads"] = tuple(map(threads_of, changes["threads"]))
-    for name in ("device", "image"):
+    for name in _SINGLE:
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)
     measuring = {
@@ -148,7 +162,10 @@ def suite_of(arguments: argparse.Namespace) -> Suite:
     if arguments.interleave:
         measuring["interleave"] = True
     settings = dataclasses.replace(suite.settings, **measuring)
-    return dataclasses.replace(suite, settings=settings, **changes)
+    suite = dataclasses.replace(suite, settings=settings, **changes)
+    if "pipeline" not in suite.scopes:
+        refuse_without_effect(arguments, ["image"], "without --scope pipeline")
+    return suite
 
 
 def _settings(suite: Suite) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hgdeploy.benchmark.report.compare import as_markdown as comparison_as_markd
 from hgdeploy.benchmark.report.compare import compare_files, raise_where_slower
 from hgdeploy.benchmark.report.formats import as_csv, as_html, as_markdown
 from hgdeploy.benchmark.report.results import Results, read_all, read_measured
+from hgdeploy.cli.terminal import refuse_without_effect
 from hgdeploy.errors import EXIT_OK, ConfigError, OutputError
 from hgdeploy.results.outputs import check_apart
 from hgdeploy.system.checks import check
@@ -53,6 +54,8 @@ def run_report(arguments: argparse.Namespace, out: TextIO) -> int:
     """
     output: Path | None = arguments.output
     form = _format(arguments.format, output)
+    if form != "html":
+        refuse_without_effect(arguments, ["no_plots"], f"with --format {form}")
     if output is not None and not output.absolute().parent.is_dir():
         raise OutputError(f"--output {output}: its folder does not exist")
     if output is not None:

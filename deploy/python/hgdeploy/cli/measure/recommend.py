@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, say
+from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say
 from hgdeploy.errors import EXIT_OK
+
+_MIN_AGREEMENT = 0.99
 
 
 def add_recommend(verbs: Verbs) -> None:
@@ -26,7 +28,6 @@ def add_recommend(verbs: Verbs) -> None:
     parser.add_argument(
         "--min-agreement",
         type=float,
-        default=0.99,
         help="share of images with fp32's best class (0.99)",
     )
     parser.add_argument("--budget-seconds", type=float, default=60.0, help="time to take (60)")
@@ -43,10 +44,13 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.cli.terminal import aligned
     from hgdeploy.images.find import find_images
 
+    if arguments.images is None:
+        refuse_without_effect(arguments, ["min_agreement"], "without --images")
+    agreement = _MIN_AGREEMENT if arguments.min_agreement is None else arguments.min_agreement
     options = RecommendOptions(
         latency_ms=arguments.latency_ms,
         images=tuple(find_images(arguments.images)) if arguments.images else (),
-        min_agreement=arguments.min_agreement,
+        min_agreement=agreement,
         batches=(1,) if arguments.latency_ms is not None else (1, 8),
         budget_seconds=arguments.budget_seconds,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.progress import occasional_lines
-from hgdeploy.cli.terminal import Verbs, warn
+from hgdeploy.cli.terminal import Verbs, refuse_without_effect, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ def add_validate(verbs: Verbs) -> None:
         default="paddle,onnxruntime",
         help="comma-separated ENGINE[:PRECISION][@gpu:N]; the first is the reference",
     )
-    parser.add_argument(
-        "--precision", default="fp32", help="precision of the engines after the first (fp32)"
-    )
+    parser.add_argument("--precision", help="precision of the engines after the first (fp32)")
     parser.add_argument("--images", help="folder, glob or list of real images")
     parser.add_argument("--labels", type=Path, help="'PATH LABEL' list, or the folder of --images")
     parser.add_argument("--random", type=int, default=16, help="number of random inputs (16)")
@@ -49,7 +47,10 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.validation.report import as_markdown, check_report_path, write_report
     from hgdeploy.validation.validate import ValidateOptions, validate
 
-    runs = parse_runs(arguments.engines, arguments.precision)
+    if all(":" in text.partition("@")[0] for text in arguments.engines.split(",")[1:]):
+        where = "unless an engine after the first names no precision of its own"
+        refuse_without_effect(arguments, ["precision"], where)
+    runs = parse_runs(arguments.engines, arguments.precision or "fp32")
     if arguments.report is not None:
         check_report_path(arguments.report)
     bundle = open_bundle(arguments.bundle)

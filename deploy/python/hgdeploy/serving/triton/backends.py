@@ -196,7 +196,8 @@ def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Pa
 
 def _read_onnx(source: Path, copy: Path, precision: str) -> Network:
     """Load the copy, which shows that it is complete, with the weights in files beside it."""
-    options = EngineOptions(precision=precision, threads=1, graph_optimization=False)
+    own = "fp32" if precision == "bf16" else precision  # OpenVINO makes bf16 of the fp32 file
+    options = EngineOptions(precision=own, threads=1, graph_optimization=False)
     try:
         engine = load_engine("onnxruntime", copy, options)
     except BundleError as error:

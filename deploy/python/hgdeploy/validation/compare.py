@@ -1,35 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far apart two engines' probabilities for the same inputs are."""
+"""How far apart two engines' scores for the same inputs are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.engines.ending import Ending
+
+Kind = Literal["probabilities", "independent", "logits"]
+"""What scores are: probabilities that sum to one, independent ones, or logits."""
+
+# How far the sum of a row may be from 1 where only the scores say that they are probabilities.
+_SUM_TOLERANCE = 1e-3
+# A class of a multi-label model is seen in an image from this score on.
+_SEEN_FROM = 0.5
 # The logarithms of probabilities below this are not compared: no user sees them, and a float32
 # softmax keeps few digits of them.
 LOG_FLOOR = 1e-6
+# Log-odds are compared this far from 0 and 1: libraries compute a sigmoid with an absolute error of
+# 1e-7, and near 1 a float32 keeps few digits of the distance.
+_ODDS_FLOOR = 1e-2
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate's probabilities against a reference's, over N rows of C classes.
+    """A candidate's scores against a reference's, over N rows of C classes.
 
     Attributes:
         rows: N.
         max_abs: largest absolute difference.
         mean_abs: mean absolute difference.
         max_rel: largest difference relative to the reference, where that is at least `LOG_FLOOR`.
-        max_log: largest difference of natural logarithms, on the same entries.
+        max_log: largest difference of the logits that probabilities show: of natural logarithms,
+            or log-odds of independent ones, on the same entries; 0 for logits.
         min_cosine: smallest cosine similarity of two rows.
-        top1_agreement: share of rows with the same best class.
+        top1_agreement: share of rows with the same best class; for independent probabilities, with
+            the same classes from 0.5 on.
         topk_agreement: mean share of the reference's k best classes that the candidate has too.
         topk: that k.
-        max_sum_error: largest distance from 1 of the sum of a candidate's row.
+        max_sum_error: largest distance from 1 of the sum of a candidate's row of probabilities; 0
+            for other scores.
         finite: neither side has NaN or infinity.
+        scale: largest magnitude of the reference's logits; 1 for probabilities.
     """
 
     rows: int
@@ -43,10 +59,27 @@ class Comparison:
     topk: int
     max_sum_error: float
     finite: bool
+    scale: float = 1.0
 
 
-def compare(reference: NDArray[Any], candidate: NDArray[Any], topk: int = 5) -> Comparison:
-    """Compare two float arrays of probabilities of shape (N, C), N and C at least 1.
+def kind_of(ending: Ending | None, scores: NDArray[Any]) -> Kind:
+    """Return what scores are.
+
+    Args:
+        ending: how the model's graph ends; None where that is not known, and the scores decide.
+        scores: some of them, (N, C).
+    """
+    if ending is not None:
+        by_name: dict[str | None, Kind] = {"softmax": "probabilities", "sigmoid": "independent"}
+        return by_name.get(ending.activation, "logits")
+    near_one = np.abs(scores.sum(axis=1, dtype=np.float64) - 1) <= _SUM_TOLERANCE
+    return "probabilities" if near_one.all() and (scores >= 0).all() else "logits"
+
+
+def compare(
+    reference: NDArray[Any], candidate: NDArray[Any], topk: int = 5, kind: Kind = "probabilities"
+) -> Comparison:
+    """Compare two float arrays of scores of shape (N, C), N and C at least 1.
 
     Where either has NaN or infinity the differences are infinite and nothing agrees.
 
@@ -63,25 +96,42 @@ def compare(reference: NDArray[Any], candidate: NDArray[Any], topk: int = 5) -> 
         return Comparison(rows, far, far, far, far, -1.0, 0.0, 0.0, k, far, finite=False)
     difference = np.abs(a - b)
     seen = a >= LOG_FLOOR
-    with np.errstate(divide="ignore"):  # the logarithm of a candidate's zero is minus infinity
-        logs = np.abs(np.log(a[seen]) - np.log(np.maximum(b[seen], 0)))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.divide((a * b).sum(axis=1), norms, out=np.zeros(rows), where=norms > 0)
     best_a, best_b = top_classes(a, k), top_classes(b, k)
     shared = [len(set(x) & set(y)) / k for x, y in zip(best_a, best_b, strict=True)]
+    same = best_a[:, 0] == best_b[:, 0]
+    if kind == "independent":
+        same = ((a >= _SEEN_FROM) == (b >= _SEEN_FROM)).all(axis=1)
     return Comparison(
         rows=rows,
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
         max_rel=float((difference[seen] / a[seen]).max(initial=0.0)),
-        max_log=float(logs.max(initial=0.0)),
+        max_log=_logit_difference(a, b, kind),
         min_cosine=float(cosine.min()),
-        top1_agreement=float(np.mean(best_a[:, 0] == best_b[:, 0])),
+        top1_agreement=float(np.mean(same)),
         topk_agreement=float(np.mean(shared)),
         topk=k,
-        max_sum_error=float(np.abs(b.sum(axis=1) - 1).max()),
+        max_sum_error=float(np.abs(b.sum(axis=1) - 1).max()) if kind == "probabilities" else 0.0,
         finite=True,
+        scale=float(np.abs(a).max()) if kind == "logits" else 1.0,
     )
+
+
+def _logit_difference(a: NDArray[Any], b: NDArray[Any], kind: Kind) -> float:
+    """Return the largest difference of the logits that probabilities show."""
+    if kind == "logits":
+        return 0.0
+    seen = a >= LOG_FLOOR
+    # The logarithm of a candidate's zero is minus infinity.
+    with np.errstate(divide="ignore"):
+        differences = np.log(a[seen]) - np.log(np.maximum(b[seen], 0))
+        if kind == "independent":
+            seen = (a >= _ODDS_FLOOR) & (1 - a >= _ODDS_FLOOR)
+            x, y = a[seen], np.clip(b[seen], 0, 1)
+            differences = np.log(x / (1 - x)) - np.log(y) + np.log1p(-y)
+    return float(np.abs(differences).max(initial=0.0))
 
 
 def top_classes(scores: NDArray[Any], k: int) -> NDArray[np.intp]:

@@ -15,7 +15,8 @@ from hgdeploy.errors import OutputError
 from hgdeploy.results.outputs import check_suffix
 from hgdeploy.system.files import check_replaceable, write_text
 from hgdeploy.validation.accuracy import Accuracy
-from hgdeploy.validation.validate import PairReport, Report
+from hgdeploy.validation.pairs import PairReport
+from hgdeploy.validation.validate import Report
 
 TableRow = tuple[str, ...]
 """The cells of one row of a table for people."""
@@ -59,8 +60,8 @@ def as_json(report: Report) -> str:
 
 
 _PAIR_HEAD = (
-    "reference", "candidate", "inputs", "rows", "max abs", "mean abs", "max log", "cosine",
-    "top-1", "top-5", "verdict",
+    "reference", "candidate", "inputs", "rows", "max abs", "mean abs", "max log", "times noise",
+    "cosine", "top-1", "top-5", "verdict",
 )  # fmt: skip
 _ACCURACY_HEAD = ("run", "images", "top-1 (95 % interval)", "top-5 (95 % interval)")
 _WORST_HEAD = ("pair", "input", "difference", "reference's answer", "candidate's answer")
@@ -76,6 +77,7 @@ def _pair_row(pair: PairReport) -> TableRow:
         f"{c.max_abs:.2e}",
         f"{c.mean_abs:.2e}",
         f"{c.max_log:.2e}",
+        "" if pair.times_noise is None else f"{pair.times_noise:.2g}",
         f"{c.min_cosine:.6f}",
         f"{c.top1_agreement:.4f}",
         f"{c.topk_agreement:.4f}",
@@ -124,7 +126,8 @@ def _tables(report: Report) -> list[tuple[str, TableRow, list[TableRow]]]:
 
 
 def _title(report: Report) -> str:
-    return f"Validation of {report.bundle}: {'passed' if report.passed else 'FAILED'}"
+    verdict = "passed" if report.passed else "FAILED"
+    return f"Validation of {report.bundle}: {verdict if report.pairs else 'nothing was compared'}"
 
 
 def as_markdown(report: Report) -> str:

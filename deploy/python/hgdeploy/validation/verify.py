@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import ValidationError
-from hgdeploy.validation.compare import compare
+from hgdeploy.validation.compare import compare, kind_of
 from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
+from hgdeploy.validation.noise import rounding_noise, rounding_text
 from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 
 # Unoptimised: ONNX Runtime would remove the rounding that emulates bf16.
@@ -86,12 +88,21 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
             rows = random_rows(engines[0].inputs[0], None, 4, 0)
         batch = common_batch_size(engines, 3)
         reference, candidate = (infer_in_batches(engine, rows, batch) for engine in engines)
+        kind = kind_of(read_ending(a.path, engines[0].outputs[0].name), reference)
+        noise = rounding_noise(engines[0], rows, kind, precision, batch)
         version = engines[0].runtime.version
-    comparison = compare(reference, candidate)
-    misses = tolerance_misses(comparison, TOLERANCES[precision], inputs)
+    comparison = compare(reference, candidate, kind=kind)
+    tolerance = TOLERANCES[precision].with_noise(noise)
+    misses = tolerance_misses(comparison, tolerance, inputs)
     if misses:
         raise ValidationError(
             f"{b.path.name} does not compute what {a.path} does: {'; '.join(misses)}; "
-            "nothing was written"
+            f"{rounding_text(comparison, noise)}; nothing was written"
         )
-    return {"against": f"{a.engine} {version}", "inputs": inputs, **dataclasses.asdict(comparison)}
+    return {
+        "against": f"{a.engine} {version}",
+        "inputs": inputs,
+        "scores": kind,
+        "noise": None if noise is None else dataclasses.asdict(noise),
+        **dataclasses.asdict(comparison),
+    }

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -217,6 +218,16 @@ def test_an_unknown_device_is_an_error(engine_name: str, device: str):
 def test_a_missing_file_is_an_error(engine_name: str, tmp_path: Path):
     with pytest.raises(BundleError, match="does not exist"):
         load_engine(engine_name, tmp_path / artifact(engine_name).name, EngineOptions())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this file system takes UTF-8 names only")
+def test_a_path_that_is_no_text_is_an_error_in_one_line(engine_name: str, tmp_path: Path):
+    folder = tmp_path / os.fsdecode("模型".encode("gbk"))  # as unpacked from Windows
+    shutil.copytree(MINI, folder)
+    source = folder / artifact(engine_name).name
+    with pytest.raises(BundleError, match=r"is not UTF-8, .* rename the folder") as caught:
+        load_engine(engine_name, source, options_for(engine_name))
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 30000])

@@ -15,7 +15,7 @@ from hgdeploy.engines.base import (
     RuntimeInfo,
     TensorSpec,
 )
-from hgdeploy.engines.fit import image_input
+from hgdeploy.engines.fit import check_path, image_input
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.scores import infer_rows, score_output
 from hgdeploy.errors import BundleError, EngineError, nearest
@@ -75,8 +75,10 @@ def load_engine(name: str, source: Path, options: EngineOptions) -> Engine:
 
     Raises:
         EngineError: the library, device or precision is not available here.
-        BundleError: the file is missing, cannot be read, or is not an image classifier.
+        BundleError: the file is missing, cannot be read, or is not an image classifier; its path
+            is not UTF-8.
     """
+    check_path(source)
     engine = engine_module(name).load(source, options)
     try:
         image_input(engine.inputs, source)

@@ -12,10 +12,26 @@ from numpy.typing import NDArray
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.prediction import printable
 from hgdeploy.transforms.preprocess import Preprocessor
 
 # How many channels an image may have: gray, colour, colour and one more.
 _CHANNELS = (1, 3, 4)
+
+
+def check_path(source: Path) -> None:
+    """Refuse a path that is no Unicode text, such as a name unpacked in another encoding.
+
+    Raises:
+        BundleError: the engines' libraries cannot open it.
+    """
+    try:
+        str(source).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BundleError(
+            f"the path {printable(str(source))} is not UTF-8, and the engines' libraries open no "
+            "other; rename the folder or file, or make a link to it with another name"
+        ) from None
 
 
 def image_input(inputs: Sequence[TensorSpec], source: Path) -> TensorSpec:

@@ -185,6 +185,18 @@ class Branching(nn.Layer):
         )
 
 
+class OneSize(nn.Layer):
+    """A network that takes one size of images, which its program does not state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        paddle.seed(0)
+        self.conv, self.dense = nn.Conv2D(3, 8, 4, 4), nn.Linear(8 * (SIZE // 4) ** 2, 5)
+
+    def forward(self, x: Any) -> Any:
+        return softmax(self.dense(functional.relu(self.conv(x)).flatten(1)))
+
+
 class TwoInputs(nn.Layer):
     """A model that is no image classifier: it takes two pictures."""
 
@@ -236,6 +248,7 @@ MODELS: dict[str, Foreign] = {
     "any_size": Foreign(lambda: Net(pool=1), (None, 3, None, None)),
     "any_size_pooled": Foreign(Net, (None, 3, None, None)),
     "batch_of_one": Foreign(lambda: Before(lambda x: x.reshape([1, 3, SIZE, SIZE]))),
+    "one_size_unstated": Foreign(OneSize, (None, 3, None, None)),
     "channel_norm": Foreign(ChannelNorm),
     "upsampled": Foreign(Upsampled),
     "class_token": Foreign(ClassToken),

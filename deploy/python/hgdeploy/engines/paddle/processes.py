@@ -20,16 +20,10 @@ from numpy.typing import NDArray
 from hgdeploy.engines.base import CheckedEngine, RuntimeInfo, Tensors, TensorSpec
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.errors import EngineError
+from hgdeploy.errors import EngineError, ResourceError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess
 
-# Why the system's strongest signal ended one, by whether memory was short.
-_MEMORY = {
-    True: ": memory was short; use fewer threads",
-    False: ": another process ended it; memory was not short",
-    None: "; if memory is short, use fewer threads",
-}
 MODULE = "hgdeploy.engines.paddle.child"
 """What such a process runs."""
 
@@ -71,6 +65,7 @@ def load_processes(source: Path, options: EngineOptions) -> PaddleProcesses:
 
     Raises:
         EngineError: as `engines.paddle.load`, or a process ended.
+        ResourceError: a process ended because memory was short.
         BundleError: as `engines.paddle.load`.
     """
     request = load_request(source, options)
@@ -113,7 +108,13 @@ def _ended_is_an_engine_error() -> Iterator[None]:
     try:
         yield
     except ChildError as error:
-        why = _MEMORY[error.memory] if error.how == "SIGKILL" else ""
-        if not why and error.said:
-            why = f"; it said: {error.said}"
-        raise EngineError(f"a process of the paddle engine ended ({error.how}){why}") from None
+        message = f"a process of the paddle engine ended ({error.how})"
+        if error.memory:
+            raise ResourceError(f"{message}: memory was short; use fewer threads") from None
+        if error.memory is None:
+            message += "; if memory is short, use fewer threads"
+        elif error.how == "SIGKILL":
+            message += ": another process ended it; memory was not short"
+        elif error.said:
+            message += f"; it said: {error.said}"
+        raise EngineError(message) from None

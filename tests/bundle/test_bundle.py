@@ -85,3 +85,28 @@ def test_a_description_without_preprocessing_says_so(mini, text):
     (mini / "inference.yml").write_text(text)
     with pytest.raises(ConfigError, match=r"no inference\.yml with PreProcess\.transform_ops"):
         open_bundle(mini).own_preprocess()
+
+
+@pytest.mark.parametrize("place", [".", "names"])
+def test_a_label_file_is_the_bundle_s_own_wherever_it_is_used(mini, tmp_path, monkeypatch, place):
+    (mini / "inference.yml").write_text(
+        f"PostProcess: {{Topk: {{class_id_map_file: {place}/l.txt}}}}"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    for folder, name in ((mini, "own"), (elsewhere, "other")):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        (folder / place / "l.txt").write_text(f"0 {name}\n")
+    monkeypatch.chdir(elsewhere)
+    assert open_bundle(mini).postprocess.output.labels == {0: "own"}
+    monkeypatch.chdir(mini.parent)
+    assert open_bundle(mini.name).postprocess.output.labels == {0: "own"}
+    (mini / place / "l.txt").unlink()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(BundleError, match=r"label file .*/l\.txt cannot be read: No such file"):
+        open_bundle(mini).own_postprocess()
+
+
+def test_labels_of_a_bundle_stay_as_they_are_written(mini):
+    (mini / "inference.yml").write_text("PostProcess: {Topk: {label_list: [no, 010, 12:30, 1.10]}}")
+    labels = open_bundle(mini).postprocess.output.labels
+    assert labels == {0: "no", 1: "010", 2: "12:30", 3: "1.10"}

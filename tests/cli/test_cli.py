@@ -44,8 +44,9 @@ def config(tmp_path: Path) -> Path:
     raw["PreProcess"]["transform_ops"][0]["ResizeImage"]["resize_short"] = 72
     raw["PreProcess"]["transform_ops"][1]["CropImage"]["size"] = 64
     raw["PreProcess"]["transform_ops"][2]["NormalizeImage"]["scale"] = "1.0/255.0"
-    raw["PostProcess"]["Topk"]["class_id_map_file"] = "labels.txt"
-    (tmp_path / "labels.txt").write_text("".join(f"{i} name {i}, the\n" for i in range(10)))
+    labels = tmp_path / "labels.txt"  # not by its bare name: the current folder goes first
+    labels.write_text("".join(f"{i} name {i}, the\n" for i in range(10)))
+    raw["PostProcess"]["Topk"]["class_id_map_file"] = str(labels)
     path = tmp_path / "configs" / "mini.yaml"
     path.parent.mkdir()
     path.write_text(yaml.safe_dump(raw))

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +18,8 @@ from hgdeploy.paddleclas.config import load_config
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage, ToCHWImage
 from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, ScoreOutput, ThreshOutput, Topk
+from hgdeploy.transforms.postprocess_config import read_labels
+from hgdeploy.transforms.prediction import text_line
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
 NEEDED = ("Global.inference_model_dir=m", "Global.infer_imgs=i")
@@ -242,9 +247,9 @@ def test_a_key_without_its_effect_is_a_named_warning(override: str, told: str):
         ("[1, 2]", "has no keys"),
         ("Global: {a: [}", "is not valid YAML"),
         ("Global: {a: 2024-13-45}", "is not valid YAML: month must be in 1..12"),
-        (f"Global: {{a: {'1' * 5000}}}", "is not valid YAML: Exceeds the limit"),
+        (f"Global: {{a: {'1' * 5000}}}", "is not valid YAML: it holds a number of 5000"),
         ("Global: {a: !!timestamp x}", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML: it is nested too deep"),
+        ("[" * 5000, "is not valid YAML: it is nested deeper than 64"),
         ("Global: 3", "Global holds no keys"),
         ("PreProcess: {ops: []}", "PreProcess must hold exactly one key: transform_ops"),
         ("PostProcess: {}", r"PostProcess is \{\}, expected an output, such as Topk"),
@@ -347,3 +352,70 @@ def test_labels_may_have_another_delimiter(tmp_path: Path):
     section = {"Topk": {"class_id_map_file": str(labels), "delimiter": ","}}
     config = config_of(path=write(tmp_path, {"PostProcess": section}))
     assert config.postprocess.output.labels == {0: "red, dark", 1: "blue"}
+
+
+def test_a_label_may_hold_what_ends_lines_elsewhere(tmp_path: Path):
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes("0 a\x0cb\n1 c\u2028d\r\n2 \x1c\n\n3  e\t \n".encode())
+    section = {"Topk": {"class_id_map_file": str(labels)}}
+    config = config_of(path=write(tmp_path, {"PostProcess": section}))
+    assert config.postprocess.output.labels == {0: "a\x0cb", 1: "c\u2028d", 2: "\x1c", 3: " e\t "}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("delimiter: ''", "delimiter is '', expected a text"),
+        ("delimiter: 0", "delimiter is 0, expected a text"),
+        ('delimiter: "\\n"', r"line 1: '0 a' is not 'ID\nNAME'"),
+        ("label_list: [a, b: c]", "label_list[1] is {'b': 'c'}, expected a text; put it in quotes"),
+        ("label_list: [a, [b]]", "label_list[1] is ['b'], expected a text; put it in quotes"),
+        ("label_list: []", "label_list is [], expected a list of names"),
+    ],
+)
+def test_labels_that_are_no_names_are_refused(tmp_path: Path, text: str, told: str):
+    (tmp_path / "l.txt").write_text("0 a\n")
+    config = write(tmp_path, f"PostProcess: {{Topk: {{class_id_map_file: l.txt, {text}}}}}")
+    with pytest.raises(ConfigError) as caught:
+        config_of(path=config)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_delimiter_is_not_empty(tmp_path: Path):
+    (tmp_path / "l.txt").write_text("0 a\n" + 5000 * "1" + " b\n")
+    with pytest.raises(ConfigError, match=r"^delimiter is '', expected a text$"):
+        read_labels(tmp_path / "l.txt", "")
+    with pytest.raises(ConfigError, match=r"line 2: '1{60}' is not 'ID NAME'"):
+        read_labels(tmp_path / "l.txt")
+
+
+@pytest.mark.parametrize("null", ["null", "None", "~", "''", '""', ""])
+@pytest.mark.parametrize("key", ["class_id_map_file", "label_list"])
+def test_null_after_o_is_no_names_as_the_errors_advise(key: str, null: str):
+    output = config_of(f"PostProcess.Topk.{key}={null}").postprocess.output
+    assert output == Topk(labels=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("0", "0"), ("'0'", "'0'"), ("no", "'no'"), ("010", "'010'"), ("1.10", "'1.10'"),
+     ("12:30", "'12:30'"), ("1.5", "1.5"), ("null", "'null'"), ("2024-01-31", "'2024-01-31'")],
+)  # fmt: skip
+def test_the_names_of_a_threshold_are_printed_as_paddleclas_prints_them(
+    tmp_path: Path, text: str, shown: str
+):
+    yaml_text = f"PostProcess: {{ThreshOutput: {{threshold: 0.5, label_0: {text}}}}}"
+    from_file = config_of(path=write(tmp_path, yaml_text))
+    section = "PostProcess.ThreshOutput"
+    after_o = config_of(f"{section}.label_0={text}", f"{section}.threshold=0.5")
+    for config in (from_file, after_o):
+        prediction = config.postprocess.output("a.jpg", np.array([0.9, 0.1], np.float32))
+        assert text_line(prediction).endswith(f"label_name(s): [{shown}]")
+        assert json.dumps(prediction.labels) == json.dumps([text.strip("'")])
+        assert pickle.loads(pickle.dumps(prediction)) == prediction
+
+
+def test_a_list_of_names_after_o_is_one():
+    labels = config_of("PostProcess.Topk.label_list=[0, 'no', 1.5]").postprocess.output.labels
+    assert labels == {0: "0", 1: "no", 2: "1.5"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hgdeploy.errors import BundleError, ConfigError
-from hgdeploy.system.documents import parse_json, read_json, read_yaml
+from hgdeploy.system.documents import parse_json, read_json, read_lines, read_yaml
 
 
 def bomb(line: str) -> str:
@@ -70,3 +70,34 @@ def test_a_json_file_of_many_megabytes_is_read(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(["x" * 1000] * 20_000))
     assert len(read_json(path)) == 20_000
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["no", "Yes", "on", "010", "0x10", "0b1", "0b_", "12:30", "1_000", "1.10", "1e3", "-0", "+1",
+     ".inf", "null", "~", "NULL", "2024-01-31", "2024-13-45", "2001-12-14 21:59:43.10", "<<", "=",
+     "0", "-3", "1.5", "True", "9" * 400],
+)  # fmt: skip
+def test_names_stay_as_they_are_written(tmp_path, written):
+    path = tmp_path / "x.yml"
+    path.write_text(f"a: {{names: [{written}, '0', b], other: 1.10}}\nname: {written}\n")
+    found = read_yaml(path, "config file", texts=["names", "name"])
+    assert found == {"a": {"names": [written, "0", "b"], "other": 1.1}, "name": written}
+    printed = written in ("0", "-3", "1.5", "True") or written.startswith("999")
+    assert repr(found["name"]) == (written if printed else repr(written))
+    assert repr(found["a"]["names"][1]) == "'0'"
+
+
+def test_names_that_are_shared_with_a_number_leave_it_a_number(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("n: &n 010\nl: &l [010]\nb: &b {name: 1:30}\na: {<<: *b, names: *l, n: *n}\n")
+    found = read_yaml(path, "config file", texts=["names", "name"])
+    assert found["a"] == {"name": "1:30", "names": ["010"], "n": 8}
+    assert (found["n"], found["l"]) == (8, [8])
+
+
+def test_a_list_is_split_at_the_ends_of_lines_only(tmp_path):
+    path = tmp_path / "x.txt"
+    inner = "a\x0bb\x0c \x1c\x1d\x1e\x85\u2028\u2029c\td "
+    path.write_bytes(f"\ufeff0 {inner}\r\n1 b\r2 c\n\n".encode())
+    assert read_lines(path) == [f"0 {inner}", "1 b", "2 c", "", ""]

@@ -193,6 +193,78 @@ def test_labels_that_cannot_be_understood_are_refused(tmp_path):
         read_labelled_images(tmp_path, tmp_path, {0: "hen"})
 
 
+def folders(root, *names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        shutil.copy(IMAGES / "coffee.jpg", root / name)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({0: "0", 1: "90", 2: "180"}, {"0": 0, "90": 1, "180": 2}),
+        ({0: "1", 1: "0"}, {"0": 1, "1": 0}),
+        ({0: "cat", 1: "dog"}, {"0": 0, "dog": 1}),
+        (None, {"0": 0, "90": 90}),
+        ({0: "maillot", 1: "maillot, tank suit"}, {"maillot": 0, "tank suit": 1}),
+    ],
+)
+def test_folders_named_by_numbers_have_one_meaning(tmp_path, names, found):
+    folders(tmp_path, *found)
+    files, labels = read_labelled_images(tmp_path, tmp_path, names)
+    assert {f.name.split("/")[0]: n for f, n in zip(files, labels, strict=True)} == found
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "told"),
+    [
+        ("2", {0: "0", 1: "90"}, "is in no folder that is one of the model's labels"),
+        ("1", {0: "3, three", 1: "cat"}, "is in no folder that is one of the model's labels"),
+        ("crane", {0: "crane", 1: "crane"}, "'crane' is the name of the classes 0, 1"),
+        ("b", {0: "a, b", 1: "c, b"}, "'b' is the name of the classes 0, 1"),
+        ("7", {0: "cat"}, "has class id 7, and the model's labels end at 0"),
+        ("cat", None, "is in no folder that is a class id"),
+    ],
+)
+def test_a_folder_without_one_class_is_refused(tmp_path, folder, names, told):
+    folders(tmp_path, folder)
+    with pytest.raises(InputError, match=told):
+        read_labelled_images(tmp_path, tmp_path, names)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("a.jpg 1\na.jpg 2\n", "line 2: 'a.jpg' has class 2, and 1 in a line before"),
+        ("a.jpg 1\n./a.jpg 2\n", "line 2: './a.jpg' has class 2, and 1 in a line before"),
+        ("a.jpg " + 5000 * "1", "is not 'PATH LABEL'"),
+        ("a.jpg -1", "is not 'PATH LABEL'"),
+        ("a.jpg 4", "'a.jpg' has class id 4, and the model's labels end at 3"),
+    ],
+)
+def test_a_list_that_gives_no_one_class_is_refused(tmp_path, lines, told):
+    listed = tmp_path / "list.txt"
+    listed.write_text(lines)
+    with pytest.raises(InputError) as caught:
+        read_labelled_images(listed, tmp_path, dict(enumerate("abcd")))
+    assert told in str(caught.value)
+
+
+def test_a_list_splits_at_the_ends_of_lines_only(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_bytes("\ufeffa\x0cb.jpg 1\r\nc\u2028d.jpg 2\ra.jpg 1\n./a.jpg 1".encode())
+    files, labels = read_labelled_images(listed, tmp_path, None)
+    assert [file.name for file in files] == ["a\x0cb.jpg", "c\u2028d.jpg", "a.jpg", "./a.jpg"]
+    assert labels == (1, 2, 1, 1)
+
+
+def test_a_label_that_is_none_of_the_classes_is_refused(mini):
+    images = tuple(find_images(IMAGES))[:2]
+    wanted = ValidateOptions(parse_runs("onnxruntime,onnxruntime:fp32@cpu"), images, (3, 10))
+    with pytest.raises(InputError, match=r"has class id 10, but the model has 10 classes"):
+        validate(open_bundle(mini), wanted)
+
+
 class Tables(html.parser.HTMLParser):
     """Counts the tags of a page and keeps its text."""
 

@@ -15,7 +15,7 @@ from hgdeploy.system.documents import read_yaml
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
-from hgdeploy.transforms.postprocess_config import SAVE, parse_postprocess
+from hgdeploy.transforms.postprocess_config import LABEL_KEYS, SAVE, parse_postprocess
 
 T = TypeVar("T")
 # What Global may say about a model, in `inference.yml`.
@@ -124,7 +124,7 @@ def open_bundle(root: str | Path) -> ModelBundle:
     path = root / DESCRIPTION
     if not path.exists():
         return ModelBundle(root, None, None, None)
-    raw = read_yaml(path, "description", BundleError)
+    raw = read_yaml(path, "description", BundleError, texts=LABEL_KEYS)
     settings, before, after = (raw.get(key) for key in ("Global", PREPROCESS, POSTPROCESS))
     known = settings if isinstance(settings, dict) else {}
     name, output = (None if known.get(k) is None else str(known[k]) for k in _NAMES)
@@ -142,6 +142,10 @@ def open_bundle(root: str | Path) -> ModelBundle:
         listed = before["transform_ops"]
         ops = served(PREPROCESS, lambda: parse_ops(listed, f"{PREPROCESS}.transform_ops"))
     if after is not None:
-        postprocess = served(POSTPROCESS, lambda: parse_postprocess(after, POSTPROCESS))
+        # A bundle's paths count from the bundle, wherever it is used.
+        postprocess = served(
+            POSTPROCESS,
+            lambda: parse_postprocess(after, POSTPROCESS, lambda _, file: str(root / file)),
+        )
     asks_for_copies = isinstance(after, dict) and SAVE in after
     return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies, output)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from hgdeploy.errors import InputError
 from hgdeploy.images.find import ImageFile, find_images
+from hgdeploy.system.checks import cut
+from hgdeploy.system.documents import read_lines
+from hgdeploy.system.kinds import is_class_id
 
 
 def read_labelled_images(
@@ -15,53 +19,87 @@ def read_labelled_images(
 ) -> tuple[tuple[ImageFile, ...], tuple[int, ...]]:
     """Read labelled images: PaddleClas's list, or a folder for each class.
 
+    A folder is named by one of the model's labels, or by a part of one between commas where only
+    one label has that part. It may also be named by a class id, unless a label of the model is a
+    number: then numbers are labels.
+
     Args:
         path: a text file of `PATH LABEL` lines, paths relative to `images`; or the folder `images`
-            itself, whose sub-folders are named by class ids or by the model's labels.
+            itself, whose sub-folders are named as above.
         images: the images' folder.
-        names: the model's labels by class id, for folders that are named by labels.
+        names: the model's labels by class id; None where it has none.
 
     Returns:
         The images and their classes, in the same order.
 
     Raises:
-        InputError: a line or folder does not have that form.
+        InputError: a line or folder does not have that form, names no class of the model, or gives
+            an image another class than a line before.
     """
     found = _labelled_folders(images, names) if path.is_dir() else _labelled_list(path, images)
     if not found:
         raise InputError(f"{path} names no labelled images")
+    for file, label in found:
+        if names is not None and label not in names:
+            raise InputError(
+                f"{cut(file.name)} has class id {label}, and the model's labels end at {max(names)}"
+            )
     return tuple(file for file, _ in found), tuple(label for _, label in found)
 
 
 def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"label list {path} cannot be read: {error}") from None
     found = []
+    known: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal():
+        if not name or not is_class_id(label):
             raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH LABEL'")
+        place = os.path.normpath(images / name)  # a.jpg and ./a.jpg are one image
+        if known.setdefault(place, int(label)) != int(label):
+            raise InputError(
+                f"{path}, line {number}: {cut(name)} has class {int(label)}, and {known[place]} in "
+                "a line before"
+            )
         found.append((ImageFile(str(images / name), name), int(label)))
     return found
 
 
 def _labelled_folders(images: Path, names: Mapping[int, str] | None) -> list[tuple[ImageFile, int]]:
-    classes = {
-        part.strip(): index
-        for index, name in (names or {}).items()
-        for part in (name, *name.split(","))
-    }
+    classes = _classes_by_name(names or {})
+    numbers_are_labels = any(map(is_class_id, classes))
     found = []
     for file in find_images(images):
         folder = file.name.partition("/")[0] if "/" in file.name else ""
-        label = int(folder) if folder.isdecimal() else classes.get(folder)
-        if label is None:
+        meant = classes.get(folder, set())
+        if not meant and is_class_id(folder) and not numbers_are_labels:
+            meant = {int(folder)}
+        if len(meant) > 1:
             raise InputError(
-                f"{file.name} is in no folder that is a class id or one of the model's labels"
+                f"{cut(file.name)}: {cut(folder)} is the name of the classes "
+                f"{', '.join(map(str, sorted(meant)))}; name the folder by the class id"
+                + (", in a list of 'PATH LABEL' lines" if numbers_are_labels else "")
             )
-        found.append((file, label))
+        if not meant:
+            allowed = "one of the model's labels" if classes else "a class id"
+            if classes and not numbers_are_labels:
+                allowed = f"a class id or {allowed}"
+            raise InputError(f"{cut(file.name)} is in no folder that is {allowed}")
+        found.append((file, min(meant)))
     return found
+
+
+def _classes_by_name(names: Mapping[int, str]) -> dict[str, set[int]]:
+    """Return the classes that a folder's name may mean: a whole label goes before a part of one."""
+    whole: dict[str, set[int]] = {}
+    parts: dict[str, set[int]] = {}
+    for index, name in names.items():
+        whole.setdefault(name.strip(), set()).add(index)
+        for part in name.split(","):
+            parts.setdefault(part.strip(), set()).add(index)
+    return {**parts, **whole}

@@ -26,7 +26,12 @@ from hgdeploy.system.machine import available_cpus
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
-from hgdeploy.transforms.postprocess_config import SAVE, parse_postprocess, parse_save_dir
+from hgdeploy.transforms.postprocess_config import (
+    LABEL_KEYS,
+    SAVE,
+    parse_postprocess,
+    parse_save_dir,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConf
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
-    raw = read_yaml(path, "config file") if path is not None else {}
+    raw = read_yaml(path, "config file", texts=LABEL_KEYS) if path is not None else {}
     for text in overrides:
         override(raw, text)
     for section in raw:

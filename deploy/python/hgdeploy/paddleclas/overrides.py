@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hgdeploy.errors import ConfigError
+from hgdeploy.system.documents import AsPrinted
 from hgdeploy.system.kinds import parse_literal
+from hgdeploy.transforms.postprocess_config import LABEL_KEYS
 
 SECTIONS = ("Global", "PreProcess", "PostProcess")
 
@@ -30,8 +33,19 @@ def override(raw: dict[str, Any], text: str) -> None:
         else:
             raise ConfigError(f"override {where}: {'.'.join(keys[:depth])} holds no keys")
         if last:
-            # What stands in Global may be a path, such as a folder that is called 2024.
-            node[index] = value if keys[0] == "Global" and depth else parse_literal(value)
+            node[index] = _value(keys, value)
         elif isinstance(node, dict) and node.get(index) is None:
             node[index] = {}
         node = node[index]
+
+
+def _value(keys: Sequence[str], written: str) -> object:
+    """Return what is written after `-o`, as the tree of keys holds it."""
+    # What stands in Global may be a path, such as a folder that is called 2024.
+    if keys[0] == "Global" and len(keys) > 1:
+        return written
+    value = parse_literal(written)
+    if set(keys).isdisjoint(LABEL_KEYS) or isinstance(value, str | list):
+        return value
+    # A name stays as it is written: 1.10 is not 1.1.
+    return AsPrinted(written) if str(value) == written else written

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads YAML and JSON from outside, within bounds; whatever is wrong is an error of one line.
+"""Reads YAML, JSON and lists from outside, within bounds; what is wrong is an error of one line.
 
 A file of a few hundred bytes may nest ten thousand lists, or name one list a billion times over.
 """
@@ -7,6 +7,7 @@ A file of a few hundred bytes may nest ten thousand lists, or name one list a bi
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,46 @@ _MOST_YAML_VALUES = 1_000_000
 _MOST_YAML_DEPTH = 64
 _MOST_DIGITS = 1_000  # of one number; those of base 60 (1:00:00) take quadratic time
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_PRINTED = (*_NUMBERS, "tag:yaml.org,2002:bool")
+_TEXT = "tag:yaml.org,2002:str"
 # Programs of the largest models are tens of MB, as are the samples of long benchmarks.
 _MOST_JSON_BYTES = 256 << 20
+# Lists of ImageNet-21k for validation have half a million lines.
+_MOST_LIST_BYTES = 256 << 20
 
 
-def read_yaml(path: Path, what: str, error: type[HGDeployError] = ConfigError) -> dict[Any, Any]:
+class AsPrinted(str):
+    """A number or switch that was written as Python prints it, and is shown without quotes."""
+
+    def __repr__(self) -> str:
+        """Return the text itself: PaddleClas prints the value that YAML makes of it."""
+        return str(self)
+
+
+def read_yaml(
+    path: Path,
+    what: str,
+    error: type[HGDeployError] = ConfigError,
+    *,
+    texts: Collection[str] = (),
+) -> dict[Any, Any]:
     """Read a YAML file of keys and values.
+
+    YAML 1.1 makes false of `no`, 8 of `010` and 750 of `12:30`. Under the keys `texts` nothing is
+    made of them, of null or of dates: they stay texts, as they are written.
 
     Args:
         path: a UTF-8 text file.
         what: what the file is called in the error, such as `config file`.
         error: what is raised.
+        texts: keys, at any depth, that hold a text or a list of texts.
 
     Raises:
         HGDeployError: `error`, where the file is missing, too large, is no YAML, or holds no keys.
     """
     try:
         text = _content(path, _MOST_YAML_BYTES).decode("utf-8-sig")
-        raw = yaml.load(text, Loader=_BoundedLoader)
+        raw = _BoundedLoader(text, texts).get_single_data()
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError, _TooLargeError) as reason:
@@ -78,6 +101,22 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a list, split where PaddleClas's are: at `\\n`, `\\r\\n` and `\\r` only.
+
+    A form feed or a Unicode line separator, where `str.splitlines` splits too, is part of a name.
+
+    Args:
+        path: a UTF-8 text file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or not UTF-8.
+    """
+    text = _content(path, _MOST_LIST_BYTES).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 class _TooLargeError(ValueError):
     pass
 
@@ -91,11 +130,20 @@ def _content(path: Path, most: int) -> bytes:
     return data
 
 
+class _TextNode(yaml.ScalarNode):
+    """What is written, where YAML would make something else of it."""
+
+    def __init__(self, node: yaml.ScalarNode, text: str) -> None:
+        super().__init__(node.tag, node.value, node.start_mark, node.end_mark)
+        self.text = text
+
+
 class _BoundedLoader(yaml.SafeLoader):
     """Refuses, before anything is made of it, what is nested or repeated without measure."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, texts: Collection[str]) -> None:
         super().__init__(stream)
+        self._texts = texts
         self._depth = 0
         self._sizes: dict[yaml.Node, int] = {}  # with each alias counted as what it names
 
@@ -126,3 +174,32 @@ class _BoundedLoader(yaml.SafeLoader):
         if size > _MOST_YAML_VALUES:
             raise yaml.YAMLError(f"its aliases make more than {_MOST_YAML_VALUES:,} values of it")
         return size
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Resolve merged keys, and set apart what stays as it is written."""
+        super().flatten_mapping(node)
+        node.value = [
+            (key, self._as_written(value) if key.value in self._texts else value)
+            for key, value in node.value
+        ]
+
+    def _as_written(self, node: yaml.Node) -> yaml.Node:
+        if isinstance(node, yaml.SequenceNode):
+            inner = [self._scalar_as_written(part) for part in node.value]
+            return yaml.SequenceNode(node.tag, inner, node.start_mark, node.end_mark)
+        return self._scalar_as_written(node)
+
+    def _scalar_as_written(self, node: yaml.Node) -> yaml.Node:
+        if not isinstance(node, yaml.ScalarNode) or node.tag == _TEXT:
+            return node
+        try:
+            value = self.construct_object(node) if node.tag in _PRINTED else None
+        except ValueError:  # 0x_
+            value = None
+        return _TextNode(node, AsPrinted(node.value) if str(value) == node.value else node.value)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return what a node stands for."""
+        if isinstance(node, _TextNode):
+            return node.text
+        return super().construct_object(node, deep)

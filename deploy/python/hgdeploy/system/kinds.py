@@ -16,6 +16,7 @@ from hgdeploy.errors import nearest
 from hgdeploy.system.checks import MISSING, Given, Kind, cut, joined, mapping
 
 T = TypeVar("T")
+_MOST_DIGITS = 18
 
 
 def whole(least: int | None = None, most: int | None = None) -> Kind[int]:
@@ -108,6 +109,11 @@ def as_text(given: Given) -> str:
     if isinstance(given.value, int | float) and not isinstance(given.value, bool):
         return str(given.value)
     return text(given)
+
+
+def is_class_id(written: str) -> bool:
+    """Return whether a text is a class id: some digits, though not thousands of them."""
+    return written.isdecimal() and len(written) <= _MOST_DIGITS
 
 
 def path(given: Given) -> Path:

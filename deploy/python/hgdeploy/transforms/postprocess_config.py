@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check, mapping
+from hgdeploy.system.documents import AsPrinted, read_lines
 from hgdeploy.system.kinds import (
     all_keys,
     anything,
+    is_class_id,
     keys,
     list_of,
     literal,
@@ -34,6 +36,8 @@ from hgdeploy.transforms.postprocess import (
 )
 
 T = TypeVar("T")
+# The keys that hold names of classes, which YAML leaves as they are written.
+LABEL_KEYS = ("label_list", "label_0", "label_1")
 SAVE = "SavePreLabel"
 """PaddleClas's request, beside an output, to sort copies of the images into folders by class."""
 # PaddleClas's other postprocessing names, so that a user's config is refused by name.
@@ -57,10 +61,11 @@ def read_labels(path: Path, delimiter: str = " ") -> dict[int, str]:
         delimiter: what separates id and name.
 
     Raises:
-        ConfigError: the file is missing, or a line is not of that form.
+        ConfigError: the file is missing, a line is not of that form, or the delimiter is empty.
     """
+    check("delimiter", delimiter, text)
     try:
-        content = path.read_text(encoding="utf-8-sig")
+        lines = read_lines(path)
     except OSError as error:
         raise ConfigError(
             f"label file {path} cannot be read: {error.strerror}; give another "
@@ -68,15 +73,16 @@ def read_labels(path: Path, delimiter: str = " ") -> dict[int, str]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"label file {path} is not UTF-8 text") from None
+    except ValueError as error:
+        raise ConfigError(f"label file {path} cannot be read: {error}") from None
     labels: dict[int, str] = {}
-    for at, line in enumerate(content.splitlines(), start=1):
+    for at, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         key, _, name = line.partition(delimiter)
-        if not key.strip().isdecimal():
-            raise ConfigError(
-                f"label file {path}, line {at}: {line[:60]!r} is not 'ID{delimiter}NAME'"
-            )
+        if not is_class_id(key.strip()):
+            expected = f"ID{delimiter}NAME"
+            raise ConfigError(f"label file {path}, line {at}: {line[:60]!r} is not {expected!r}")
         if int(key) in labels:
             raise ConfigError(f"label file {path}, line {at}: class {int(key)} stands twice")
         labels[int(key)] = name
@@ -151,15 +157,27 @@ def _name(given: Given) -> str:
 
 
 def _label(given: Given) -> str:
-    """Is the kind of texts, which may be empty."""
+    """Is the kind of texts, which may be empty, and of what a Python literal makes of a number."""
+    if isinstance(given.value, bool | int | float):
+        return AsPrinted(given.value)
     if not isinstance(given.value, str):
-        raise given.refused("a text")
+        raise given.refused("a text; put it in quotes")
     return given.value
 
 
-def _or_none(kind: Kind[T]) -> Kind[T | None]:
-    """Return the kind that also takes YAML's null and the text `None`, PaddleClas's word for it."""
-    return lambda given: None if given.value == "None" else optional(kind)(given)
+def _or_none(kind: Kind[T], *also: str) -> Kind[T | None]:
+    """Return the kind that also takes YAML's null and the text `None`, PaddleClas's word for it.
+
+    Args:
+        kind: the kind.
+        *also: other texts that mean nothing.
+    """
+    words = ("None", *also)
+    return lambda given: None if given.value in words else optional(kind)(given)
+
+
+# How null is written: a value after `-o` is no YAML, and labels are texts as they are written.
+_NULL = ("null", "Null", "NULL", "~", "")
 
 
 # Each output's own parameters.
@@ -181,8 +199,8 @@ _OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
     "ScoreOutput": (ScoreOutput, {"decimal_places": literal(rounded(whole(0, _MOST_DECIMALS)))}),
 }
 _LABEL_KEYS: Mapping[str, Kind[Any]] = {
-    "class_id_map_file": _or_none(text),
-    "label_list": _or_none(list_of(anything, 1, words="a list of names")),
+    "class_id_map_file": _or_none(text, *_NULL),
+    "label_list": _or_none(list_of(_label, 1, words="a list of names"), *_NULL),
     "delimiter": _or_none(text),
 }
 
@@ -209,7 +227,7 @@ def _labels(
 ) -> Labels | None:
     listed, file = values.get("label_list"), values.get("class_id_map_file")
     if listed is not None:
-        return {i: str(label) for i, label in enumerate(listed)}
+        return dict(enumerate(listed))
     if file is None:
         return None
     named = Path(resolve(f"{where}.class_id_map_file", file))

@@ -114,7 +114,7 @@ def validate(
             images.
         BundleError: an artifact is missing or cannot be loaded.
         EngineError: an engine or precision is not available here.
-        InputError: images were given and none can be read.
+        InputError: images were given and none can be read, or a label is none of the classes.
     """
     if len(options.runs) == 1 and options.labels is None:
         raise ConfigError(
@@ -141,9 +141,22 @@ def validate(
     if options.labels is not None:
         right = dict(zip((f.name for f in options.images), options.labels, strict=True))
         kept = np.array([right[name] for name in names])
+        _check_classes(names, kept, found)
         accuracies = tuple(measure_accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
     return Report(str(bundle.root), runtimes, len(names), failed, tuple(pairs), accuracies)
+
+
+def _check_classes(
+    names: Sequence[str], labels: NDArray[Any], found: Mapping[str, NDArray[Any]]
+) -> None:
+    classes = min(rows.shape[1] for rows in found.values())
+    for name, label in zip(names, labels, strict=True):
+        if label >= classes:
+            raise InputError(
+                f"{name} has class id {label}, but the model has {classes} classes (ids 0 to "
+                f"{classes - 1})"
+            )
 
 
 def _on_images(

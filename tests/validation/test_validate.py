@@ -260,7 +260,7 @@ def test_a_list_splits_at_the_ends_of_lines_only(tmp_path):
 
 def test_a_label_that_is_none_of_the_classes_is_refused(mini):
     images = tuple(find_images(IMAGES))[:2]
-    wanted = ValidateOptions(parse_runs("onnxruntime,onnxruntime:fp32@cpu"), images, (3, 10))
+    wanted = ValidateOptions(parse_runs("onnxruntime,openvino"), images, (3, 10))
     with pytest.raises(InputError, match=r"has class id 10, but the model has 10 classes"):
         validate(open_bundle(mini), wanted)
 

@@ -76,6 +76,10 @@ def test_a_suite_is_the_product_of_its_lists_in_order_less_what_is_excluded():
         ({"models": []}, "models is []"),
         ({"models": [1]}, "model is 1, expected a text"),
         ({"models": ["a", "a"]}, "has the same case twice"),
+        (
+            {"models": ["a"], "batches": [*range(1, 3001)], "threads": [*range(1, 1001)]},
+            "has 3000000 cases, more than 10000",
+        ),
         ({"models": ["a"], "engines": ["openvin"]}, "did you mean 'openvino'?"),
         ({"models": ["a"], "precisions": ["fp23"]}, "unknown precision 'fp23'"),
         (

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ from hgdeploy.system.kinds import (
 SCOPES = ("engine", "pipeline")
 
 # Each list of a suite, and the field of a case that takes its values. The first changes slowest.
+_MOST_CASES = 10_000
 _LISTS = {
     "models": "model",
     "engines": "engine",
@@ -181,8 +183,12 @@ class Suite:
         """Return the cases in order: the models change slowest, the scopes fastest.
 
         Raises:
-            ConfigError: a value is not allowed, a case occurs twice, or no case is left.
+            ConfigError: a value is not allowed, a case occurs twice, no case is left, or there
+                are more than could be measured in months.
         """
+        number = math.prod(len(getattr(self, name)) for name in _LISTS)
+        if number > _MOST_CASES:
+            raise ConfigError(f"the suite {self.name} has {number} cases, more than {_MOST_CASES}")
         product = itertools.product(*(getattr(self, name) for name in _LISTS))
         made = [
             Case(**dict(zip(_LISTS.values(), values, strict=True)), device=self.device)

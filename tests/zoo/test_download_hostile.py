@@ -221,6 +221,19 @@ def test_a_password_is_sent_to_its_server_and_shown_nowhere(
         assert "***@" in message
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@a/x.jpg", "s3://:sec/ret@a", "HTTP://a:sec@ret@b"]
+)
+def test_a_password_in_the_wrong_place_is_not_shown_either(
+    capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    assert main(["predict", url, "x.jpg"]) > 1
+    shown = capsys.readouterr().err
+    assert "***@" in shown
+    assert "sec" not in shown
+    assert "ret" not in shown
+
+
 def test_a_password_does_not_follow_a_redirect_to_another_server(
     server: RawServer, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,9 @@ from hgdeploy.errors import (
     one_line,
 )
 from hgdeploy.transforms.prediction import printable
+
+# pathlib makes one slash of two.
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://?)[^\s/@]*:\S*@", re.IGNORECASE)
 
 
 def run_command(parse: Callable[[], Command]) -> int:
@@ -133,8 +137,13 @@ def refuse_without_effect(arguments: argparse.Namespace, flags: Iterable[str], w
 
 
 def say(text: str) -> None:
-    """Print one line to stderr, after `hgdeploy: `, with control characters escaped."""
-    tell(f"hgdeploy: {printable(text)}")
+    """Print one line to stderr, after `hgdeploy: `.
+
+    Control characters, as a server or a file's name may have, are escaped, and a URL's user and
+    password are left out.
+    """
+    shown = printable(_USER.sub(r"\1***@", text))
+    tell(f"hgdeploy: {shown}")
 
 
 def warn(text: str) -> None:

@@ -33,7 +33,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.processes import MODULE, load_request, specs_of
 from hgdeploy.engines.paddle.trial_inputs import trial_feeds
-from hgdeploy.errors import EngineError, HGDeployError, OutputError
+from hgdeploy.errors import EngineError, HGDeployError, OutputError, ResourceError
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import user_cache, write_text, writing
 from hgdeploy.system.libraries import installed_version
@@ -57,12 +57,10 @@ class Verdict(NamedTuple):
     Attributes:
         kind: `right`, `wrong`, `fails` (cannot be run in oneDNN) or `unknown` (cannot be judged).
         detail: the figures or the error; empty where it is right.
-        lasting: whether trying again would find the same.
     """
 
     kind: str
     detail: str = ""
-    lasting: bool = True
 
 
 class Decision(NamedTuple):
@@ -141,7 +139,9 @@ def _verdict(source: Path, options: EngineOptions) -> Verdict:
     verdict = _found.get(key) or (None if kept is None else _read(kept))
     if verdict is None:
         verdict = _tried(source, options)
-        if verdict.lasting and kept is not None:
+        if verdict.kind == _UNKNOWN:
+            return verdict  # another time, or at another size, it may be known
+        if kept is not None:
             _keep(kept, verdict, source)
     _found[key] = verdict
     return verdict
@@ -154,7 +154,7 @@ def _read(kept: Path) -> Verdict | None:
         kind, detail = content["onednn"], content["detail"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    known = kind in (_RIGHT, _WRONG, _FAILS, _UNKNOWN) and isinstance(detail, str)
+    known = kind in (_RIGHT, _WRONG, _FAILS) and isinstance(detail, str)
     return Verdict(kind, detail.partition("\n")[0]) if known else None
 
 
@@ -173,27 +173,18 @@ def _tried(source: Path, options: EngineOptions) -> Verdict:
     """Run a program without and with oneDNN, in a process that may crash, and compare."""
     try:
         child = ChildProcess(MODULE, quiet=True)
-    except EngineError as error:
-        return Verdict(_UNKNOWN, str(error), lasting=False)
+    except HGDeployError as error:
+        return Verdict(_UNKNOWN, str(error))
     with child:
         try:
             plain = list(_answers(child, source, options, onednn=False))
-        except HGDeployError as error:
-            return Verdict(_UNKNOWN, f"without oneDNN: {error}", not _is_memory(error))
-        except ChildError as error:
-            return Verdict(_UNKNOWN, f"without oneDNN, its process {error}", lasting=False)
+        except (HGDeployError, ChildError) as error:
+            return Verdict(_UNKNOWN, f"without oneDNN: {_told(error)}")
+        answers = _answers(child, source, options, onednn=True)
         try:
-            found = list(
-                itertools.islice(_answers(child, source, options, onednn=True), len(plain))
-            )
-        except HGDeployError as error:
-            # Without the place in Paddle's own sources.
-            return Verdict(_FAILS, str(error).partition(" (at ")[0].strip(), not _is_memory(error))
-        except ChildTimeoutError as error:
-            return Verdict(_UNKNOWN, f"its process {error}", lasting=False)
-        except ChildError as error:
-            crashed = error.how != "SIGKILL"
-            return Verdict(_FAILS if crashed else _UNKNOWN, f"its process {error}", crashed)
+            found = list(itertools.islice(answers, len(plain)))
+        except (HGDeployError, ChildError) as error:
+            return Verdict(_UNKNOWN if _may_pass(error) else _FAILS, _told(error))
     difference = _difference(plain, found)
     if difference <= _MOST_DIFFERENCE:
         return Verdict(_RIGHT)
@@ -204,8 +195,19 @@ def _tried(source: Path, options: EngineOptions) -> Verdict:
     )
 
 
-def _is_memory(error: Exception) -> bool:
-    return any(word in str(error) for word in _MEMORY_WORDS)
+def _told(error: Exception) -> str:
+    """Return an error without its place in Paddle's own sources."""
+    if isinstance(error, ChildError):
+        return f"its process {error}"
+    return str(error).partition(" (at ")[0].strip()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether an error is not the program's: time or memory was short."""
+    if isinstance(error, ChildTimeoutError | ResourceError):
+        return True
+    killed = isinstance(error, ChildError) and error.how == "SIGKILL"
+    return killed or any(word in str(error) for word in _MEMORY_WORDS)
 
 
 def _answers(

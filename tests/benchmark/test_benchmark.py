@@ -281,7 +281,8 @@ class FakeWorker:
             return {"made": []}
         if request["do"] == "load":
             runtime = dataclasses.asdict(RUNTIME)
-            return {"runtime": runtime, "load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
+            times = {"load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
+            return {"runtime": runtime, "warnings": ["it runs otherwise"], **times}
         count = request["measure"][1]
         return {
             "samples_ms": [1.0] * count,
@@ -319,6 +320,7 @@ def test_cases_run_one_after_the_other_each_in_a_process_of_its_own(mini):
     assert [result.status for result in results] == ["ok"] * 3
     assert [len(result.samples_ms) for result in results] == [10] * 3
     assert [result.rounds for result in results] == [None] * 3
+    assert all("it runs otherwise" in result.warnings for result in results)
     assert said[0].startswith("[1/3] ")
     assert "median 1.000 ms" in said[0]
 

@@ -104,6 +104,39 @@ def test_predict_cls_through_onnx_gives_the_same_classes(mini, photos, config):
     assert result.stdout.splitlines() == lines_of(mini, photos)
 
 
+def test_predict_takes_a_paddleclas_config_as_predict_cls_does(mini, photos, config, run_here):
+    expected = lines_of(mini, photos)
+    (mini / "inference.yml").unlink()
+    found = run_here(main, "predict", mini, photos)
+    assert_one_error_line(found, 2, "nothing says how to preprocess images")
+    raw = yaml.safe_load(config.read_text())
+    raw["Global"] |= {"infer_imgs": "nowhere", "use_gpu": True, "use_onnx": True, "batch_size": 3}
+    config.write_text(yaml.safe_dump(raw))
+    device = ("--device", "cpu")
+    found = run_here(main, "predict", mini, photos, "-c", config, *device)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines() == expected
+    paddle = ("--engine", "paddle", "--onednn", "off", "--batch-size", 1, "--topk", 2)
+    found = run_here(main, "predict", mini, photos, "--config", config, *device, *paddle)
+    assert found.returncode == 0, found.stderr
+    assert [line.partition(":")[0] for line in found.stdout.splitlines()] == [
+        line.partition(":")[0] for line in expected
+    ]
+    assert found.stdout.count(",") < "".join(expected).count(",")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (("-c", "nowhere.yaml"), 2, "config file nowhere.yaml does not exist"),
+        (("--onednn", "off", "--engine", "onnxruntime"), 2, "--onednn has no effect"),
+        (("--batch-size", 0), 2, "the batch size is 0"),
+    ],
+)
+def test_a_wrong_option_of_predict_is_one_line(mini, photos, flags, code, message, run_here):
+    assert_one_error_line(run_here(main, "predict", mini, photos, *flags), code, message)
+
+
 def test_failed_images_are_named_counted_and_end_with_code_3(mini, photos, config):
     (photos / "aaa.jpg").write_bytes(b"")
     (photos / "zzz.png").write_bytes(b"text")
@@ -196,7 +229,12 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
         (("-o", "Global.infer_imgs=nowhere"), 4, "nowhere"),
         (("-o", "Global.inference_model_dir=nowhere"), 5, "model folder nowhere does not exist"),
         (("-o", "PostProcess.Topk.class_id_map_file=nowhere.txt"), 2, "label file nowhere.txt"),
-        (("-c", STOCK, *CPU), 5, "takes images of 64x64, but the preprocessing makes 224x224"),
+        (("-c", STOCK, *CPU), 5, "has 10 classes, but the label list has 1000"),
+        (
+            ("-c", STOCK, *CPU, "-o", "Global.use_onnx=True"),
+            5,
+            "takes images of 64x64, but the preprocessing makes 224x224",
+        ),
         (("-o", "Global.use_tensorrt=True"), 6, "TensorRT needs a GPU"),
         (("-o", "Global.use_fp16=True"), 6, "cannot run fp16 on a CPU"),
         (("-o", "Global.engine=tensorflow"), 6, "unknown engine 'tensorflow'"),

@@ -26,7 +26,7 @@ def chosen_ops(settings: ClassifierSettings, bundle: ModelBundle) -> tuple[Op, .
         return bundle.own_preprocess()
     except ConfigError as error:
         raise ConfigError(
-            f"{error}; give a config with -c, such as deploy/configs/inference_cls.yaml"
+            f"{error}; write one, or give a PaddleClas config whose labels fit too (see --help)"
         ) from None
 
 

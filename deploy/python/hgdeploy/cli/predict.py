@@ -9,9 +9,9 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from hgdeploy.cli.predict_job import PredictJob, check_files
+from hgdeploy.cli.predict_job import PredictJob, check_files, config_job
 from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.streams import ReaderGoneError
 from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, refuse_without_effect, say, warn
@@ -22,6 +22,7 @@ from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.classify.summary import Summary
     from hgdeploy.images.find import ImageFile
     from hgdeploy.results.writers import FailuresWriter, Writer
@@ -38,16 +39,20 @@ def add_predict(verbs: Verbs) -> None:
         "inputs", nargs="+", metavar="INPUT", help="file, folder, glob or text list"
     )
     parser.add_argument(
-        "--engine", default="paddle", help="paddle (default), onnxruntime, openvino or tensorrt"
+        "-c",
+        "--config",
+        type=Path,
+        help="PaddleClas YAML that says the rest; the bundle, the inputs and the options here win",
     )
-    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or gpu:N")
+    parser.add_argument("--engine", help="paddle (default), onnxruntime, openvino or tensorrt")
+    parser.add_argument("--precision", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument("--device", help="cpu (default) or gpu:N")
     parser.add_argument(
         "--onednn",
         choices=("on", "off"),
         help="with the paddle engine on a CPU (default: on, unless it computes the model wrongly)",
     )
-    parser.add_argument("--batch-size", type=int, default=1, help="images per inference (1)")
+    parser.add_argument("--batch-size", type=int, help="images per inference (1)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument(
         "--topk", type=int, help="classes per image (default: what the bundle says)"
@@ -99,10 +104,6 @@ def add_predict(verbs: Verbs) -> None:
 
 
 def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.engines.options import EngineOptions
-    from hgdeploy.engines.paddle.options import PaddleOptions
-
     for flag, needs in (("resume", "output"), ("redo_changed", "resume")):
         if not getattr(arguments, needs):
             refuse_without_effect(arguments, [flag], f"without --{needs}")
@@ -110,38 +111,60 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.ray:
         instead = "with --ray; --threads sets the CPU threads of each worker"
         refuse_without_effect(arguments, ["workers"], instead)
-    own: tuple[object, ...] = ()
-    if arguments.onednn is not None:
-        if (arguments.engine, arguments.device) != ("paddle", "cpu"):
-            raise ConfigError("--onednn has no effect but with --engine paddle on the CPU")
-        own = (PaddleOptions(onednn=arguments.onednn == "on"),)
-    settings = ClassifierSettings(
-        engine=arguments.engine,
-        batch_size=arguments.batch_size,
-        options=EngineOptions(
-            device=arguments.device,
-            precision=arguments.precision,
-            threads=arguments.threads,
-            max_batch=arguments.batch_size,
-            own=own,
-        ),
-        topk=arguments.topk,
-        fast_decode=arguments.fast_decode,
-        image_timeout=arguments.image_timeout,
-        softmax=arguments.softmax,
-    )
-    job = PredictJob(
-        arguments.bundle,
-        arguments.inputs,
-        settings,
-        arguments.output,
-        ("redo" if arguments.redo_changed else "refuse") if arguments.resume else None,
-        arguments.failures,
-        arguments.report,
-        arguments.workers,
-        arguments.ray,
+    job = _described_job(arguments)
+    job = dataclasses.replace(
+        job,
+        settings=_chosen_settings(arguments, job.settings),
+        output=arguments.output,
+        resume=("redo" if arguments.redo_changed else "refuse") if arguments.resume else None,
+        failures=arguments.failures,
+        report=arguments.report,
+        workers=arguments.workers,
+        ray=arguments.ray,
     )
     return run_job(job, out)
+
+
+def _described_job(arguments: argparse.Namespace) -> PredictJob:
+    """Return the run as the config describes it, or with the defaults where there is none."""
+    from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.paddleclas.config import load_config
+
+    if arguments.config is None:
+        return PredictJob(arguments.bundle, arguments.inputs, ClassifierSettings())
+    given = {"inference_model_dir": str(arguments.bundle), "infer_imgs": list(arguments.inputs)}
+    return config_job(load_config(arguments.config, given=given), arguments.config)
+
+
+def _chosen_settings(
+    arguments: argparse.Namespace, settings: ClassifierSettings
+) -> ClassifierSettings:
+    """Return settings with the options that were given instead of their own."""
+    from hgdeploy.engines.paddle.options import PaddleOptions
+
+    def given(*names: str) -> dict[str, Any]:
+        values = {name: getattr(arguments, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    settings = dataclasses.replace(settings, **given("engine", "batch_size"))
+    options = dataclasses.replace(
+        settings.options,
+        max_batch=settings.batch_size,
+        **given("device", "precision", "threads"),
+    )
+    if arguments.onednn is not None:
+        if (settings.engine, options.device) != ("paddle", "cpu"):
+            raise ConfigError("--onednn has no effect but with --engine paddle on the CPU")
+        own = options.own_of(PaddleOptions)
+        own = dataclasses.replace(own, onednn=arguments.onednn == "on")
+        options = dataclasses.replace(options, own=(own,))
+    return dataclasses.replace(
+        settings,
+        options=options,
+        fast_decode=arguments.fast_decode,
+        softmax=arguments.softmax,
+        **given("topk", "image_timeout"),
+    )
 
 
 def run_job(job: PredictJob, out: TextIO) -> int:

@@ -7,15 +7,11 @@ import argparse
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from hgdeploy.cli.predict import run_job
-from hgdeploy.cli.predict_job import PredictJob
-from hgdeploy.cli.terminal import Command, Parser, say, warn
-from hgdeploy.system.files import writing
-
-if TYPE_CHECKING:
-    from hgdeploy.classify.classifier import Classifier
+from hgdeploy.cli.predict_job import config_job
+from hgdeploy.cli.terminal import Command, Parser, say
 
 
 def predict_cls_command(argv: Sequence[str] | None) -> Command:
@@ -32,48 +28,9 @@ def predict_cls_command(argv: Sequence[str] | None) -> Command:
 
 
 def _predict_cls(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.paddleclas.config import load_config
 
     config = load_config(arguments.config, arguments.override)
-    for warning in config.warnings:
-        warn(warning)
     if arguments.verbose:
         say(str(config))
-    settings = ClassifierSettings(
-        config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
-    )
-
-    def report_times(classifier: Classifier) -> None:
-        if config.benchmark:
-            _report_times(classifier, config.benchmark_log)
-
-    log = config.benchmark_log if config.benchmark else None
-    job = PredictJob(
-        config.bundle,
-        config.inputs,
-        settings,
-        copies=config.copies,
-        config=arguments.config,
-        log=log,
-        finish=report_times,
-    )
-    return run_job(job, out)
-
-
-def _report_times(classifier: Classifier, log: Path | None) -> None:
-    """Report the mean time of each stage, and what really ran."""
-    from hgdeploy.classify.settings import STAGES
-
-    times, runtime = classifier.times, classifier.engine.runtime
-    stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}
-    means = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
-    ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
-    line = (
-        f"benchmark: {times.images} images, mean per image: {means}; "
-        f"{ran} ({', '.join(runtime.providers)})"
-    )
-    say(line)
-    if log is not None:
-        with writing(log), log.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+    return run_job(config_job(config, arguments.config), out)

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hgdeploy.cli.terminal import say, warn
+from hgdeploy.system.files import writing
+
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.images.find import ImageFile
+    from hgdeploy.paddleclas.config import PredictConfig
     from hgdeploy.results.file import OnChange
 
 
@@ -49,6 +53,54 @@ class PredictJob:
     config: Path | None = None
     log: Path | None = None
     finish: Callable[[Classifier], None] = lambda _: None
+
+
+def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
+    """Return the run that a PaddleClas config describes, and tell its warnings.
+
+    Args:
+        config: what it decided.
+        path: its file; None where there is none.
+    """
+    from hgdeploy.classify.settings import ClassifierSettings
+
+    for warning in config.warnings:
+        warn(warning)
+    settings = ClassifierSettings(
+        config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
+    )
+
+    def report_times(classifier: Classifier) -> None:
+        if config.benchmark:
+            _report_times(classifier, config.benchmark_log)
+
+    return PredictJob(
+        config.bundle,
+        config.inputs,
+        settings,
+        copies=config.copies,
+        config=path,
+        log=config.benchmark_log if config.benchmark else None,
+        finish=report_times,
+    )
+
+
+def _report_times(classifier: Classifier, log: Path | None) -> None:
+    """Report the mean time of each stage, and what really ran."""
+    from hgdeploy.classify.settings import STAGES
+
+    times, runtime = classifier.times, classifier.engine.runtime
+    stages = {name: 1000 * getattr(times, name) / max(times.images, 1) for name in STAGES}
+    means = ", ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
+    ran = f"{runtime.engine} {runtime.version} {runtime.precision} on {runtime.device}"
+    line = (
+        f"benchmark: {times.images} images, mean per image: {means}; "
+        f"{ran} ({', '.join(runtime.providers)})"
+    )
+    say(line)
+    if log is not None:
+        with writing(log), log.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
 
 
 def check_files(job: PredictJob, files: Sequence[ImageFile]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hgdeploy.bundle.names import RUNTIMES, engine_name
@@ -19,7 +20,7 @@ from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override
-from hgdeploy.system.checks import check
+from hgdeploy.system.checks import Given, check, mapping
 from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import one_of
 from hgdeploy.system.machine import available_cpus
@@ -65,7 +66,11 @@ class PredictConfig:
     warnings: tuple[str, ...] = field(default=())
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConfig:
+def load_config(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    given: Mapping[str, object] = MappingProxyType({}),
+) -> PredictConfig:
     """Read a PaddleClas config and apply overrides to it.
 
     Relative paths inside the file are taken from the current directory, as PaddleClas does; where
@@ -76,16 +81,20 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> PredictConf
     Args:
         path: the YAML file, or None for no file.
         overrides: `Section.key=value` texts, as after `-o`.
+        given: values of `Global` instead of the file's, such as `infer_imgs`.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
     """
     raw = read_yaml(path, "config file", texts=LABEL_KEYS) if path is not None else {}
+    if given:
+        raw["Global"] = {**mapping(Given("Global", raw.get("Global")).or_empty()), **given}
     for text in overrides:
         override(raw, text)
     for section in raw:
         check("section", section, one_of(SECTIONS))
-    place = _Place(path, {text.partition("=")[0].strip() for text in overrides})
+    overridden = {text.partition("=")[0].strip() for text in overrides}
+    place = _Place(path, overridden | {f"Global.{key}" for key in given})
     return _decide(raw, place)
 
 

@@ -59,7 +59,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
     if not paddle.is_compiled_with_cuda():
         raise EngineError(
             f"{options.device} was asked for, but this paddlepaddle is the CPU build; use the cpu "
-            "(-o Global.use_gpu=False), or pip install 'hgdeploy[gpu]'"
+            "(--device cpu, -o Global.use_gpu=False), or pip install 'hgdeploy[gpu]'"
         )
     count = paddle.device.cuda.device_count()
     if index >= count:

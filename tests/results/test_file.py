@@ -359,6 +359,8 @@ def test_a_finished_file_that_is_gone_before_the_run_ends_is_an_error(output, fi
     for file in results.begin(files, {"model": "A"}).remaining:
         results.write(predicted(file, "A"), file_facts(file.path))
     results.finish()
+    told = f"10 of 10 images are done and their rows are in {output.name}; run the same command"
+    assert results.progress().startswith(told)
     output.unlink()
     with pytest.raises(OutputError, match="removed, replaced or cut by something else before"):
         results.close()

@@ -188,7 +188,7 @@ class ResultsFile:
     def progress(self) -> str:
         """Return how many images are done, and how to resume after an interruption."""
         again = "run the same command with --resume to do the rest"
-        if self._rows is not None and self._rows.spoiled():
+        if self._rows is not None and self._made is None and self._rows.spoiled():
             return again
         done = self._plan.kept + (0 if self._rows is None else self._rows.written)
         holder = self._rows_path if self._made is None else self._target

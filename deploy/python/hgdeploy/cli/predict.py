@@ -191,7 +191,7 @@ def run_job(job: PredictJob, out: TextIO) -> int:
     from hgdeploy.results.page import ReportWriter
     from hgdeploy.results.writers import FailuresWriter, LabelFolderWriter, LineWriter
 
-    files: Sequence[ImageFile] = find_images(job.inputs)
+    files: Sequence[ImageFile] = find_images(job.inputs, warn)
     check_files(job, files)
     summary = Summary(found=len(files))
     with contextlib.ExitStack() as stack:

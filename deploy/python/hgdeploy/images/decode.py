@@ -10,6 +10,7 @@ every failure is an ImageError of a few words.
 from __future__ import annotations
 
 import functools
+import os
 import stat
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +22,19 @@ from hgdeploy.errors import ImageError, ResourceError
 from hgdeploy.images.find import reason_of_access_error
 from hgdeploy.images.headers import ImageHeader, read_header
 from hgdeploy.images.jpeg import decode_plain_jpeg, scale_divisor
+from hgdeploy.images.png import without_parts
 from hgdeploy.system.machine import raise_if_exhausted
 
-# More than any camera makes (200 million) and than WebP can hold, yet 0.8 GB at most once decoded.
-# Without it a PNG of 875 KB can take 5 GB: OpenCV itself stops only at 2**30.
+# More than any camera makes (200 million) and than WebP can hold, yet 0.8 GB at most once decoded,
+# and two to six times as much while it is decoded (docs/images.md). Without it a PNG of 875 KB can
+# take 10 GB: OpenCV itself stops only at 2**30.
 MAX_PIXELS = 2**28
 # OpenCV indexes the encoded bytes with a 32-bit int.
 _MAX_BYTES = 2**31 - 1
+# Its decoder mistakes the order of colours where it is asked for RGB and the picture has alpha.
+_BGR_ONLY = ("AVIF",)
+# As OpenCV's build information names them.
+_MAY_LACK = ("GIF", "AVIF", "JPEG 2000")
 
 
 def read_image(
@@ -55,7 +62,8 @@ def _read_bytes(path: Path) -> bytes:
         status = path.stat()
         # Only a regular file: opening a pipe or a device could block forever.
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError("is a directory")
+            with os.scandir(path):  # where it may not be searched, that is the reason
+                raise ImageError("is a directory")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file but a pipe, socket or device")
         if status.st_size > _MAX_BYTES:
@@ -72,7 +80,9 @@ def _read_bytes(path: Path) -> bytes:
 def decode_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, shrink_to: int | None = None
 ) -> NDArray[np.uint8]:
-    """Decode one JPEG, PNG, BMP, WebP, TIFF or GIF; safe to call from many threads at once.
+    """Decode one image file; safe to call from many threads at once.
+
+    It may be a JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, JPEG 2000 or PNM (PBM, PGM, PPM).
 
     EXIF orientation is applied, alpha is dropped, gray and palette images become three channels, 16
     bits become 8, and of several frames or pages the first is taken: the pixels are those of
@@ -111,17 +121,19 @@ def decode_image(
         rgb = decode_plain_jpeg(data, header.jpeg, divisor, _quiet_cv2())
         if rgb is not None:
             return rgb
+    if header.spare:
+        data = without_parts(data, header.spare)
     return _decode_with_opencv(data, header, divisor)
 
 
 def _decode_with_opencv(data: bytes, header: ImageHeader, divisor: int) -> NDArray[np.uint8]:
     cv2 = _quiet_cv2()
+    bgr = header.kind in _BGR_ONLY
     # Its flags for reduced sizes are 16, 32 and 64 for a half, a quarter and an eighth.
-    flags = cv2.IMREAD_COLOR_RGB | (0 if divisor == 1 else 8 * divisor)
+    reduced = 0 if divisor == 1 else 8 * divisor
+    flags = (cv2.IMREAD_COLOR if bgr else cv2.IMREAD_COLOR_RGB) | reduced
     try:
-        rgb: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if rgb is not None:
-            return rgb
+        pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise ResourceError(
@@ -130,10 +142,22 @@ def _decode_with_opencv(data: bytes, header: ImageHeader, divisor: int) -> NDArr
             ) from None
         detail = " ".join(str(error.err).split())
         raise ImageError(f"cannot be decoded ({header.kind}): {detail}") from None
-    if header.kind == "GIF" and not _reads_gif():
-        raise ImageError(f"is a GIF, which OpenCV {cv2.__version__} cannot read; use 4.12 or later")
-    fault = "is corrupt" if header.whole else "is truncated or corrupt"
-    raise ImageError(f"{fault} ({header.kind})")
+    if pixels is None:
+        raise ImageError(_why_none(header))
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if bgr else pixels
+
+
+def _why_none(header: ImageHeader) -> str:
+    """Return why OpenCV gives no pixels of a file whose header is right."""
+    version = _quiet_cv2().__version__
+    if not _has_decoder(header.kind):
+        return f"is {header.kind}, which this build of OpenCV {version} cannot read"
+    if header.rare:
+        return (
+            f"is a {header.kind} with {header.rare}, which OpenCV {version} does not read; convert "
+            "it to PNG"
+        )
+    return f"{'is corrupt' if header.whole else 'is truncated or corrupt'} ({header.kind})"
 
 
 @functools.cache
@@ -151,6 +175,8 @@ def _quiet_cv2() -> ModuleType:
 
 
 @functools.cache
-def _reads_gif() -> bool:
-    information = str(_quiet_cv2().getBuildInformation())
-    return any(line.split() == ["GIF:", "YES"] for line in information.splitlines())
+def _has_decoder(kind: str) -> bool:
+    """Return whether OpenCV was built with a decoder; it may lack those of newer formats."""
+    lines = str(_quiet_cv2().getBuildInformation()).splitlines()
+    said = [line.partition(":")[2].strip() for line in lines if line.strip().startswith(f"{kind}:")]
+    return kind not in _MAY_LACK or (bool(said) and said[0] != "NO")

@@ -4,18 +4,33 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy.errors import InputError
+from hgdeploy.images.search import Search, is_pattern
+from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.transforms.prediction import printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib"),
+    *(".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """The suffixes of the files that count as images in a folder, in upper or lower case."""
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 """The suffixes of text lists of paths, in upper or lower case."""
+
+# Suffixes of files that are no pictures and often lie beside them; others are named, as they may be
+# pictures of a kind that is not read.
+_NO_PICTURES = (
+    *(*LIST_SUFFIXES, ".md", ".rst", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xml"),
+    *(".yml", ".yaml", ".ini", ".html", ".log", ".py", ".sh", ".db"),
+)
+_PICTURES = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".jxl": "JPEG XL"}
+_SHOWN_SUFFIXES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +53,29 @@ class ImageFile:
         return Path(self.place)
 
 
-def find_images(inputs: str | Path | Sequence[str | Path]) -> list[ImageFile]:
+def find_images(
+    inputs: str | Path | Sequence[str | Path], on_warning: OnLine = nothing
+) -> list[ImageFile]:
     """Find the image files that the inputs name.
 
     An input is one of these, tried in this order:
 
     - a folder: the images in it and in all folders below it, by suffix in upper or lower case.
-      Links to folders are followed, and no folder is searched twice.
+      Links to folders are followed, and no folder is searched twice. A folder below it that may not
+      be searched is in the result under its own name, and fails when it is read.
     - a text list (.txt, .lst, .list; UTF-8): one path per line, relative to the folder of the
       list. Blank lines and spaces around a path are skipped. Order and repetitions are kept, and
       so are files that do not exist: they fail when they are read.
     - any other file: itself, whatever its suffix.
     - a pattern with `*`, `?`, `[...]` or `**`: the images that it matches, and those in the
-      folders that it matches. A path that exists is never taken for a pattern.
+      folders that it matches. A path that exists, or the part of it that does, is never taken for a
+      pattern.
 
     The files of a folder or pattern are sorted by path, compared as plain strings.
 
     Args:
         inputs: one input, or several; their files follow each other.
+        on_warning: called with a line that counts the files that were left out by their suffixes.
 
     Returns:
         At least one file. With one input, a file's name is its path relative to the searched folder
@@ -66,98 +86,88 @@ def find_images(inputs: str | Path | Sequence[str | Path]) -> list[ImageFile]:
         InputError: an input does not exist, cannot be searched, or has no images.
     """
     if isinstance(inputs, str | os.PathLike):
-        return _find(inputs)
+        return _find(inputs, on_warning)
     if not inputs:
         raise InputError("no input was given; name an image, a folder, a pattern or a text list")
     if len(inputs) == 1:
-        return _find(inputs[0])
-    found = [file for one in inputs for file in _find(one)]
+        return _find(inputs[0], on_warning)
+    found = [file for one in inputs for file in _find(one, on_warning)]
     return [ImageFile(file.place, file.path.as_posix()) for file in found]
 
 
-def _find(one: str | Path) -> list[ImageFile]:
+def _find(one: str | Path, on_warning: OnLine) -> list[ImageFile]:
     text = os.fspath(one)
     if not text.strip():
         raise InputError("an input is an empty path; name an image, a folder, a pattern or a list")
+    path, shown = Path(text), printable(text)
     try:
-        return _search(Path(text), text)
+        if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+            return _read_list(path)
+        if path.exists() and not path.is_dir():
+            return [ImageFile(str(path), path.name)]
+        found = Search()
+        if path.is_dir():
+            base = path
+            found.walk(path)
+        elif is_pattern(text):
+            base, parts = _existing(path)
+            found.glob(base, parts)
+        else:
+            raise InputError(f"{shown}: does not exist")
     except OSError as error:  # such as a name that is too long, or an unreadable folder above it
-        raise InputError(f"{text}: cannot be searched: {reason_of_access_error(error)}") from None
+        raise InputError(f"{shown}: cannot be searched: {reason_of_access_error(error)}") from None
+    return _images(found, base, shown, on_warning)
 
 
-def _search(path: Path, text: str) -> list[ImageFile]:
-    if path.is_dir():
-        files, base = _walk(path), path
-    elif path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
-        return _read_list(path)
-    elif path.exists():
-        return [ImageFile(str(path), path.name)]
-    elif _is_pattern(text):
-        files, base = _glob(path)
-    else:
-        raise InputError(f"{text}: does not exist")
-    if not files:
-        raise InputError(f"{text}: no images found (searched for {', '.join(IMAGE_SUFFIXES)})")
-    return [ImageFile(file, Path(file).relative_to(base).as_posix()) for file in files]
+def _existing(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return the part of a pattern that exists as it stands, and the rest of it."""
+    parts = pattern.parts
+    known = next(n for n in range(len(parts), -1, -1) if Path(*parts[:n]).exists())
+    return Path(*parts[:known]), parts[known:]
 
 
-def _is_pattern(text: str) -> bool:
-    return any(character in text for character in "*?[")
+def _images(found: Search, base: Path, shown: str, on_warning: OnLine) -> list[ImageFile]:
+    """Return what was found under its names, and the folders that could not be searched."""
+    if str(base) in found.closed:
+        reason = reason_of_access_error(found.closed[str(base)])
+        raise InputError(f"{shown}: cannot be searched: {reason}")
+    places, others = {*found.closed}, Counter[str]()
+    for place in set(found.files):
+        name, suffix = _split(place)
+        if suffix in IMAGE_SUFFIXES:
+            places.add(place)
+        elif suffix not in _NO_PICTURES and (suffix or not name.startswith(".")):
+            others[suffix] += 1
+    left_out = _left_out(others)
+    if not places:
+        raise InputError(
+            f"{shown}: no images found (searched for {', '.join(IMAGE_SUFFIXES)}){left_out}"
+        )
+    if left_out:
+        on_warning(f"{shown}{left_out}")
+    return [ImageFile(place, Path(place).relative_to(base).as_posix()) for place in sorted(places)]
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+def _split(place: str) -> tuple[str, str]:
+    """Return a file's name and its suffix in lower case, as `Path` does, but without making one."""
+    name = place.rpartition(os.sep)[2]
+    dot = name.rfind(".")
+    return name, name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
-def _walk(folder: Path) -> list[str]:
-    """Return all images in a folder and below it, sorted by character, as PaddleClas does."""
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    # Links wait until all real folders are done, so that a folder is found under its own name.
-    real, links = deque([folder]), deque[Path]()
-    while real or links:
-        current = (real or links).popleft()
-        try:
-            status = current.stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in seen:
-                continue
-            seen.add(identity)
-            with os.scandir(current) as entries:
-                for entry in entries:
-                    path = current / entry.name
-                    if _is_folder(entry):
-                        (links if entry.is_symlink() else real).append(path)
-                    elif _is_image(path):
-                        found.append(str(path))
-        except OSError as error:
-            reason = reason_of_access_error(error)
-            raise InputError(f"{current}: cannot be searched: {reason}") from None
-    found.sort()
-    return found
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # such as a link to itself: not a folder, and reading it will say why
-        return False
-
-
-def _glob(pattern: Path) -> tuple[list[str], Path]:
-    """Return the images that a pattern matches, and the folder before its first wildcard."""
-    fixed = next(index for index, part in enumerate(pattern.parts) if _is_pattern(part))
-    base = Path(*pattern.parts[:fixed])
-    found: set[str] = set()
-    try:
-        for match in base.glob(str(Path(*pattern.parts[fixed:]))):
-            if match.is_dir():
-                found.update(_walk(match))
-            elif _is_image(match):
-                found.add(str(match))
-    except ValueError as error:
-        raise InputError(f"{pattern}: is not a valid pattern: {error}") from None
-    return sorted(found), base
+def _left_out(others: Counter[str]) -> str:
+    """Return the end of a line: the files that were left out, or nothing if there are none."""
+    if not others:
+        return ""
+    kinds = []
+    for suffix, count in others.most_common(_SHOWN_SUFFIXES):
+        name = printable(suffix) or "without a suffix"
+        note = f" ({_PICTURES[suffix]}: convert to JPEG or PNG)" if suffix in _PICTURES else ""
+        kinds.append(f"{count} {name}{note}")
+    if len(others) > _SHOWN_SUFFIXES:
+        kinds.append("...")
+    number = others.total()
+    return f": {number} other file{'s' * (number > 1)} left out, by suffix: {', '.join(kinds)}"
 
 
 def _read_list(path: Path) -> list[ImageFile]:
@@ -165,12 +175,14 @@ def _read_list(path: Path) -> list[ImageFile]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"{printable(str(path))}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     lines = [line.strip() for line in text.split("\n")]
     files = [ImageFile(str(path.parent / line), Path(line).as_posix()) for line in lines if line]
     if not files:
-        raise InputError(f"{path}: the list is empty; write one image path per line")
+        raise InputError(
+            f"{printable(str(path))}: the list is empty; write one image path per line"
+        )
     return files
 
 

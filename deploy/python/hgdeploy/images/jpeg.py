@@ -9,6 +9,7 @@ are not plain, or have any fault, are left to OpenCV.
 from __future__ import annotations
 
 import functools
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +21,12 @@ from numpy.typing import NDArray
 
 _END = b"\xff\xd9"
 # Progressive files have about ten. Each one may cost a pass over the whole picture and only a few
-# bytes, so that a file of some kilobytes could keep a decoder busy for hours.
+# bytes, so that a file of some kilobytes could keep a decoder busy for hours. Large pictures may
+# have fewer: as many as give so many pixels in all scans together, which take about five seconds.
 MAX_SCANS = 100
+_MAX_SCANS_OF_ANY = 20
+_MAX_SCANNED_PIXELS = 2**30
+_NO_FILL = re.compile(rb"[^\xff]")
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,21 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         ValueError: what is wrong with the picture.
     """
     frame = width = height = colours = precision = frames = 0
-    exif = b""
+    exif: list[bytes] = []
     for marker, position in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame, frames = marker, frames + 1
             precision, height, width, colours = struct.unpack_from(">BHHB", data, position + 2)
         elif marker == 0xE1:
             (length,) = struct.unpack_from(">H", data, position)
-            exif += data[position - 2 : position + length]
+            exif.append(data[position - 2 : position + length])
         elif marker == 0xDA:
             plain = frames == 1 and frame in (0xC0, 0xC1, 0xC2) and precision == 8
             plain = plain and colours in (1, 3)
             if frame != 0xC0 or data[position + 2] != colours:
-                plain = _check_scans(data, position) and plain
-            return JpegHeader(width, height, data.rfind(_END) > position, plain, exif)
+                plain = _check_scans(data, position, width * height) and plain
+            whole = data.rfind(_END) > position
+            return JpegHeader(width, height, whole, plain, b"".join(exif))
     raise ValueError("it ends before the picture begins")
 
 
@@ -82,10 +88,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         position = data.find(b"\xff", position)
         if position < 0:
             raise IndexError
-        while data[position] == 0xFF:  # any number of them may come before a marker
-            position += 1
-        marker = data[position]
-        position += 1
+        found = _NO_FILL.search(data, position)  # any number of them may come before a marker
+        if found is None:
+            raise IndexError
+        marker, position = data[found.start()], found.end()
         if marker == 0xD9:
             return
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these stand alone
@@ -94,13 +100,17 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         position += struct.unpack_from(">H", data, position)[0]
 
 
-def _check_scans(data: bytes, start: int) -> bool:
+def _check_scans(data: bytes, start: int, pixels: int) -> bool:
     """Refuse too many scans; return whether all EXIF data comes before the first of several."""
     end = data.find(_END, start)
     scans = 1 + data.count(b"\xff\xda", start, end if end >= 0 else len(data))
-    if scans > MAX_SCANS:
-        raise ValueError(f"its picture comes in {scans} scans, more than the limit of {MAX_SCANS}")
-    return b"\xff\xe1" not in data[start:]
+    limit = min(MAX_SCANS, max(_MAX_SCANS_OF_ANY, _MAX_SCANNED_PIXELS // max(pixels, 1)))
+    if scans > limit:
+        raise ValueError(
+            f"its picture comes in {scans} scans, more than the limit of {limit} for {pixels} "
+            "pixels (each may cost a pass over all of them)"
+        )
+    return data.find(b"\xff\xe1", start) < 0
 
 
 def scale_divisor(header: JpegHeader, shrink_to: int | None) -> int:

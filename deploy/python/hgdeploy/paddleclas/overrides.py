@@ -43,9 +43,18 @@ def _value(keys: Sequence[str], written: str) -> object:
     """Return what is written after `-o`, as the tree of keys holds it."""
     # What stands in Global may be a path, such as a folder that is called 2024.
     if keys[0] == "Global" and len(keys) > 1:
-        return written
+        return _unquoted(written)
     value = parse_literal(written)
     if set(keys).isdisjoint(LABEL_KEYS) or isinstance(value, str | list):
         return value
     # A name stays as it is written: 1.10 is not 1.1.
     return AsPrinted(written) if str(value) == written else written
+
+
+def _unquoted(value: str) -> str:
+    """Return a path without the quotes around it: cmd.exe keeps them, PaddleClas evaluates them.
+
+    Nothing else in it is evaluated, so that `'C:\\new'` has no line break.
+    """
+    quoted = len(value) > 2 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value

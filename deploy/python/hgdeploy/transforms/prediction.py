@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -33,8 +34,8 @@ class Prediction:
 def text_line(prediction: Prediction) -> str:
     r"""Return PaddleClas's line for a classified image, without the line's end.
 
-    PaddleClas prints a file's base name. Control characters in it are escaped, since a line break
-    in a name would tear the output in two.
+    PaddleClas prints a file's base name. What is not `printable` in it is escaped, since a line
+    break in a name would tear the output in two.
 
     >>> text_line(Prediction("a/b.jpg", (8,), (0.71479,), ("hen",)))
     "b.jpg:\tclass id(s): [8], score(s): [0.71], label_name(s): ['hen']"
@@ -47,7 +48,22 @@ def text_line(prediction: Prediction) -> str:
     return f"{name}:\tclass id(s): {ids}, score(s): [{scores}], label_name(s): {labels}"
 
 
+# They turn the text around them: https://www.unicode.org/reports/tr9/#Directional_Formatting_Codes
+_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
 def printable(text: str) -> str:
-    """Return `text` with control characters and undecodable bytes escaped."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return `text` with what would break or turn a line, and undecodable bytes, escaped.
+
+    These are control characters, the separators of lines and paragraphs, and what changes the
+    direction of writing. Everything else is printed as PaddleClas prints it: spaces of any width,
+    and the joiners that Persian and emoji need.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if _is_unsafe(c) else c for c in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    # Cc: control; Cs: half a surrogate pair, or a byte that is not UTF-8; Zl, Zp: separators.
+    return character in _TURNING or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")

@@ -139,8 +139,11 @@ def explain(image: Path, a: Side, b: Side, on_warning: OnLine = nothing) -> Expl
         BundleError: a model is missing or cannot be loaded.
         EngineError: an engine or precision is not available here.
     """
-    with contextlib.ExitStack() as stack:
-        return _explain(image, _Scorer(read_image(image), stack, on_warning), a, b)
+    try:
+        with contextlib.ExitStack() as stack:
+            return _explain(image, _Scorer(read_image(image), stack, on_warning), a, b)
+    except ImageError as error:
+        raise ImageError(f"{printable(str(image))}: {error}") from None
 
 
 # What a mixture of two runs may raise although each of them is fine by itself.

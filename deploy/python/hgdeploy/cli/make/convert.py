@@ -44,7 +44,7 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
             dynamic_size=arguments.dynamic_size,
         ),
         arguments.precision,
-        find_images(arguments.images) if arguments.images else (),
+        find_images(arguments.images, warn) if arguments.images else (),
         arguments.check == "on",
     )
     out.write(f"{convert_to_onnx(open_bundle(arguments.bundle), options, warn)}\n")

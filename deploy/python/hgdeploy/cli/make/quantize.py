@@ -51,7 +51,7 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     )
     if arguments.weight_bits is not None:
         options = dataclasses.replace(options, weight_bits=arguments.weight_bits)
-    images = find_images(arguments.calibration)
+    images = find_images(arguments.calibration, warn)
     report = quantize(open_bundle(arguments.bundle), images, options, say, warn)
     for reason in report.skipped:
         warn(reason)

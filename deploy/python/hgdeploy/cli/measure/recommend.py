@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say
+from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK
 
 _MIN_AGREEMENT = 0.99
@@ -49,7 +49,7 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     agreement = _MIN_AGREEMENT if arguments.min_agreement is None else arguments.min_agreement
     options = RecommendOptions(
         latency_ms=arguments.latency_ms,
-        images=tuple(find_images(arguments.images)) if arguments.images else (),
+        images=tuple(find_images(arguments.images, warn)) if arguments.images else (),
         min_agreement=agreement,
         batches=(1,) if arguments.latency_ms is not None else (1, 8),
         budget_seconds=arguments.budget_seconds,

@@ -61,7 +61,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         names = bundle.postprocess.output.labels if bundle.postprocess is not None else None
         images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names)
     else:
-        images = tuple(find_images(arguments.images)) if arguments.images else ()
+        images = tuple(find_images(arguments.images, warn)) if arguments.images else ()
     if arguments.report is not None:
         _check_report_is_not_read(arguments, images)
     options = ValidateOptions(

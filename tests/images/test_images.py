@@ -8,14 +8,31 @@ import os
 import resource
 import subprocess
 import sys
+import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from image_files import encoded, every_kind, exif, jpeg, mutated, picture, png_of_declared_size
-from PIL import Image
+from hostile_files import png_with_text
+from image_files import (
+    RGB555,
+    RGB565,
+    RGB888,
+    bmp,
+    encoded,
+    every_kind,
+    exif,
+    jpeg,
+    mutated,
+    picture,
+    png_chunk,
+    png_of_declared_size,
+    with_chunks,
+)
+from PIL import Image, ImageOps
 
 from hgdeploy.errors import ImageError, InputError
 from hgdeploy.images.decode import decode_image, read_image
@@ -71,7 +88,7 @@ def test_lossless_files_give_back_the_picture_in_rgb(name: str) -> None:
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_upper_case_suffixes_are_found_and_read(suffix: str, tmp_path: Path) -> None:
-    data = next(data for name, data in KINDS.items() if name.endswith(suffix))
+    data = next((data for name, data in KINDS.items() if name.endswith(suffix)), jpeg())
     (tmp_path / f"PHOTO{suffix.upper()}").write_bytes(data)
     (found,) = find_images(tmp_path)
     np.testing.assert_array_equal(read_image(found.path), opencv_rgb(found.path))
@@ -103,8 +120,81 @@ def test_turned_photographs_come_out_upright(kind: str, orientation: int, tmp_pa
     assert np.abs(image.astype(int) - picture(40, 24)).mean() < 4  # JPEG loses a little
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_tiffs_come_out_upright_even_where_imread_fails(
+    orientation: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.tif"
+    path.write_bytes(encoded(Image.fromarray(picture()), "TIFF", tiffinfo={274: orientation}))
+    image = read_image(path)
+    np.testing.assert_array_equal(image, ImageOps.exif_transpose(Image.open(path)))
+    seen = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if seen is not None:  # a bug of OpenCV's 4.12 to 5.0: None for those that change their sides
+        np.testing.assert_array_equal(image, seen[:, :, ::-1])
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "masks", "headers"),
+    [
+        (16, (), (40,)),
+        (16, RGB565, (40,)),
+        (16, RGB555, (40,)),
+        (24, (), (40, 108, 124)),
+        (32, (), (40, 108)),
+        (32, RGB888, (40, 52, 56, 108, 124)),
+    ],
+)
+def test_bitmaps_of_all_depths_decode_as_opencv_reads_them(
+    bits: int, masks: tuple[int, ...], headers: tuple[int, ...], down: bool, tmp_path: Path
+) -> None:
+    for header in headers:
+        path = tmp_path / "x.bmp"
+        path.write_bytes(bmp(bits, masks, header, down=down))
+        np.testing.assert_array_equal(read_image(path), opencv_rgb(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (bmp(16, RGB565, 108), "BMP with 16-bit pixels of masks 0xf800, 0x7e0, 0x1f behind a head"),
+        (bmp(16, (0xF00, 0xF0, 0xF)), "BMP with 16-bit pixels of masks 0xf00, 0xf0, 0xf behind a"),
+        (bmp(2), "BMP with 2-bit pixels"),
+        (encoded(Image.fromarray(picture()).convert("F"), "TIFF"), "TIFF with 32-bit floating-poi"),
+        (encoded(Image.fromarray(picture()), "TIFF", compression="zstd"), "TIFF with Zstandard co"),
+        (encoded(Image.fromarray(picture()), "TIFF", compression="lzma"), "TIFF with LZMA compre"),
+    ],
+)
+def test_a_whole_file_that_opencv_cannot_read_is_named_for_what_it_is(
+    data: bytes, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_bytes(data)
+    if cv2.imread(str(tmp_path / "x"), cv2.IMREAD_COLOR) is not None:  # a newer OpenCV reads it
+        np.testing.assert_array_equal(decode_image(data), opencv_rgb(tmp_path / "x"))
+        return
+    with pytest.raises(ImageError, match=f"^is a {what}.*, which OpenCV .* does not read; convert"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("keyword", [b"Comment", b"Raw profile type exif", b"XML:com.adobe.xmp"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_no_text_in_a_png_touches_its_pixels(kind: bytes, keyword: bytes, tmp_path: Path) -> None:
+    tags = exif(6).tobytes()
+    text = b"\nexif\n%8d\n%b\n" % (len(tags), tags.hex().encode())
+    body = {b"tEXt": text, b"zTXt": b"\0" + zlib.compress(text), b"iTXt": b"\0\0\0\0" + text}[kind]
+    path = tmp_path / "x.png"
+    path.write_bytes(with_chunks(KINDS["rgb.png"], png_chunk(kind, keyword + b"\0" + body)))
+    np.testing.assert_array_equal(read_image(path), opencv_rgb(path))
+
+
+def test_nine_hundred_compressed_texts_in_a_png_cost_no_time() -> None:
+    start = time.process_time()
+    np.testing.assert_array_equal(decode_image(png_with_text(7_900_000, 900)), picture())
+    assert time.process_time() - start < 5  # libpng takes 30 to 180 to unpack all of them
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 2), (700, 5)])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "AVIF", "PPM"])
 def test_odd_sizes_decode(kind: str, size: tuple[int, int], tmp_path: Path) -> None:
     path = tmp_path / "odd.bin"
     path.write_bytes(encoded(Image.fromarray(picture(*size)), kind))
@@ -139,7 +229,9 @@ def test_a_cut_file_is_refused_or_still_whole(name: str) -> None:
     assert all("is truncated" in reason for reason in refused)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM"]
+)
 @pytest.mark.parametrize("part", [0.3, 0.7, 0.99])
 def test_a_cut_large_file_is_refused(kind: str, part: float) -> None:
     data = encoded(Image.fromarray(picture(900, 600)), kind)
@@ -409,17 +501,85 @@ def test_nothing_to_classify_is_an_input_error(
     assert "\n" not in str(raised.value)
 
 
-def test_a_closed_folder_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "open/x.jpg", "closed/y.jpg")
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder called `closed` may be searched, not even by root."""
     real = os.scandir
 
-    def scandir(path: Path):
+    def scandir(path: str | Path):
         if Path(path).name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(InputError, match="closed: cannot be searched: permission denied"):
+
+
+@pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*.jpg"])
+@pytest.mark.usefixtures("closed")
+def test_a_closed_folder_inside_fails_by_itself(pattern: str, tmp_path: Path) -> None:
+    touch(tmp_path, "open/x.jpg", "closed/y.jpg", "z.jpg")
+    found = find_images(f"{tmp_path}{pattern}")
+    assert names(found) == ["closed", "open/x.jpg", "z.jpg"]
+    with pytest.raises(ImageError, match=r"^cannot be read: permission denied$"):
+        read_image(found[0].path)
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_closed_folder_that_was_named_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/y.jpg")
+    for where in (tmp_path / "closed", tmp_path / "closed" / "*.jpg"):
+        with pytest.raises(InputError, match=r"closed.*: cannot be searched: permission denied"):
+            find_images(where)
+
+
+def test_the_part_of_a_pattern_that_exists_is_taken_literally(tmp_path: Path) -> None:
+    touch(tmp_path, "set[1]/x.jpg", "set[1]/a[2].jpg", "set[1]/a2.jpg", "set1/y.jpg", "a*/b.jpg")
+    assert names(find_images(tmp_path / "set[1]" / "*.jpg")) == ["a2.jpg", "a[2].jpg", "x.jpg"]
+    assert names(find_images(tmp_path / "set[1]" / "a[2].jpg")) == ["a[2].jpg"]
+    assert names(find_images(tmp_path / "set[12]" / "*")) == ["set1/y.jpg"]
+    assert names(find_images(tmp_path / "a*" / "?.jpg")) == ["b.jpg"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**", "/**/*", "/**/*.jpg", "/*/**/d/*.jpg"])
+def test_a_search_has_no_greatest_depth(pattern: str, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):  # beyond Python's recursion limit, within the system's longest path
+        os.mkdir("d", dir_fd=folder)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(os.open("x.jpg", os.O_CREAT, dir_fd=folder))
+    os.close(folder)
+    (found,) = find_images(f"{tmp_path}{pattern}")
+    assert found.name.endswith("/d/x.jpg")
+
+
+def test_other_files_are_counted_by_suffix_and_heic_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{n}.HEIC" for n in range(3)), "a.jxl", "no suffix", "b.\x1b]x", "x.jfif")
+    touch(tmp_path, "labels.txt", ".DS_Store", "Thumbs.db", "readme.md")  # not meant as pictures
+    lines: list[str] = []
+    assert names(find_images(tmp_path, lines.append)) == ["x.jfif"]
+    assert len(lines) == 1
+    assert (
+        "6 other files left out, by suffix: 3 .heic (HEIC: convert to JPEG or PNG), 1 " in lines[0]
+    )
+    for part in ("1 .jxl (JPEG XL: ", "1 without a suffix", "1 .\\x1b]x"):
+        assert part in lines[0]
+    (tmp_path / "x.jfif").unlink()
+    with pytest.raises(
+        InputError, match=r"no images found \(.*\): 6 other files left out, by suff"
+    ):
         find_images(tmp_path)
+    assert len(lines) == 1
+
+
+def test_nothing_is_said_where_nothing_was_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "x.jpg", "labels.txt")
+    find_images(tmp_path, lambda line: pytest.fail(line))
+    find_images(tmp_path / "x.jpg", lambda line: pytest.fail(line))
+
+
+def test_a_name_with_a_line_break_stays_on_one_line_of_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\\nb: does not exist") as raised:
+        find_images(f"{tmp_path}/a\nb")
+    assert "\n" not in str(raised.value)

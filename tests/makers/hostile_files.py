@@ -12,7 +12,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from image_files import encoded, every_kind, exif, picture, png_of_declared_size
+from image_files import (
+    encoded,
+    every_kind,
+    exif,
+    picture,
+    png_chunk,
+    png_of_declared_size,
+    with_chunks,
+)
 from PIL import Image
 
 # Name (as Python has it: surrogates for bytes that are not UTF-8), contents, and the start of the
@@ -105,7 +113,6 @@ def _no_images() -> Iterator[Hostile]:
         "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "document.tif": b"%PDF-1.7\n",
         "archive.gif": b"PK\x03\x04" + bytes(64),
-        "phone.jpg": b"\x00\x00\x00\x18ftypheic" + bytes(64),
         "film.jpg": b"\x00\x00\x00\x18ftypmp42" + bytes(64),
         "zeros.jpg": bytes(4096),
         "ones.png": b"\xff" * 4096,
@@ -115,6 +122,13 @@ def _no_images() -> Iterator[Hostile]:
     }
     for name, data in starts.items():
         yield f"none/{name}", data, "is not an image"
+    named = {
+        "phone.jpg": (b"\x00\x00\x00\x18ftypheic" + bytes(64), "is HEIC, which is not read"),
+        "newer.jpg": (b"\xff\x0a" + bytes(64), "is JPEG XL, which is not read"),
+        "layers.jpg": (b"8BPS\0\1" + bytes(64), "is a Photoshop file, which is not read"),
+    }
+    for name, (data, reason) in named.items():
+        yield f"none/{name}", data, reason
     for suffix in ("jpg", "png", "bmp", "webp", "tif", "gif"):
         yield f"none/empty.{suffix}", b"", "is empty"
     magic = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n", "bmp": b"BM", "gif": b"GIF89a"}
@@ -154,7 +168,12 @@ def _bombs() -> Iterator[Hostile]:
     yield "bombs/flat.png", encoded(flat, "PNG"), None
     yield "bombs/flat.tif", encoded(flat, "TIFF", compression="group4"), None
     yield "bombs/flat.webp", encoded(Image.new("RGB", (6_000, 6_000)), "WEBP", lossless=True), None
-    yield "bombs/text.png", _png_with_text(60_000_000), None
+    yield "bombs/texts.png", png_with_text(7_900_000, 900), None  # libpng would unpack 14 GB
+    yield "bombs/segments.jpg", good[:2] + b"\xff\xe1\0\2" * 100_000 + good[2:], None
+    yield "bombs/colours.jp2", _jp2_of_colours(16_384), "is corrupt (JPEG 2000): it has 16384 colo"
+    yield "bombs/side.ppm", b"P6 40000 40000 255\n" + bytes(64), "has 1600000000 pixels"
+    yield "bombs/side.avif", _avif(2**31, 2**31), "has 4611686018427387904 pixels"
+    yield "bombs/text.png", png_with_text(60_000_000), None
     yield "bombs/nothing inside.png", png_of_declared_size(9_000, 9_000), "is corrupt (PNG)"
     many = [Image.fromarray(picture(9, 9, seed)) for seed in range(60)]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):
@@ -179,6 +198,18 @@ def _bmp(width: int, height: int) -> bytes:
     return data[:18] + struct.pack("<ii", width, height) + data[26:]
 
 
+def _jp2_of_colours(count: int) -> bytes:
+    data = encoded(Image.fromarray(picture()), "JPEG2000")
+    place = data.index(b"\xff\x4f\xff\x51") + 40
+    return data[:place] + struct.pack(">H", count) + data[place + 2 :]
+
+
+def _avif(width: int, height: int) -> bytes:
+    data = every_kind()["rgb.avif"]
+    place = data.index(b"ispe") + 8
+    return data[:place] + struct.pack(">II", width, height) + data[place + 8 :]
+
+
 def _tiff(width: int, height: int, first: int = 8) -> bytes:
     """A TIFF with a directory of its own and no pixels."""
     tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (278, 1), (279, 1)]
@@ -187,15 +218,11 @@ def _tiff(width: int, height: int, first: int = 8) -> bytes:
     return header + entries + struct.pack("<I", first)  # the next directory is this same one
 
 
-def _png_with_text(size: int) -> bytes:
-    """A small PNG with a compressed text of `size` letters."""
-    data = encoded(Image.fromarray(picture()), "PNG")
+def png_with_text(size: int, times: int = 1) -> bytes:
+    """A small PNG with a compressed text of `size` letters, several times."""
     body = b"Comment\0\0" + zlib.compress(b"a" * size, 9)
-    return data[:33] + _png_chunk(b"zTXt", body) + data[33:]
-
-
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    data = encoded(Image.fromarray(picture()), "PNG")
+    return with_chunks(data, png_chunk(b"zTXt", body) * times)
 
 
 def _other_suffixes() -> Iterator[Hostile]:
@@ -263,7 +290,7 @@ def odd_pictures() -> Iterator[Hostile]:
     adobe = cmyk.index(b"Adobe")
     yield "kinds/ycck.jpg", cmyk[: adobe + 11] + b"\x02" + cmyk[adobe + 12 :], None
     yield "kinds/rgb inside.jpg", encoded(image, "JPEG", keep_rgb=True), None
-    yield "kinds/float.tif", encoded(image.convert("F"), "TIFF"), "is truncated or corrupt (TIFF)"
+    yield "kinds/float.tif", encoded(image.convert("F"), "TIFF"), "is a TIFF with 32-bit floating"
     rgb16 = cv2.imencode(".png", picture().astype(np.uint16) * 257)[1].tobytes()
     yield "kinds/rgb16.png", rgb16, None
     jpeg = encoded(image, "JPEG")

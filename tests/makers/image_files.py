@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -41,18 +42,56 @@ def exif(orientation: int) -> Image.Exif:
     return data
 
 
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def png_of_declared_size(width: int, height: int) -> bytes:
     """A tiny PNG that says it is large, with valid checksums."""
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(4096)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(png_chunk, chunks, chunks.values()))
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", crc)
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(4096))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
+def with_chunks(data: bytes, chunks: bytes) -> bytes:
+    """A PNG file with more chunks behind the first one."""
+    return data[:33] + chunks + data[33:]
+
+
+def animated_png(data: bytes, hidden: bool, blend: int = 0) -> bytes:
+    """A PNG as the default image of an animation: its first frame, or hidden behind its frames."""
+    picture_at = data.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", data, picture_at)
+    pixels = data[picture_at + 8 : picture_at + 8 + length]
+    sides = struct.unpack_from(">II", data, 16)
+    frames = [
+        png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", 2 * n, *sides, 0, 0, 1, 10, 0, blend))
+        for n in range(2)
+    ]
+    number = struct.pack(">I", 1)
+    lines = zlib.decompress(pixels)
+    length = len(lines) // sides[1]
+    other = b"".join(lines[start : start + length] for start in range(0, len(lines), length)[::-1])
+    second = frames[1] + png_chunk(b"fdAT", number + zlib.compress(other))
+    control = png_chunk(b"acTL", struct.pack(">II", 2, 0))
+    start = data[:33] + control + data[33:picture_at]
+    return start + (b"" if hidden else frames[0]) + data[picture_at:-12] + second + data[-12:]
+
+
+def bmp(bits: int, masks: Sequence[int] = (), header: int = 40, *, down: bool = False) -> bytes:
+    """A BMP of noise, 6 x 5, with colour masks behind or inside its header."""
+    row = (6 * bits + 31) // 32 * 4
+    pixels = np.random.default_rng(0).integers(0, 256, row * 5, np.uint8).tobytes()
+    masked = struct.pack(f"<{len(masks)}I", *masks).ljust(header - 40, b"\0")
+    height, compression = (-5 if down else 5), (3 if masks else 0)
+    fields = (header, 6, height, 1, bits, compression, len(pixels), 0, 0, 0, 0)
+    start = 14 + 40 + len(masked)
+    size = struct.pack("<IHHI", start + len(pixels), 0, 0, start)
+    return b"BM" + size + struct.pack("<IiiHHIIiiII", *fields) + masked + pixels
 
 
 def every_kind() -> dict[str, bytes]:
@@ -101,7 +140,31 @@ def every_kind() -> dict[str, bytes]:
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         files[f"{compression}.tif"] = encoded(rgb, "TIFF", compression=compression)
     files["group4.tif"] = encoded(bilevel, "TIFF", compression="group4")
+    files |= _newer_kinds(rgba)
+    for name in ("rgb.png", "rgba.png", "gray.png", "palette-transparent.png", "deep.png"):
+        files[f"default image of {name}"] = animated_png(files[name], hidden=True)
+        files[f"first frame of {name}"] = animated_png(files[name], hidden=False, blend=1)
     return files
+
+
+RGB565, RGB555, RGB888 = (0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F), (0xFF0000, 0xFF00, 0xFF)
+
+
+def _newer_kinds(rgba: Image.Image) -> dict[str, bytes]:
+    """AVIF, JPEG 2000 and PNM, with the colour modes of each."""
+    rgb, gray = rgba.convert("RGB"), rgba.convert("L")
+    deep = Image.fromarray(picture()[..., 0].astype(np.uint16) * 251 + 7)
+    avif = {"rgb": picture()[..., ::-1], "rgba": np.asarray(rgba)[..., [2, 1, 0, 3]]}
+    numbers = b" ".join(b"%d" % value for value in picture().ravel())
+    return {
+        **{f"{n}.avif": cv2.imencode(".avif", pixels)[1].tobytes() for n, pixels in avif.items()},
+        **{f"{i.mode}.jp2": encoded(i, "JPEG2000") for i in (rgb, rgba, gray, deep)},
+        "codestream.j2k": encoded(rgb, "JPEG2000", no_jp2=True),
+        "lossy.jp2": encoded(rgb, "JPEG2000", irreversible=True, quality_layers=[9]),
+        "tiles.jp2": encoded(rgb, "JPEG2000", tile_size=(16, 16)),
+        **{f"{i.mode}.ppm": encoded(i, "PPM") for i in (rgb, gray, deep, rgba.convert("1"))},
+        "text.ppm": b"P3 # a comment\n%d %d\n255\n%b\n" % (*rgb.size, numbers),
+    }
 
 
 def mutated(files: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:

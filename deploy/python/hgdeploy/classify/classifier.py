@@ -9,7 +9,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,21 +24,20 @@ from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
 from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
+from hgdeploy.classify.source import Found, Source, each_image
 from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.fit import batch_that_fits, check_feed, check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.engines.scores import class_count
-from hgdeploy.errors import ConfigError, ImageError, InputError
-from hgdeploy.images.find import ImageFile, find_images
+from hgdeploy.errors import ConfigError, ImageError
+from hgdeploy.images.find import ImageFile
 from hgdeploy.images.isolated_reader import IsolatedReader
 from hgdeploy.images.reader import ImageReader, ReadImage
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.prediction import Prediction
-
-Source = str | Path | bytes | NDArray[Any] | Iterable[Any]
 
 
 @dataclass(frozen=True)
@@ -146,17 +145,20 @@ class Classifier:
         An image that fails keeps its place. For many files, `hgdeploy.folder` is faster.
 
         Args:
-            source: a file, folder, glob or text list; the bytes of an image file; a decoded image
-                as uint8 RGB of shape (height, width, 3); or an iterable of any of these.
+            source: a file, folder, glob or text list; the bytes of an image file, or a file that is
+                open for reading bytes (from where it stands); a decoded image as uint8 RGB of shape
+                (height, width, 3); or an iterable of any of these.
 
         Yields:
             One `Prediction` per image. If it cannot be read, `error` says why.
 
         Raises:
-            InputError: a named file, folder or glob holds no images.
+            InputError: a named file, folder or glob holds no images; or there is no image in what
+                was given.
             EngineError: the engine failed.
         """
-        images = self._images(source)
+        found = each_image(source, self.warnings.append)
+        images = (self._image(name, one) for name, one in found)
         while batch := list(itertools.islice(images, self.batch_size)):
             yield from self._classify(batch)
 
@@ -226,23 +228,12 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _images(self, source: Source, index: int = 0) -> Iterator[_Image]:
-        """Turn a source into images to read; `index` names those that have no file name."""
-        if isinstance(source, str | Path):
-            yield from (self._file(file) for file in find_images(source))
-        elif isinstance(source, bytes | bytearray | memoryview):
-            data = bytes(source)
-            yield _Image(f"<bytes {index}>", lambda out: self.reader.read_bytes(data, out))
-        elif isinstance(source, np.ndarray) and source.ndim != 4:
-            yield _Image(f"<array {index}>", lambda out: self.reader.read_array(source, out))
-        elif isinstance(source, Iterable):
-            for i, part in enumerate(source):
-                yield from self._images(part, i)
-        else:
-            raise InputError(
-                f"cannot classify a {type(source).__name__}, expected a path, bytes, an RGB array "
-                "or an iterable of these"
-            )
+    def _image(self, name: str, found: Found) -> _Image:
+        if isinstance(found, ImageFile):
+            return self._file(found)
+        if isinstance(found, bytes):
+            return _Image(name, lambda out: self.reader.read_bytes(found, out))
+        return _Image(name, lambda out: self.reader.read_array(found, out))
 
     def _file(self, file: ImageFile) -> _Image:
         read = (self._isolated or self.reader).read_file

@@ -191,6 +191,8 @@ _PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,10})(?:\s|#[^\r\n]*[\r\n
 
 def _read_pnm(kind: str, data: bytes) -> ImageHeader:
     sides = _PNM.match(data)
+    if sides is None and re.fullmatch(rb"P[1-6][\s\d]*", data):
+        raise IndexError
     if sides is None:
         raise ValueError("its size is missing")
     return ImageHeader(kind, int(sides[1]), int(sides[2]))

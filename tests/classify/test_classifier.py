@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 import types
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from image_files import jpeg
 from onnx import TensorProto, helper
+from PIL import Image
 
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy import Classifier, ClassifierSettings, EngineOptions
@@ -223,10 +227,56 @@ def test_an_unknown_engine_is_refused(mini):
         Classifier(mini, "tensorflow")
 
 
-@pytest.mark.parametrize("source", [7, None, object()])
+def test_an_open_file_is_one_image_alone_and_in_a_list(mini, tmp_path):
+    data = PHOTOS[0].read_bytes()
+    with Classifier(mini, batch_size=2) as classifier, PHOTOS[0].open("rb") as stream:
+        (expected,) = classifier.predict(data)
+        with tempfile.TemporaryFile(dir=tmp_path) as other:
+            other.write(data)
+            other.seek(0)
+            sources = [io.BytesIO(data), stream, other]
+            alone = [list(classifier.predict(source)) for source in sources]
+        mixed = list(classifier.predict(iter([data, io.BytesIO(data), io.BytesIO(b"x"), data])))
+    assert [[p.scores for p in answer] for answer in alone] == [[expected.scores]] * 3
+    assert [answer[0].path for answer in alone] == ["<file 0>", str(PHOTOS[0]), "<file 0>"]
+    assert [p.path for p in mixed] == ["<bytes 0>", "<file 1>", "<file 2>", "<bytes 3>"]
+    assert [p.error is None for p in mixed] == [True, True, False, True]
+
+
+def test_an_open_file_that_holds_no_image_is_one_clear_error(mini, tmp_path):
+    (tmp_path / "list").write_text("a.jpg\nb.jpg\n")
+    shut = io.BytesIO(b"x")
+    shut.close()
+    spent = io.BytesIO(jpeg())
+    spent.seek(0, io.SEEK_END)
+    with Classifier(mini) as classifier, (tmp_path / "list").open() as text:
+        for source, reason in (
+            (text, "is open for text; open it with mode 'rb'"),
+            (io.StringIO("a.jpg"), "is open for text"),
+            (shut, "cannot be read: I/O operation on closed file"),
+            (spent, r"has nothing left to read; call its seek\(0\) before"),
+        ):
+            for one in (source, [source]):
+                with pytest.raises(InputError, match=reason):
+                    list(classifier.predict(one))
+
+
+@pytest.mark.parametrize(
+    "source", [7, None, object(), {"a": "b.jpg"}, Image.new("RGB", (64, 64)), [[object()]]]
+)
 def test_a_source_of_another_kind_is_refused(mini, source):
     with Classifier(mini) as classifier, pytest.raises(InputError, match="cannot classify a"):
         list(classifier.predict(source))
+
+
+def test_what_a_folder_leaves_out_is_a_warning(mini, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(jpeg(64, 64))
+    (folder / "b.heic").write_bytes(b"x")
+    with Classifier(mini) as classifier:
+        assert len(list(classifier.predict(folder))) == 1
+    assert "1 other file left out, by suffix: 1 .heic (HEIC: conv" in classifier.warnings[-1]
 
 
 def test_an_array_that_is_no_image_fails_with_its_reason(mini):

@@ -108,6 +108,12 @@ def test_a_path_in_an_override_counts_from_the_current_directory_only(tmp_path, 
         ("Global.inference_model_dir=2024", "bundle", Path("2024")),
         ("Global.infer_imgs=a=b.jpg", "inputs", ("a=b.jpg",)),
         ("Global.infer_imgs=007", "inputs", ("007",)),
+        # As cmd.exe passes it on; no escape is evaluated.
+        ("Global.infer_imgs='a b/new.jpg'", "inputs", ("a b/new.jpg",)),
+        ('Global.infer_imgs="a\\new.jpg"', "inputs", ("a\\new.jpg",)),
+        ("Global.infer_imgs='x.jpg", "inputs", ("'x.jpg",)),
+        ("Global.inference_model_dir='2024'", "bundle", Path("2024")),
+        ("Global.use_gpu='False'", "options.device", "cpu"),
         ("Global.use_npu=False", "engine", "paddle"),
     ],
 )

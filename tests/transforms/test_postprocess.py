@@ -44,6 +44,30 @@ def test_the_line_is_the_one_paddleclas_documents():
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Screenshot 10.12.13\u202fPM.jpg",
+        "\u56fe\u3000\u7247.jpg",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.jpg",
+        "\U0001f469\u200d\U0001f4bb\ufe0f.jpg",
+        "a\u00a0b\u00ad\u200b\ufeff.jpg",
+        "private \ue000, and of a Unicode to come \u0378.jpg",
+        "\u05e9\u05dc\u05d5\u05dd.jpg",
+    ],
+)
+def test_letters_spaces_and_joiners_of_any_script_are_printed_as_they_are(name: str):
+    assert text_line(Prediction(name, (1,), (1.0,), ())).startswith(f"{name}:\tclass")
+
+
+@pytest.mark.parametrize(
+    "unsafe", [*"\0\x07\t\n\r\x1b\x7f\x85\x9b\u2028\u2029\u200e\u202e\u2066\u2069\u061c\udcff"]
+)
+def test_what_breaks_or_turns_a_line_is_escaped(unsafe: str):
+    line = text_line(Prediction(f"a{unsafe}b.jpg", (1,), (1.0,), ()))
+    assert line.startswith(f"a{ascii(unsafe)[1:-1]}b.jpg:\tclass")
+
+
 def test_the_line_has_the_base_name_and_escapes_what_would_tear_it():
     line = text_line(Prediction("a b/ü\n\t.jpg", (1,), (1.0,), ()))
     assert line == "ü\\n\\t.jpg:\tclass id(s): [1], score(s): [1.00], label_name(s): []"

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 import shutil
 
 import onnx
 import pytest
 from broken_models import BREAKS
+from image_files import encoded, jpeg
+from PIL import Image
 
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
@@ -22,6 +25,7 @@ from hgdeploy.errors import (
     BundleError,
     ConfigError,
     EngineError,
+    ImageError,
     InputError,
     ValidationError,
 )
@@ -29,6 +33,7 @@ from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.images.find import find_images
 from hgdeploy.images.labelled import read_labelled_images
 from hgdeploy.system.machine import cpu_flags
+from hgdeploy.transforms.prediction import printable
 from hgdeploy.validation.divergence import first_divergence
 from hgdeploy.validation.explain import explain
 from hgdeploy.validation.validate import ValidateOptions, validate
@@ -396,6 +401,26 @@ def test_explain_names_the_model(mini, other):
     found = explain(IMAGES / "chelsea.jpg", *sides)
     assert found.cause == "model"
     assert found.score_b > found.score_a
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("gone.jpg", None, "does not exist"),
+        ("line\nbreak.jpg", None, "does not exist"),
+        ("cut.jpg", jpeg()[:-40], r"is truncated \(JPEG\)"),
+        ("long.png", encoded(Image.new("RGB", (30_000, 1)), "PNG"), "is too long for resize_short"),
+    ],
+)
+def test_explain_names_the_image_that_it_cannot_use(mini, tmp_path, name, data, reason):
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    side = parse_side(str(mini))
+    shown = re.escape(printable(str(path)))
+    with pytest.raises(ImageError, match=f"^{shown}: .*{reason}") as raised:
+        explain(path, side, side)
+    assert "\n" not in str(raised.value)
 
 
 def test_explain_of_equal_runs_finds_nothing(mini):

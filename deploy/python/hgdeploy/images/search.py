@@ -11,10 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hgdeploy.system.machine import raise_if_exhausted
+
 
 @dataclass
 class Search:
     """What a search of folders has met.
+
+    Its methods raise a ResourceError where this process may have no more open files or memory.
 
     Attributes:
         files: the files, in no order. A link whose target is gone counts as a file.
@@ -38,7 +42,7 @@ class Search:
             try:
                 status = Path(current).stat()
             except OSError as error:
-                self.closed[current] = error
+                self._close(current, error)
                 continue
             identity = (status.st_dev, status.st_ino)
             if identity in seen:
@@ -86,7 +90,7 @@ class Search:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            self.closed[str(path)] = error
+            self._close(str(path), error)
             return False
         return True
 
@@ -98,7 +102,11 @@ class Search:
         except NotADirectoryError:
             return
         except OSError as error:
-            self.closed[folder] = error
+            self._close(folder, error)
+
+    def _close(self, folder: str, error: OSError) -> None:
+        raise_if_exhausted(error)
+        self.closed[folder] = error
 
 
 def is_pattern(text: str) -> bool:

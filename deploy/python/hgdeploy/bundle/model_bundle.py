@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from hgdeploy.bundle.integrity import bundle_notes, check_artifact, check_unaltered
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
@@ -51,18 +52,13 @@ class ModelBundle:
         """Return the first of the files `names` that the bundle has.
 
         Raises:
-            BundleError: it has none of them; the message lists what it has. Or the one it has was
-                made from a file that has changed since.
+            BundleError: it has none of them; the message lists what it has. Or the one it has, or
+                what that was made from, has changed since.
         """
         for name in names:
             path = self.root / name
             if path.is_file():
-                changed = changed_source(path)
-                if changed is not None:
-                    raise BundleError(
-                        f"{path} is stale: {changed.name} has changed since it was made; make it "
-                        "again with hgdeploy convert, quantize or build, or delete it"
-                    )
+                check_artifact(path)
                 return path
         models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")
         present = sorted(
@@ -76,9 +72,21 @@ class ModelBundle:
         )
 
     def fresh(self, name: str) -> Path | None:
-        """Return the file `name` if the bundle has it and nothing it was made from has changed."""
+        """Return the file `name` if the bundle has it and nothing it was made from has changed.
+
+        Raises:
+            BundleError: it is there, but not the file that was made: another's is not made anew.
+        """
         path = self.root / name
-        return path if path.is_file() and changed_source(path) is None else None
+        if not path.is_file():
+            return None
+        check_unaltered(path)
+        return path if changed_source(path) is None else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the bundle's files, one line each."""
+        return bundle_notes(self.root)
 
     def own_preprocess(self) -> tuple[Op, ...]:
         """Return the model's own transform ops.

@@ -13,6 +13,8 @@ from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import write_text
 
+SIDECAR_FILE = "inference.meta.json"
+
 
 def sidecar_path(artifact: Path) -> Path:
     """Return where the sidecar of `artifact` lies: `NAME.meta.json` beside it."""
@@ -21,33 +23,53 @@ def sidecar_path(artifact: Path) -> Path:
 
 def read_sidecar(artifact: Path) -> dict[str, Any] | None:
     """Return what an artifact's sidecar says; None where there is none that can be read."""
+    return _facts(sidecar_path(artifact))
+
+
+def read_bundle_sidecar(folder: Path) -> dict[str, Any] | None:
+    """Return what a bundle's `inference.meta.json` says; None where there is none to be read."""
+    return _facts(folder / SIDECAR_FILE)
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
     try:
-        facts = read_json(sidecar_path(artifact))
+        facts = read_json(path)
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
+
+
+def recorded_sources(artifact: Path) -> dict[str, str]:
+    """Return the digest of every file that an artifact was made from, directly or not, by name."""
+    facts = read_sidecar(artifact) or {}
+    return {**digests_in(facts.get("origin")), **digests_in(facts.get("source"))}
+
+
+def digests_in(value: object) -> dict[str, str]:
+    """Return the digests by file name in a part of a sidecar, without what are none."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {n: d for n, d in pairs if isinstance(n, str) and isinstance(d, str)}
 
 
 def changed_source(artifact: Path) -> Path | None:
     """Return a file that an artifact was made from and that has changed since; None if all is well.
 
     A source that is not there any more is no change, nor is an artifact without a sidecar: a model
-    may be deployed alone. Sources that are artifacts themselves are followed to their own.
+    may be deployed alone. Sources that are artifacts themselves are followed to their own, which
+    the artifact's sidecar names too: so the chain holds where a file in its middle is gone.
     """
-    source = (read_sidecar(artifact) or {}).get("source")
-    for name, digest in source.items() if isinstance(source, dict) else ():
-        path = artifact.with_name(name)
-        if not path.is_file():
-            continue
-        if file_sha256(path) != digest:
-            return path
-        older = changed_source(path)
-        if older is not None:
-            return older
+    waiting, seen = [artifact], {artifact}
+    while waiting:
+        for name, digest in recorded_sources(waiting.pop()).items():
+            path = artifact.with_name(name)
+            if not path.is_file():
+                continue
+            if file_sha256(path) != digest:
+                return path
+            if path not in seen:
+                seen.add(path)
+                waiting.append(path)
     return None
-
-
-SIDECAR_FILE = "inference.meta.json"
 
 
 def write_sidecar(folder: Path, facts: dict[str, Any]) -> Path:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
-from hgdeploy.bundle.sidecar import sidecar_path
+from hgdeploy.bundle.model_files import model_files
+from hgdeploy.bundle.sidecar import recorded_sources, sidecar_path
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.files import updating_folder, write_text, writing
@@ -50,14 +51,32 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         content = {**facts, "sha256": file_sha256(aside)}
         others = sorted(path for path in folder.iterdir() if path != aside)
         if others:
-            content["files"] = source_digests(others)
+            content["files"] = _digests(others)
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         write_text(sidecar_path(aside), text)
     return target
 
 
-def source_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the sidecar's `source`: the SHA-256 of each file a conversion reads, by name."""
+def source_facts(source: Path) -> dict[str, dict[str, str]]:
+    """Return what a sidecar says about the model that an artifact is made from.
+
+    Args:
+        source: the model, such as `inference.onnx`.
+
+    Returns:
+        `source`, the SHA-256 of each file of the model by name; and, where these were made from
+        others, `origin`, those of the whole chain before them, so that an artifact is known to be
+        stale though a file in the middle is gone.
+    """
+    files = model_files(source)
+    origin: dict[str, str] = {}
+    for path in files:
+        origin |= recorded_sources(path)
+    digests = _digests(files)
+    return {"source": digests, "origin": origin} if origin else {"source": digests}
+
+
+def _digests(paths: Iterable[Path]) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in paths}
 
 

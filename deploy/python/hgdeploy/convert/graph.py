@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.convert.graph_parts import (
-    constants_in,
     describe,
     rename_in,
     replace_items,
@@ -123,25 +122,6 @@ class OnnxGraph:
             "outputs": [describe(self.output)],
             "activations": self.activations(),
         }
-
-    def external_files(self) -> list[Path]:
-        """Return the files beside the source that hold its weights.
-
-        Raises:
-            BundleError: one is missing.
-        """
-        names = {
-            entry.value
-            for tensor in constants_in(self.model.graph)
-            if tensor.data_location == _EXTERNAL
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-        paths = [Path(self.source).parent / name for name in sorted(names)]
-        for path in paths:
-            if not path.is_file():
-                raise BundleError(f"{self.source} keeps weights in {path}, which does not exist")
-        return paths
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata in the file, by key."""

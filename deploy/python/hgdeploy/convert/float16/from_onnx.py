@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import dims_of
@@ -83,7 +83,7 @@ def _convert(
     names = [node.name or node.output[0] for node in graph.nodes]
     kept = sorted(fp32_nodes(graph, overflows) - fp32_nodes(graph, ()))
     facts: dict[str, Any] = {
-        "source": source_digests((source,)),
+        **source_facts(source),
         "converter": converter_versions(*_LIBRARIES),
         "precision": precision,
         **variant.facts(),

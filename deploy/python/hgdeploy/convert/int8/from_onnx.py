@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.options import (
@@ -160,7 +160,7 @@ def _facts(
     images, options = trial.images, trial.options
     known = read_sidecar(source) or {}
     return {
-        "source": source_digests((source,)),
+        **source_facts(source),
         "converter": converter_versions(*_LIBRARIES),
         "precision": "int8",
         "weight_bits": options.weight_bits,

@@ -14,7 +14,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
@@ -104,7 +104,7 @@ def onnx_from_paddle(
         graph.rename(graph.output.name, kind)
     graph = graph.with_inferred_shapes()
     facts: dict[str, Any] = {
-        "source": source_digests((source, params)),
+        **source_facts(source),
         "converter": converter_versions(*_LIBRARIES),
         "precision": "fp32",
         **graph.facts(),

@@ -14,7 +14,7 @@ from typing import Any
 
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.convert.artifact import converter_versions, source_digests, write_artifact
+from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import image_dims
 from hgdeploy.convert.tensorrt.network import BuildJob, compute_capabilities, write_engine
@@ -121,21 +121,20 @@ def engine_from_onnx(
     if options.accept_wider and isinstance(dims[0], int):
         shapes = dataclasses.replace(shapes, batch=None)
     profile = profile_to_serve(dims, shapes, onnx)
-    sources = (onnx, *graph.external_files())
     folder = target.parent
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     waiting = f"another process builds in {folder}: waiting for it"
     with wait_for(folder, waiting, on_progress):
-        digests = source_digests(sources)
-        key = _key(digests, profile, builder, options)
+        sources = source_facts(onnx)
+        key = _key(sources["source"], profile, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)
         if reason is None:
             on_progress(f"{target} fits: there is nothing to build")
             return EngineBuild(target, False)
         on_progress(f"building {target}: {reason}")
         facts: dict[str, Any] = {
-            "source": digests,
+            **sources,
             "converter": converter_versions(*_LIBRARIES),
             "precision": options.precision,
             "output_is_probabilities": graph.output_kind() == PROBABILITIES,

@@ -17,6 +17,12 @@ PADDLE_PROGRAMS = ("inference.json", "inference.pdmodel")
 
 PADDLE_PARAMS = "inference.pdiparams"
 
+# What PaddleSlim writes. PaddleClas runs it wherever its parameters lie, beside any other program.
+INT8_PROGRAMS = ("inference_int8.json", "inference_int8.pdmodel")
+
+
+INT8_PARAMS = "inference_int8.pdiparams"
+
 
 ONNX_FILE = "inference.onnx"
 

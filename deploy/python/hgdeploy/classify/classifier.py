@@ -93,7 +93,7 @@ class Classifier:
         self.bundle = bundle
         self.times = StageTimes()
         self._times_lock = threading.Lock()
-        self.warnings = choice_warnings(settings, bundle)
+        self.warnings = [*bundle.notes, *choice_warnings(settings, bundle)]
         self.reader = ImageReader(ops, settings.fast_decode)
         self._settings = settings
         self._isolated: IsolatedReader | None = None

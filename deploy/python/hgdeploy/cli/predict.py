@@ -44,8 +44,14 @@ def add_predict(verbs: Verbs) -> None:
         type=Path,
         help="PaddleClas YAML that says the rest; the bundle, the inputs and the options here win",
     )
-    parser.add_argument("--engine", help="paddle (default), onnxruntime, openvino or tensorrt")
-    parser.add_argument("--precision", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument(
+        "--engine",
+        help="paddle (default where it reads the bundle), onnxruntime, openvino or tensorrt",
+    )
+    parser.add_argument(
+        "--precision",
+        help="fp32, fp16, bf16 or int8 (default: fp32, but PaddleSlim's int8 where it is there)",
+    )
     parser.add_argument("--device", help="cpu (default) or gpu:N")
     parser.add_argument(
         "--onednn",
@@ -128,10 +134,15 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
 def _described_job(arguments: argparse.Namespace) -> PredictJob:
     """Return the run as the config describes it, or with the defaults where there is none."""
     from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.engines.options import EngineOptions
+    from hgdeploy.engines.run import choose_run
     from hgdeploy.paddleclas.config import load_config
 
     if arguments.config is None:
-        return PredictJob(arguments.bundle, arguments.inputs, ClassifierSettings())
+        asked = arguments.engine, arguments.precision
+        engine, precision = choose_run(arguments.bundle, *asked, say)
+        settings = ClassifierSettings(engine, options=EngineOptions(precision=precision))
+        return PredictJob(arguments.bundle, arguments.inputs, settings)
     given = {"inference_model_dir": str(arguments.bundle), "infer_imgs": list(arguments.inputs)}
     return config_job(load_config(arguments.config, given=given), arguments.config)
 

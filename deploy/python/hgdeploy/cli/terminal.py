@@ -9,7 +9,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn, TextIO, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeAlias
 
 from hgdeploy.cli.streams import (
     ReaderGoneError,
@@ -28,6 +29,9 @@ from hgdeploy.errors import (
     one_line,
 )
 from hgdeploy.transforms.prediction import printable
+
+if TYPE_CHECKING:
+    from hgdeploy.bundle.model_bundle import ModelBundle
 
 # pathlib makes one slash of two.
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://?)[^\s/@]*:\S*@", re.IGNORECASE)
@@ -149,6 +153,20 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning to stderr, on one line."""
     say(f"warning: {text}")
+
+
+def opened_bundle(folder: str | Path) -> ModelBundle:
+    """Open a bundle, and tell what its user should know about its files.
+
+    Raises:
+        BundleError: there is no such folder, or its `inference.yml` is wrong.
+    """
+    from hgdeploy.bundle.model_bundle import open_bundle
+
+    bundle = open_bundle(folder)
+    for note in bundle.notes:
+        warn(note)
+    return bundle
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

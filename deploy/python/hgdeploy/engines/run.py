@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,13 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
-from hgdeploy.errors import ConfigError
+from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import one_of
+from hgdeploy.system.progress import OnLine
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,76 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
     """Return the file of a bundle that `run` loads.
 
     Raises:
-        BundleError: the bundle does not have it, or it is stale.
+        BundleError: the bundle does not have it, or it has changed, or is stale. Or the engine
+            reads only one of two Paddle programs, and the other is the model.
     """
-    return bundle.find(engine_module(run.engine).artifact_names(run.precision))
+    names = _names(run.engine, run.precision)
+    if not _has(bundle.root, names):
+        others = [other.name for other in _readable(bundle.root)]
+        try:
+            return bundle.find(names)
+        except BundleError as error:
+            hint = f"; what it has runs in {', '.join(others)}: choose engine and precision so"
+            raise BundleError(f"{error}{hint if others else ''}") from None
+    source = bundle.find(names)
+    first = next((name for name in PADDLE_PROGRAMS if (bundle.root / name).is_file()), source.name)
+    if source.name in PADDLE_PROGRAMS and source.name != first:
+        raise BundleError(
+            f"{bundle.root} has {first} and {source.name}: the first is the model, and "
+            f"{run.engine} does not read it; make an ONNX file with hgdeploy convert, or delete "
+            f"{first} if {source.name} is the model"
+        )
+    return source
+
+
+def choose_run(
+    folder: Path, engine: str | None, precision: str | None, on_choice: OnLine
+) -> tuple[str, str]:
+    """Return engine and precision for a bundle whose user left one or both open.
+
+    The engine is the first of `ENGINES` that reads what the bundle has, so Paddle where there is a
+    Paddle program. The precision is fp32, except that Paddle runs PaddleSlim's `inference_int8.*`
+    where its parameters lie in the folder, even beside another program: so does PaddleClas.
+
+    Args:
+        folder: the bundle's folder.
+        engine: the engine that was asked for, if any.
+        precision: the precision that was asked for, if any.
+        on_choice: called with one line where the choice is not Paddle in fp32.
+    """
+    slim = (folder / INT8_PARAMS).is_file()
+    if engine is None:
+        engine = ENGINES[0]
+        if not slim or precision is not None:
+            engine = next((e for e in ENGINES if _has(folder, _names(e, precision))), engine)
+        if engine != ENGINES[0]:
+            on_choice(f"{folder} has nothing for {ENGINES[0]} to run: {engine} runs it")
+    if precision is None and engine == ENGINES[0] and slim:
+        on_choice(
+            f"{folder} has {INT8_PARAMS}, so PaddleSlim's int8 program runs, as in PaddleClas; "
+            "ask for fp32 to run inference.json or inference.pdmodel"
+        )
+        return engine, "int8"
+    return engine, precision or "fp32"
+
+
+def _readable(folder: Path) -> list[Run]:
+    """Return the runs whose files lie in a folder, one for each engine and file."""
+    found: dict[tuple[str, tuple[str, ...]], Run] = {}
+    for engine in ENGINES:
+        for precision in PRECISIONS:
+            names = _names(engine, precision)
+            if _has(folder, names):
+                found.setdefault((engine, names), Run(engine, precision))
+    return list(found.values())
+
+
+def _names(engine: str, precision: str | None) -> tuple[str, ...]:
+    return engine_module(engine).artifact_names(precision or PRECISIONS[0])
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None) -> OpenedRun:

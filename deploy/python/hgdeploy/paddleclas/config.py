@@ -17,6 +17,7 @@ from typing import Any
 from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
+from hgdeploy.engines.run import choose_run
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override
@@ -24,6 +25,7 @@ from hgdeploy.system.checks import Given, check, mapping
 from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import one_of
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
@@ -125,8 +127,9 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         if not getattr(settings, key):
             raise ConfigError(f"Global.{key} is not set; give it with -o Global.{key}=PATH")
     bundle = Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir))
-    engine, precision = _engine_and_precision(settings, bundle)
-    warnings = list(_warnings(settings))
+    choices: list[str] = []
+    engine, precision = _engine_and_precision(settings, bundle, choices.append)
+    warnings = [*_warnings(settings), *choices]
     threads = settings.cpu_num_threads
     if threads is not None and threads > available_cpus():
         warnings.append(
@@ -198,10 +201,14 @@ _GOES_WITH = {
 _ON_A_GPU = ("tensorrt",)
 
 
-def _engine_and_precision(settings: GlobalSection, bundle: Path) -> tuple[str, str]:
+def _engine_and_precision(
+    settings: GlobalSection, bundle: Path, on_choice: OnLine
+) -> tuple[str, str]:
     """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
-    precision = _precision(settings)
-    engine = settings.engine or _switched_engine(settings, bundle, precision)
+    asked = _precision(settings)
+    engine, precision = choose_run(
+        bundle, settings.engine or _switched_engine(settings, bundle, asked), asked, on_choice
+    )
     for switch, engines in _GOES_WITH.items():
         if getattr(settings, switch) and engine not in engines:
             raise ConfigError(
@@ -215,19 +222,20 @@ def _engine_and_precision(settings: GlobalSection, bundle: Path) -> tuple[str, s
     return engine, precision
 
 
-def _switched_engine(settings: GlobalSection, bundle: Path, precision: str) -> str:
-    """Return the engine that PaddleClas's two switches ask for.
+def _switched_engine(settings: GlobalSection, bundle: Path, precision: str | None) -> str | None:
+    """Return the engine that PaddleClas's two switches ask for; None where both are off.
 
     TensorRT itself runs what is built from ONNX, which both switches together ask for, or an engine
     file that is there already; otherwise Paddle hands parts of its own model to TensorRT.
     """
     if not settings.use_tensorrt:
-        return "onnxruntime" if settings.use_onnx else "paddle"
-    files = (bundle / engine_name(precision, runtime) for runtime in RUNTIMES)
+        return "onnxruntime" if settings.use_onnx else None
+    files = (bundle / engine_name(precision or "fp32", runtime) for runtime in RUNTIMES)
     return "tensorrt" if settings.use_onnx or any(map(Path.is_file, files)) else "paddle"
 
 
-def _precision(settings: GlobalSection) -> str:
+def _precision(settings: GlobalSection) -> str | None:
+    """Return the precision that was asked for, if any."""
     switches = {"fp16": settings.use_fp16, "int8": settings.use_int8}
     asked = [name for name, on in switches.items() if on]
     if settings.precision is not None:
@@ -237,7 +245,7 @@ def _precision(settings: GlobalSection) -> str:
             f"{' and '.join(sorted(set(asked)))} were asked for at once; keep one of "
             "Global.use_fp16, Global.use_int8 and Global.precision"
         )
-    return asked[0] if asked else "fp32"
+    return asked[0] if asked else None
 
 
 def _warnings(settings: GlobalSection) -> list[str]:

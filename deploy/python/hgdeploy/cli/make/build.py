@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.checks import Given
 
@@ -63,7 +63,6 @@ def add_build(verbs: Verbs) -> None:
 
 
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.bundle.model_files import files_of_models
     from hgdeploy.bundle.names import RUNTIMES
     from hgdeploy.convert.tensorrt.options import Shapes
@@ -79,7 +78,7 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     if served.backend != TritonOptions().backend:
         reads = f"with --triton-backend {served.backend}, which reads the ONNX file itself"
         refuse_without_effect(arguments, _OF_ENGINES, reads)
-    bundle = open_bundle(arguments.bundle)
+    bundle = opened_bundle(arguments.bundle)
     if served.backend == TritonOptions().backend:
         height, width = _sizes(arguments.input_size)
         shapes = Shapes(_batch(arguments.batch), height, width)

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, refuse_without_effect, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, warn
 from hgdeploy.errors import EXIT_OK
 from hgdeploy.system.checks import Given, check
 from hgdeploy.system.kinds import one_of, parse_literal
@@ -27,7 +27,6 @@ def add_convert(verbs: Verbs) -> None:
 
 
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert import OnnxOptions
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.images.find import find_images
@@ -47,7 +46,7 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
         find_images(arguments.images, warn) if arguments.images else (),
         arguments.check == "on",
     )
-    out.write(f"{convert_to_onnx(open_bundle(arguments.bundle), options, warn)}\n")
+    out.write(f"{convert_to_onnx(opened_bundle(arguments.bundle), options, warn)}\n")
     return EXIT_OK
 
 

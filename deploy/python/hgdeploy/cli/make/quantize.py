@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, say, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, say, warn
 from hgdeploy.errors import EXIT_OK
 
 
@@ -38,7 +38,6 @@ def add_quantize(verbs: Verbs) -> None:
 
 
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.convert.int8.options import QuantizeOptions
     from hgdeploy.convert.variants import quantize
     from hgdeploy.images.find import find_images
@@ -52,7 +51,7 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.weight_bits is not None:
         options = dataclasses.replace(options, weight_bits=arguments.weight_bits)
     images = find_images(arguments.calibration, warn)
-    report = quantize(open_bundle(arguments.bundle), images, options, say, warn)
+    report = quantize(opened_bundle(arguments.bundle), images, options, say, warn)
     for reason in report.skipped:
         warn(reason)
     say(f"chosen: {report.chosen}, on {report.held_out_images} held-out images")

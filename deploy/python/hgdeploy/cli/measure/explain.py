@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.terminal import Verbs, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def parse_side(text: str) -> Side:
         ConfigError: it is neither, or it does not say how to preprocess.
         BundleError: the bundle cannot be opened.
     """
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.engines.run import parse_run
     from hgdeploy.paddleclas.config import load_config
     from hgdeploy.validation.explain import Side
@@ -57,7 +56,7 @@ def parse_side(text: str) -> Side:
         config = load_config(Path(text), ("Global.infer_imgs=.",))
         return _side_of_config(text, config)
     folder, _, run = text.partition("@")
-    bundle = open_bundle(folder)
+    bundle = opened_bundle(folder)
     try:
         return Side(text, _own_ops(bundle), bundle, parse_run(run or "paddle"))
     except ConfigError as error:
@@ -65,11 +64,10 @@ def parse_side(text: str) -> Side:
 
 
 def _side_of_config(text: str, config: PredictConfig) -> Side:
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.engines.run import Run
     from hgdeploy.validation.explain import Side
 
-    bundle = open_bundle(config.bundle)
+    bundle = opened_bundle(config.bundle)
     ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
     run = Run(config.engine, config.options.precision, config.options.device)
     # A single image, whatever batch the config asks for.

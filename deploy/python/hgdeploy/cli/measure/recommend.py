@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, refuse_without_effect, say, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK
 
 _MIN_AGREEMENT = 0.99
@@ -40,7 +40,6 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
     from hgdeploy.benchmark.record import Record, claiming_record
     from hgdeploy.benchmark.result_file import Head
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.cli.terminal import aligned
     from hgdeploy.images.find import find_images
 
@@ -60,7 +59,7 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
         settings={"budget_seconds": options.budget_seconds},
         environment=describe_environment(),
     )
-    bundle = open_bundle(arguments.bundle)
+    bundle = opened_bundle(arguments.bundle)
     with claiming_record(arguments.output):
         found = recommend(bundle, options, Record(arguments.output, head), say)
     out.write(aligned([HEAD, *(evidence.cells() for evidence in found.evidence)]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.progress import occasional_lines
-from hgdeploy.cli.terminal import Verbs, refuse_without_effect, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def add_validate(verbs: Verbs) -> None:
 
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.engines.run import parse_runs
     from hgdeploy.images.find import find_images
     from hgdeploy.images.labelled import read_labelled_images
@@ -53,7 +52,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     runs = parse_runs(arguments.engines, arguments.precision or "fp32")
     if arguments.report is not None:
         check_report_path(arguments.report)
-    bundle = open_bundle(arguments.bundle)
+    bundle = opened_bundle(arguments.bundle)
     labels = None
     if arguments.labels is not None:
         if arguments.images is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hgdeploy.bundle.names import INT8_PROGRAMS
 from hgdeploy.engines.base import (
     TensorSpec,
     device_index,
@@ -32,14 +33,17 @@ def cpu_has_bf16() -> bool:
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
 
-def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
+def check_device(paddle: ModuleType, source: Path, options: EngineOptions) -> int | None:
     """Check that device and precision are available; return the GPU's index, or None for the CPU.
+
+    PaddleSlim's program says itself what runs in int8, so every device has it.
 
     Raises:
         EngineError: one is not available; the message says what is.
     """
     own = options.own_of(PaddleOptions)
     index = device_index(options.device)
+    slim = ("int8",) if source.name in INT8_PROGRAMS else ()
     if index is None:
         if own.tensorrt:
             raise EngineError(
@@ -51,7 +55,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
             )
         if options.precision == "bf16" and own.onednn is False:
             raise EngineError("bf16 on a CPU runs in oneDNN; set enable_mkldnn=True, or use fp32")
-        if options.precision not in ("fp32", "bf16"):
+        if options.precision not in ("fp32", "bf16", *slim):
             raise EngineError(
                 f"the paddle engine cannot run {options.precision} on a CPU, available: fp32, bf16"
             )
@@ -65,7 +69,7 @@ def check_device(paddle: ModuleType, options: EngineOptions) -> int | None:
     if index >= count:
         available = ", ".join(["cpu", *(f"gpu:{i}" for i in range(count))])
         raise EngineError(f"{options.device} does not exist here, available: {available}")
-    allowed = ("fp32", "fp16", "int8") if own.tensorrt else ("fp32",)
+    allowed = ("fp32", "fp16", "int8") if own.tensorrt else ("fp32", *slim)
     if options.precision not in allowed:
         raise EngineError(
             f"the paddle engine cannot run {options.precision} on a GPU "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.names import PADDLE_PROGRAMS
+from hgdeploy.bundle.names import INT8_PROGRAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.engines.base import (
     Capability,
@@ -125,7 +125,7 @@ class PaddleEngine(CheckedEngine):
 def artifact_names(precision: str) -> tuple[str, ...]:
     """Return the names of the bundle files this engine can read for `precision`, best first."""
     if precision == "int8":
-        return ("inference_int8.json", "inference_int8.pdmodel")
+        return INT8_PROGRAMS
     return PADDLE_PROGRAMS
 
 
@@ -184,7 +184,7 @@ def load_here(source: Path, options: EngineOptions) -> PaddleEngine:
 def _examined(source: Path, options: EngineOptions) -> tuple[int | None, ProgramSpecs]:
     """Return the index of the GPU, if it is one, and the program's inputs and outputs."""
     paddle = import_library("paddle", "cpu")
-    return check_device(paddle, options), specs_at(source, options.image_size)
+    return check_device(paddle, source, options), specs_at(source, options.image_size)
 
 
 def _side_by_side(options: EngineOptions, params: Path) -> EngineOptions:
@@ -238,7 +238,7 @@ def capability() -> Capability:
     if version is None:
         return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
     paddle = import_library("paddle", "cpu")
-    precisions, notes = ["fp32"], []
+    precisions, notes = ["fp32"], ["int8 needs PaddleSlim's inference_int8.json or .pdmodel"]
     if cpu_has_bf16():
         precisions.append("bf16")
     else:

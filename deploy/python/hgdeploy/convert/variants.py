@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
-from hgdeploy.convert.onnx.from_paddle import onnx_notes
+from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.engines import engine_module
@@ -40,13 +41,14 @@ class ConvertOptions:
     """What `convert_to_onnx` makes.
 
     Attributes:
-        onnx: options of the fp32 conversion.
+        onnx: options of the fp32 conversion; None for the defaults, and to make a variant of the
+            fp32 file that is there or, where that is stale, of one made again as it was.
         precision: `fp32`, `fp16` or `bf16`.
         images: real images to check a reduced precision on; without any, random inputs are used.
         check: compare the result with what it was made from.
     """
 
-    onnx: OnnxOptions = field(default_factory=OnnxOptions)
+    onnx: OnnxOptions | None = None
     precision: str = "fp32"
     images: Sequence[ImageFile] = ()
     check: bool = True
@@ -69,13 +71,22 @@ def convert_to_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: On
         EngineError: a library is missing.
         OutputError: the bundle cannot be written.
     """
+    if options.precision == "fp32":
+        return _fp32_onnx(bundle, options, on_warning)
+    onnx = bundle.fresh(ONNX_FILE) if options.onnx is None else None
+    if onnx is None:
+        how = options.onnx or recorded_options(bundle.root / ONNX_FILE)
+        onnx = _fp32_onnx(bundle, dataclasses.replace(options, onnx=how), on_warning)
+    return _convert_to_16_bits(bundle, onnx, options, on_warning)
+
+
+def _fp32_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: OnLine) -> Path:
+    """Write `inference.onnx`."""
     verify = functools.partial(verify_conversion, output_name=bundle.output_name)
     onnx = onnx_from_paddle(bundle, options.onnx, verify=verify if options.check else None)
     for note in onnx_notes(onnx):
         on_warning(note)
-    if options.precision == "fp32":
-        return onnx
-    return _convert_to_16_bits(bundle, onnx, options, on_warning)
+    return onnx
 
 
 def _convert_to_16_bits(
@@ -205,7 +216,7 @@ def _ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLi
     source = bundle.root / ONNX_FILE
     if bundle.fresh(ONNX_FILE) is None:
         on_progress(f"{source} is missing, or the Paddle model has changed since: converting")
-        convert_to_onnx(bundle, ConvertOptions(), on_warning)
+        convert_to_onnx(bundle, ConvertOptions(recorded_options(source)), on_warning)
     return source
 
 

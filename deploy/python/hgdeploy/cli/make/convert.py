@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TextIO
 
@@ -17,9 +18,11 @@ def add_convert(verbs: Verbs) -> None:
     """Add `hgdeploy convert`."""
     parser = verbs.add_parser("convert", help="make the ONNX variant of a bundle")
     parser.add_argument("bundle", type=Path, help="the model's folder")
-    parser.add_argument("--opset", type=int, default=17, help="ONNX opset, 7 to 21 (17)")
-    parser.add_argument("--batch", default="dynamic", help="dynamic (default) or a fixed number")
-    parser.add_argument("--dynamic-size", action="store_true", help="leave height and width open")
+    parser.add_argument("--opset", type=int, help="ONNX opset, 7 to 21 (17)")
+    parser.add_argument("--batch", help="dynamic (default) or a fixed number")
+    parser.add_argument(
+        "--dynamic-size", action="store_true", default=None, help="leave height and width open"
+    )
     parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16 or bf16")
     parser.add_argument("--images", help="real images that show where fp16 would overflow")
     parser.add_argument("--check", default="on", help="on (default): compare with the source; off")
@@ -27,7 +30,9 @@ def add_convert(verbs: Verbs) -> None:
 
 
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.bundle.names import ONNX_FILE
     from hgdeploy.convert import OnnxOptions
+    from hgdeploy.convert.onnx.from_paddle import recorded_options
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.images.find import find_images
 
@@ -35,13 +40,14 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     check("--precision", arguments.precision, one_of(("fp32", "fp16", "bf16")))
     if arguments.precision == "fp32":
         refuse_without_effect(arguments, ["images"], "with --precision fp32")
-    batch = check("--batch", arguments.batch, _batch)
+    given = {name: getattr(arguments, name) for name in ("opset", "batch", "dynamic_size")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "batch" in given:
+        given["batch"] = check("--batch", given["batch"], _batch)
+    earlier = arguments.bundle / ONNX_FILE
+    kept = OnnxOptions() if arguments.precision == "fp32" else recorded_options(earlier)
     options = ConvertOptions(
-        OnnxOptions(
-            opset=arguments.opset,
-            batch=batch,
-            dynamic_size=arguments.dynamic_size,
-        ),
+        dataclasses.replace(kept, **given) if given else None,
         arguments.precision,
         find_images(arguments.images, warn) if arguments.images else (),
         arguments.check == "on",

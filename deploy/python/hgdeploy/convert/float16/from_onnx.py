@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.model_files import model_files
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import dims_of
+from hgdeploy.convert.onnx import large
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library
@@ -125,16 +127,14 @@ def _load(source: Path) -> OnnxGraph:
     Raises:
         BundleError: it is missing, unreadable, not a classifier, or not fp32.
     """
-    onnx = import_library("onnx", "convert")
-    graph = OnnxGraph.read(source)
+    if sum(path.stat().st_size for path in model_files(source)) > large.LARGE_BYTES:
+        raise BundleError(
+            f"{source} has weights that exceed 2 GB; only fp32 is available for such a model"
+        )
+    graph = OnnxGraph.read(source, external_data=True)
     sidecar = read_sidecar(source) or {}
     if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:
         raise BundleError(f"{source} is not an fp32 model; start from inference.onnx")
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.model.graph.initializer):
-        raise BundleError(
-            f"{source} keeps its weights in another file, since they exceed 2 GB; only fp32 is "
-            "available for such a model"
-        )
     graph.check_weights()
     return graph.with_inferred_shapes()
 

@@ -34,6 +34,8 @@ def load_folded(source: Path) -> OnnxGraph:
     onnx = import_library("onnx", "convert")
     graph = OnnxGraph.read(source, external_data=True)
     graph.check_weights()
+    if any(node.op_type == "BatchNormalization" for node in graph.nodes):
+        graph = graph.folded()[0]  # of a bundle that came as an ONNX file alone
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
@@ -46,7 +48,7 @@ def load_folded(source: Path) -> OnnxGraph:
     if kinds.count("BatchNormalization"):
         raise BundleError(
             f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "
-            "folded into their convolutions; convert the bundle again with hgdeploy convert"
+            "folded into their convolutions"
         )
     if graph.opset < 13:
         raise BundleError(

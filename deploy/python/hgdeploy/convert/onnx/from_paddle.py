@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.engines.fit import channels_last
-from hgdeploy.errors import BundleError, OutputError
+from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, flag, optional, whole
 from hgdeploy.system.libraries import import_library
@@ -87,7 +88,7 @@ def onnx_from_paddle(
         OutputError: the file cannot be written.
     """
     options = options or OnnxOptions()
-    source = bundle.find(PADDLE_PROGRAMS)
+    source = _program(bundle)
     params = source.with_suffix(".pdiparams")
     tensors = checked_params(source)
     for library in ("onnx", "onnxslim"):
@@ -109,6 +110,7 @@ def onnx_from_paddle(
         "precision": "fp32",
         **graph.facts(),
         "opset_requested": options.opset,
+        "options": dataclasses.asdict(options),
         "folded": folded,
         "folding": folding,
         "output_is_probabilities": kind == PROBABILITIES,
@@ -128,6 +130,15 @@ def onnx_from_paddle(
     return write_artifact(target, write, facts)
 
 
+def recorded_options(artifact: Path) -> OnnxOptions:
+    """Return the options that an ONNX file was made with, from its sidecar; else the defaults."""
+    options = (read_sidecar(artifact) or {}).get("options")
+    try:
+        return OnnxOptions(**options) if isinstance(options, dict) else OnnxOptions()
+    except (ConfigError, TypeError):
+        return OnnxOptions()
+
+
 def onnx_notes(artifact: Path) -> list[str]:
     """Return what the user should know about a conversion, one line each, from its sidecar."""
     facts = read_sidecar(artifact) or {}
@@ -144,6 +155,20 @@ def onnx_notes(artifact: Path) -> list[str]:
     if facts.get("verdict", True) is None:
         notes.append(f"{artifact} was not compared with the Paddle model")
     return notes
+
+
+def _program(bundle: ModelBundle) -> Path:
+    """Return a bundle's Paddle program; the ONNX file of a bundle without any is its model."""
+    try:
+        return bundle.find(PADDLE_PROGRAMS)
+    except BundleError as error:
+        alone = not any((bundle.root / name).is_file() for name in PADDLE_PROGRAMS)
+        if alone and (bundle.root / ONNX_FILE).is_file():
+            raise BundleError(
+                f"{error}: that is the model, with the opset, batch and sizes that it has; "
+                "convert --precision fp16, quantize and build start from it"
+            ) from None
+        raise
 
 
 def _run_and_check(

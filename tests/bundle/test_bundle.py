@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
+from conftest import IMAGES
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.cli.main import main
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.transforms.operators import CropImage
 
@@ -110,3 +115,15 @@ def test_labels_of_a_bundle_stay_as_they_are_written(mini):
     (mini / "inference.yml").write_text("PostProcess: {Topk: {label_list: [no, 010, 12:30, 1.10]}}")
     labels = open_bundle(mini).postprocess.output.labels
     assert labels == {0: "no", 1: "010", 2: "12:30", 3: "1.10"}
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_in_one_readable_line(mini, capsys):
+    name = os.fsencode(mini.parent) + b"/" + "\u6a21\u578b".encode("gbk")
+    shutil.copytree(os.fsencode(mini), name)
+    for engine in ("paddle", "onnxruntime", "openvino"):
+        words = ["predict", os.fsdecode(name), str(IMAGES / "coffee.jpg"), "--engine", engine]
+        assert main(words) == BundleError.exit_code
+        error = capsys.readouterr().err
+        assert "has a name that is not UTF-8" in error
+        assert error.count("\n") == 1
+        assert error.encode()  # readable

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,7 @@ def open_bundle(root: str | Path) -> ModelBundle:
     if not root.is_dir():
         kind = "is a file, expected the folder it lies in" if root.exists() else "does not exist"
         raise BundleError(f"model folder {root} {kind}")
+    _check_name(root)
     path = root / DESCRIPTION
     if not path.exists():
         return ModelBundle(root, None, None, None)
@@ -157,3 +159,15 @@ def open_bundle(root: str | Path) -> ModelBundle:
         )
     asks_for_copies = isinstance(after, dict) and SAVE in after
     return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies, output)
+
+
+def _check_name(root: Path) -> None:
+    """Refuse a folder whose name no engine can open: bytes of another encoding, such as GBK."""
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(root).decode("utf-8", "backslashreplace")
+        raise BundleError(
+            f"model folder {shown} has a name that is not UTF-8, which the engines cannot open; "
+            "rename it"
+        ) from None

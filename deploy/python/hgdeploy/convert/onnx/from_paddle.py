@@ -165,8 +165,8 @@ def _program(bundle: ModelBundle) -> Path:
         alone = not any((bundle.root / name).is_file() for name in PADDLE_PROGRAMS)
         if alone and (bundle.root / ONNX_FILE).is_file():
             raise BundleError(
-                f"{error}: that is the model, with the opset, batch and sizes that it has; "
-                "convert --precision fp16, quantize and build start from it"
+                f"{error}; {ONNX_FILE} is the model then, with the opset, batch and sizes that it "
+                "has: convert --precision fp16, quantize and build start from it"
             ) from None
         raise
 

@@ -26,7 +26,7 @@ PHOTO = str(IMAGES / "coffee.jpg")
         (("inference.onnx",), ("openvino", None), ("openvino", "fp32")),
         (("inference.onnx",), ("paddle", None), ("paddle", "fp32")),
         (("inference.onnx", "inference.int8.onnx"), (None, "int8"), ("onnxruntime", "int8")),
-        (("inference.engine",), (None, None), ("tensorrt", "fp32")),
+        (("inference.engine",), (None, None), ("paddle", "fp32")),
         ((), (None, None), ("paddle", "fp32")),
         (("inference_int8.json", "inference_int8.pdiparams"), (None, None), ("paddle", "int8")),
         (("inference.json", "inference_int8.pdiparams"), (None, None), ("paddle", "int8")),

@@ -21,6 +21,9 @@ from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import one_of
 from hgdeploy.system.progress import OnLine
 
+# The engine that serves where none is asked for, and the one where that has nothing to read.
+_USUAL = ("paddle", "onnxruntime")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -132,9 +135,10 @@ def choose_run(
 ) -> tuple[str, str]:
     """Return engine and precision for a bundle whose user left one or both open.
 
-    The engine is the first of `ENGINES` that reads what the bundle has, so Paddle where there is a
-    Paddle program. The precision is fp32, except that Paddle runs PaddleSlim's `inference_int8.*`
-    where its parameters lie in the folder, even beside another program: so does PaddleClas.
+    The engine is Paddle, or ONNX Runtime where the bundle has only an ONNX file; an engine file is
+    for a GPU, and runs where TensorRT is asked for. The precision is fp32, except that Paddle runs
+    PaddleSlim's `inference_int8.*` where its parameters lie in the folder, even beside another
+    program: so does PaddleClas.
 
     Args:
         folder: the bundle's folder.
@@ -144,12 +148,12 @@ def choose_run(
     """
     slim = (folder / INT8_PARAMS).is_file()
     if engine is None:
-        engine = ENGINES[0]
-        if not slim or precision is not None:
-            engine = next((e for e in ENGINES if _has(folder, _names(e, precision))), engine)
-        if engine != ENGINES[0]:
-            on_choice(f"{folder} has nothing for {ENGINES[0]} to run: {engine} runs it")
-    if precision is None and engine == ENGINES[0] and slim:
+        paddle, other = _USUAL
+        served = (slim and precision is None) or _has(folder, _names(paddle, precision))
+        engine = other if not served and _has(folder, _names(other, precision)) else paddle
+        if engine == other:
+            on_choice(f"{folder} has nothing for {paddle} to run: {other} runs it")
+    if precision is None and engine == _USUAL[0] and slim:
         on_choice(
             f"{folder} has {INT8_PARAMS}, so PaddleSlim's int8 program runs, as in PaddleClas; "
             "ask for fp32 to run inference.json or inference.pdmodel"

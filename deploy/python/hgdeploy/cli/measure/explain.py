@@ -48,7 +48,7 @@ def parse_side(text: str) -> Side:
         ConfigError: it is neither, or it does not say how to preprocess.
         BundleError: the bundle cannot be opened.
     """
-    from hgdeploy.engines.run import parse_run
+    from hgdeploy.engines.run import Run, choose_run, parse_run
     from hgdeploy.paddleclas.config import load_config
     from hgdeploy.validation.explain import Side
 
@@ -58,7 +58,8 @@ def parse_side(text: str) -> Side:
     folder, _, run = text.partition("@")
     bundle = opened_bundle(folder)
     try:
-        return Side(text, _own_ops(bundle), bundle, parse_run(run or "paddle"))
+        chosen = parse_run(run) if run else Run(*choose_run(bundle.root, None, None, warn))
+        return Side(text, _own_ops(bundle), bundle, chosen)
     except ConfigError as error:
         raise ConfigError(f"{text!r}: {error}") from None
 

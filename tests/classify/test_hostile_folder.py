@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile_files import ODD_NAMES, make_hostile_folder
+from image_files import jpeg
 
 from conftest import hgdeploy, run_command
 from hgdeploy.cli import main
@@ -137,6 +140,31 @@ def test_every_odd_name_can_be_given_by_itself(hostile, name):
     (found,) = find_images(folder / "names" / name)
     assert found.name == name
     assert stays_on_its_line(printable(name))
+
+
+def test_a_closed_folder_inside_fails_and_the_rest_goes_on(mini, tmp_path, monkeypatch, capsys):
+    for name in ("a", "closed", "z"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "x.jpg").write_bytes(jpeg(80, 80))
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    output = tmp_path / "rows.jsonl"
+    arguments = [str(mini), str(tmp_path / "in"), "--engine", "onnxruntime"]
+    code = main(["predict", *arguments, "--output", str(output)])
+    assert code == EXIT_SOME_IMAGES_FAILED
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    reasons = {row["path"]: row["error"] for row in rows}
+    denied = "cannot be read: permission denied"
+    assert reasons == {"a/x.jpg": None, "closed": denied, "z/x.jpg": None}
+    said = capsys.readouterr().err
+    assert f"hgdeploy: warning: closed: {denied}\n" in said
+    assert "found 3 = classified 2 + failed 1," in said
 
 
 def test_a_folder_that_cannot_be_searched_fails_the_run_in_one_line(mini, tmp_path):

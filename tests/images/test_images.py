@@ -37,6 +37,7 @@ from PIL import Image, ImageOps
 from hgdeploy.errors import ImageError, InputError
 from hgdeploy.images.decode import decode_image, read_image
 from hgdeploy.images.find import IMAGE_SUFFIXES, ImageFile, find_images
+from hgdeploy.images.labelled import read_labelled_images
 
 KINDS = every_kind()
 needs_user = pytest.mark.skipif(
@@ -530,6 +531,17 @@ def test_a_closed_folder_that_was_named_is_an_error(tmp_path: Path) -> None:
     for where in (tmp_path / "closed", tmp_path / "closed" / "*.jpg"):
         with pytest.raises(InputError, match=r"closed.*: cannot be searched: permission denied"):
             find_images(where)
+
+
+@pytest.mark.usefixtures("closed")
+def test_a_closed_class_folder_keeps_its_class_and_others_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/y.jpg", "hen/x.jpg", "hen/z.heic")
+    lines: list[str] = []
+    names_of = {3: "closed", 8: "hen"}
+    files, labels = read_labelled_images(tmp_path, tmp_path, names_of, lines.append)
+    assert (names(list(files)), labels) == (["closed", "hen/x.jpg"], (3, 8))
+    assert len(lines) == 1
+    assert "1 other file left out, by suffix: 1 .heic (HEIC" in lines[0]
 
 
 def test_the_part_of_a_pattern_that_exists_is_taken_literally(tmp_path: Path) -> None:

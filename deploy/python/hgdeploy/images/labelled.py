@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hgdeploy.errors import InputError
@@ -12,10 +12,11 @@ from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.checks import cut
 from hgdeploy.system.documents import read_lines
 from hgdeploy.system.kinds import is_class_id
+from hgdeploy.system.progress import OnLine, nothing
 
 
 def read_labelled_images(
-    path: Path, images: Path, names: Mapping[int, str] | None
+    path: Path, images: Path, names: Mapping[int, str] | None, on_warning: OnLine = nothing
 ) -> tuple[tuple[ImageFile, ...], tuple[int, ...]]:
     """Read labelled images: PaddleClas's list, or a folder for each class.
 
@@ -28,6 +29,7 @@ def read_labelled_images(
             itself, whose sub-folders are named as above.
         images: the images' folder.
         names: the model's labels by class id; None where it has none.
+        on_warning: called with a line about files that were left out of the folders.
 
     Returns:
         The images and their classes, in the same order.
@@ -36,7 +38,10 @@ def read_labelled_images(
         InputError: a line or folder does not have that form, names no class of the model, or gives
             an image another class than a line before.
     """
-    found = _labelled_folders(images, names) if path.is_dir() else _labelled_list(path, images)
+    if path.is_dir():
+        found = _labelled_folders(find_images(images, on_warning), names)
+    else:
+        found = _labelled_list(path, images)
     if not found:
         raise InputError(f"{path} names no labelled images")
     for file, label in found:
@@ -70,12 +75,16 @@ def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
     return found
 
 
-def _labelled_folders(images: Path, names: Mapping[int, str] | None) -> list[tuple[ImageFile, int]]:
+def _labelled_folders(
+    files: Iterable[ImageFile], names: Mapping[int, str] | None
+) -> list[tuple[ImageFile, int]]:
     classes = _classes_by_name(names or {})
     numbers_are_labels = any(map(is_class_id, classes))
     found = []
-    for file in find_images(images):
-        folder = file.name.partition("/")[0] if "/" in file.name else ""
+    for file in files:
+        # A folder that may not be searched is among the files, to fail as what is in it would.
+        inside = "/" in file.name or file.path.is_dir()
+        folder = file.name.partition("/")[0] if inside else ""
         meant = classes.get(folder, set())
         if not meant and is_class_id(folder) and not numbers_are_labels:
             meant = {int(folder)}

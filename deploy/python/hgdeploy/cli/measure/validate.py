@@ -58,7 +58,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         if arguments.images is None:
             raise ConfigError("--labels needs --images, the folder that its paths are relative to")
         names = bundle.postprocess.output.labels if bundle.postprocess is not None else None
-        images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names)
+        images, labels = read_labelled_images(arguments.labels, Path(arguments.images), names, warn)
     else:
         images = tuple(find_images(arguments.images, warn)) if arguments.images else ()
     if arguments.report is not None:

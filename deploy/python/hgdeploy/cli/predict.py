@@ -44,14 +44,10 @@ def add_predict(verbs: Verbs) -> None:
         type=Path,
         help="PaddleClas YAML that says the rest; the bundle, the inputs and the options here win",
     )
-    parser.add_argument(
-        "--engine",
-        help="paddle (default where it reads the bundle), onnxruntime, openvino or tensorrt",
-    )
-    parser.add_argument(
-        "--precision",
-        help="fp32, fp16, bf16 or int8 (default: fp32, but PaddleSlim's int8 where it is there)",
-    )
+    engines = "paddle (default where it reads the bundle), onnxruntime, openvino or tensorrt"
+    parser.add_argument("--engine", help=engines)
+    precisions = "fp32 (default, but PaddleSlim's int8 where it is there), fp16, bf16 or int8"
+    parser.add_argument("--precision", help=precisions)
     parser.add_argument("--device", help="cpu (default) or gpu:N")
     parser.add_argument(
         "--onednn",
@@ -139,8 +135,8 @@ def _described_job(arguments: argparse.Namespace) -> PredictJob:
     from hgdeploy.paddleclas.config import load_config
 
     if arguments.config is None:
-        asked = arguments.engine, arguments.precision
-        engine, precision = choose_run(arguments.bundle, *asked, say)
+        asked = (arguments.bundle, arguments.engine, arguments.precision)
+        engine, precision = choose_run(*asked, say)
         settings = ClassifierSettings(engine, options=EngineOptions(precision=precision))
         return PredictJob(arguments.bundle, arguments.inputs, settings)
     given = {"inference_model_dir": str(arguments.bundle), "infer_imgs": list(arguments.inputs)}

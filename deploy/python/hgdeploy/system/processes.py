@@ -115,7 +115,7 @@ class ChildProcess:
         except OSError as error:
             raise EngineError(
                 f"cannot start a process for {module}: {one_line(error)}; "
-                "end other programs, or raise this user's limit of processes"
+                "end other programs, or raise this user's limits (ulimit -u, ulimit -n)"
             ) from None
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)

@@ -47,3 +47,19 @@ def test_an_artifact_may_be_deployed_alone(chain):
 def test_a_sidecar_that_says_nothing_is_no_obstacle(chain, text):
     sidecar_path(chain / "c.onnx").write_text(text)
     assert changed_source(chain / "c.onnx") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        50_000 * "[",
+        '{"source": {"": "x"}, "files": {"": "x"}}',
+        '{"source": {"a/b": "x", "..": "x"}}',
+        '{"source": {"\\u0000": "x"}}',
+        '{"source": 5, "files": [1], "origin": "x"}',
+    ],
+)
+def test_a_sidecar_of_anything_is_read_without_a_traceback(mini, text):
+    sidecar_path(mini / "inference.onnx").write_text(text)
+    assert changed_source(mini / "inference.onnx") is None
+    assert open_bundle(mini).find(["inference.onnx"]) == mini / "inference.onnx"

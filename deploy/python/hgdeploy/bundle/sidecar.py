@@ -46,9 +46,10 @@ def recorded_sources(artifact: Path) -> dict[str, str]:
 
 
 def digests_in(value: object) -> dict[str, str]:
-    """Return the digests by file name in a part of a sidecar, without what are none."""
+    """Return the digests by file name in a part of a sidecar, of files that lie beside it."""
     pairs = value.items() if isinstance(value, dict) else ()
-    return {n: d for n, d in pairs if isinstance(n, str) and isinstance(d, str)}
+    texts = {n: d for n, d in pairs if isinstance(n, str) and isinstance(d, str)}
+    return {n: d for n, d in texts.items() if n and "\0" not in n and Path(n).name == n}
 
 
 def changed_source(artifact: Path) -> Path | None:

@@ -182,10 +182,15 @@ def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Pa
     """Return the ONNX file that one of our engines reads, and the files with its weights."""
     names = engine_module(engine).artifact_names(precision)
     path = bundle.find([name for name in names if name.endswith(".onnx")])
-    beside = (read_sidecar(path) or {}).get("files", {})
+    beside = (read_sidecar(path) or {}).get("files")
     files = {"model.onnx": path}
-    for name in beside:
-        if Path(name).name != name or name in files or not path.with_name(name).is_file():
+    for name in beside if isinstance(beside, dict) else ():
+        if (
+            not name
+            or Path(name).name != name
+            or name in files
+            or not path.with_name(name).is_file()
+        ):
             raise BundleError(
                 f"{path} keeps weights in {name!r}, which is not a file beside it; make it again "
                 "with hgdeploy convert"

@@ -269,6 +269,28 @@ def test_a_source_of_another_kind_is_refused(mini, source):
         list(classifier.predict(source))
 
 
+class OtherArray:
+    """An array of another library, which can be iterated over as a list can."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values, dtype=object)
+        self.ndim = self.values.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __iter__(self):
+        return iter(self.values.tolist())
+
+
+def test_an_array_of_another_library_is_refused_and_its_column_of_paths_is_not(mini):
+    paths = [str(photo) for photo in PHOTOS[:2]]
+    with Classifier(mini, "onnxruntime") as classifier:
+        assert [p.error for p in classifier.predict(OtherArray(paths))] == [None, None]
+        with pytest.raises(InputError, match="cannot classify a OtherArray, expected a path"):
+            list(classifier.predict(OtherArray([paths, paths])))
+
+
 def test_what_a_folder_leaves_out_is_a_warning(mini, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

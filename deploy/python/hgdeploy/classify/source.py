@@ -54,10 +54,11 @@ def each_image(source: Source, on_warning: OnLine, index: int = 0) -> Iterator[t
 def _is_one_thing(source: object) -> bool:
     """Return whether an iterable is no series of images: a mapping, or another library's array.
 
-    An array of another library may have its colours in another order or place.
+    An array of another library may have its colours in another order or place. What has one
+    dimension may be a series, such as a column of paths.
     """
     array = hasattr(source, "__array__") and not isinstance(source, np.ndarray)
-    return array or isinstance(source, Mapping)
+    return isinstance(source, Mapping) or (array and getattr(source, "ndim", 0) != 1)
 
 
 def _read_open_file(file: Any) -> bytes:

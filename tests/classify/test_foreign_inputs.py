@@ -20,6 +20,7 @@ pytest.importorskip("paddle2onnx")
 
 from foreign import make_foreign  # noqa: E402
 
+from hgdeploy.convert.float16.from_onnx import fp16_from_onnx  # noqa: E402
 from hgdeploy.convert.graph_parts import image_dims  # noqa: E402
 from hgdeploy.convert.int8.qdq import load_folded  # noqa: E402
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle  # noqa: E402
@@ -80,9 +81,16 @@ def test_other_channels_are_refused_by_name(tmp_path: Path, name: str, told: str
             assert next(classifier.predict(PHOTO)).error is None
 
 
-def test_quantizing_a_model_of_bytes_names_its_type(bundles: dict[str, Path]) -> None:
+def test_a_model_of_bytes_is_named_as_one_where_it_is_reduced(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
     with pytest.raises(BundleError, match="takes uint8, and only a model that takes float32 can"):
         load_folded(bundles["uint8"] / "inference.onnx")
+    with pytest.raises(BundleError, match="takes float32 can be converted to 16 bits"):
+        fp16_from_onnx(
+            bundles["uint8"] / "inference.onnx", tmp_path / "half.onnx", None, verify=None
+        )
+    assert not (tmp_path / "half.onnx").exists()
 
 
 def test_what_needs_channels_first_says_so(bundles: dict[str, Path]) -> None:

@@ -104,7 +104,9 @@ def same(result: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("backend", "interpolation"), EVERY_RESIZE)
-@pytest.mark.parametrize("params", [{"resize_short": 37}, {"size": [41, 30]}, {"size": [7, 90]}])
+@pytest.mark.parametrize(
+    "params", [{"resize_short": 37}, {"resize_short": 36.6}, {"size": [41, 30]}, {"size": [7, 90]}]
+)
 def test_resize_is_exact(
     params: dict[str, Any], backend: str, interpolation: str, size: tuple[int, int]
 ) -> None:
@@ -340,6 +342,7 @@ def test_a_paddleclas_config_is_read() -> None:
             NormalizeImage(order="", channel_num=4, output_fp16=True),
         ),
         ({"ResizeImage": {"resize_short": 256.0}}, ResizeImage(resize_short=256)),
+        ({"ResizeImage": {"resize_short": 255.6, "size": 8}}, ResizeImage(resize_short=255.6)),
         ({"ResizeImage": {"resize_short": "256", "size": 9}}, ResizeImage(resize_short=256)),
         ({"ResizeImage": {"size": [224.0, "192"]}}, ResizeImage(size=(224, 192))),
         ({"ResizeImage": {"size": 8, "return_numpy": 0}}, ResizeImage(size=(8, 8))),

@@ -9,6 +9,7 @@ from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.engines.fit import image_input
+from hgdeploy.errors import BundleError
 from hgdeploy.system.libraries import import_library
 
 Dims = list[int | str]
@@ -37,6 +38,25 @@ def image_dims(inputs: Sequence[Any], source: Path | str) -> Dims:
     specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
     image_input(specs, Path(source))
     return dims_of(inputs[0])
+
+
+def require_float32(value: Any, source: Path, what: str) -> None:
+    """Refuse a model that takes another number type, such as one that normalises bytes itself.
+
+    Args:
+        value: the graph's input.
+        source: its file, for the error.
+        what: what is to be done with it, such as `quantized`.
+
+    Raises:
+        BundleError: the type, and what to do.
+    """
+    taken = describe(value)["dtype"]
+    if taken != "float32":
+        raise BundleError(
+            f"{source} takes {taken}, and only a model that takes float32 can be {what}; export it "
+            "with a float32 input, and leave the normalising to NormalizeImage"
+        )
 
 
 def set_dims(value: Any, dims: Dims) -> None:

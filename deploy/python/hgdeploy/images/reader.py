@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -121,4 +122,4 @@ def _fast_size(ops: Sequence[Op]) -> int | None:
     first = next((op for op in ops if isinstance(op, ResizeImage)), None)
     if first is None:
         return None
-    return _FAST_MARGIN * (first.resize_short or max(first.size or (0,)))
+    return _FAST_MARGIN * math.ceil(first.resize_short or max(first.size or (0,)))

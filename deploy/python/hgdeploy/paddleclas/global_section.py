@@ -80,7 +80,7 @@ def _is_on(value: object) -> bool:
     try:
         return switch(Given("", value))
     except ConfigError:
-        return value not in (None, "", "None")
+        return value not in (None, "", "None", "null", "~")
 
 
 _COUNT, _INDEX = literal(rounded(whole(1))), literal(rounded(whole(0)))
@@ -105,7 +105,7 @@ def parse_global(section: object) -> GlobalSection:
     values = {}
     for key, value in mapping(given).items():
         if key not in _UNSERVED:
-            values[key] = None if value == "None" else value
+            values[key] = None if value in ("None", "null", "~") else value
         elif _is_on(value):
             raise ConfigError(f"Global.{key} cannot be served: {_UNSERVED[key]}")
     known = [item.name for item in dataclasses.fields(GlobalSection)]

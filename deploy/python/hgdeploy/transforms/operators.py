@@ -61,14 +61,15 @@ class ResizeImage:
 
     Attributes:
         size: (width, height) in pixels, without regard to the aspect ratio.
-        resize_short: length of the short side; exactly one of the two is set.
+        resize_short: length of the short side, which need not be whole; exactly one of the two is
+            set.
         interpolation: a name of the backend (cv2: nearest, bilinear, bicubic, area, lanczos;
             pil: nearest, lanczos, bilinear, bicubic, box, hamming); None is bilinear.
         backend: "cv2" or "pil".
     """
 
     size: tuple[int, int] | None = None
-    resize_short: int | None = None
+    resize_short: float | None = None
     interpolation: str | None = None
     backend: str = "cv2"
 
@@ -81,7 +82,7 @@ class ResizeImage:
             self,
             "ResizeImage",
             size=optional(_size),
-            resize_short=optional(whole(1)),
+            resize_short=optional(_length),
             backend=exactly(*INTERPOLATIONS),
         )
         if math.prod(self.size or (self.resize_short or 0,) * 2) > MAX_RESIZED_PIXELS:
@@ -169,6 +170,11 @@ def _size(given: Given) -> tuple[int, ...]:
         return list_of(whole(1), 2, 2)(given)
     except ConfigError:  # named as a whole, since one number stands for both
         raise given.refused("a whole number from 1, or [width, height]") from None
+
+
+def _length(given: Given) -> float:
+    """Is the kind of lengths; a whole number stays one."""
+    return number(1)(given) if isinstance(given.value, float) else whole(1)(given)
 
 
 def _float32(given: Given) -> float:

@@ -138,9 +138,9 @@ def _build_op(op: type[Op], given: Given) -> Op:
 def _settle_resize(values: dict[str, Any]) -> None:
     """Apply PaddleClas's precedence of `resize_short`, and turn interpolation codes into names."""
     short = values.get("resize_short")
-    if isinstance(short, int) and short > 0:
+    if isinstance(short, int | float) and short > 0:
         values.pop("size", None)
-    elif isinstance(short, int) and not isinstance(short, bool) and "size" in values:
+    elif isinstance(short, int | float) and not isinstance(short, bool) and "size" in values:
         del values["resize_short"]
     names = INTERPOLATIONS.get(str(values.get("backend", "cv2")), ())
     code = values.get("interpolation")

@@ -64,6 +64,6 @@ def _impossible_crop(op: CropImage, before: Sequence[Op]) -> str | None:
             f"{type(last).__name__} leaves (width x height)"
         )
     short = last.resize_short if isinstance(last, ResizeImage) else None
-    if short is not None and min(width, height) > short:
+    if short is not None and min(width, height) > round(short):
         return f"size {width}x{height} is larger than ResizeImage.resize_short {short}"
     return None

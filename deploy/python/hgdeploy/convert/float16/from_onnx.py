@@ -21,7 +21,7 @@ from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import dims_of
+from hgdeploy.convert.graph_parts import dims_of, require_float32
 from hgdeploy.convert.onnx import large
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError, one_line
@@ -135,6 +135,7 @@ def _load(source: Path) -> OnnxGraph:
     sidecar = read_sidecar(source) or {}
     if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:
         raise BundleError(f"{source} is not an fp32 model; start from inference.onnx")
+    require_float32(graph.input, source, "converted to 16 bits")
     graph.check_weights()
     return graph.with_inferred_shapes()
 

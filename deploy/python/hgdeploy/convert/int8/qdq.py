@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import require_float32
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
 
@@ -31,7 +32,6 @@ def load_folded(source: Path) -> OnnxGraph:
     Raises:
         BundleError: it is missing, or is something else.
     """
-    onnx = import_library("onnx", "convert")
     graph = OnnxGraph.read(source, external_data=True)
     graph.check_weights()
     if any(node.op_type == "BatchNormalization" for node in graph.nodes):
@@ -39,12 +39,7 @@ def load_folded(source: Path) -> OnnxGraph:
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
-    taken = onnx.helper.tensor_dtype_to_np_dtype(graph.input.type.tensor_type.elem_type)
-    if taken.name != "float32":
-        raise BundleError(
-            f"{source} takes {taken.name}, and only a model that takes float32 can be quantized; "
-            "export it with a float32 input, and leave the normalising to NormalizeImage"
-        )
+    require_float32(graph.input, source, "quantized")
     if kinds.count("BatchNormalization"):
         raise BundleError(
             f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "

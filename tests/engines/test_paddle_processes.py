@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign import make_foreign
 
 from conftest import (
     DEADLINE,
@@ -92,6 +93,15 @@ def test_a_process_that_dies_is_an_error_in_one_line(golden):
         for _ in range(3):
             with pytest.raises(EngineError, match=message):
                 engine.infer({"x": golden["x"]})
+
+
+def test_what_paddles_kernels_print_is_kept_from_the_user(tmp_path, capfd):
+    """A mean in oneDNN prints a line for developers of Paddle."""
+    source = make_foreign("dense_norm", tmp_path / "model") / "inference.json"
+    capfd.readouterr()
+    with load_engine("paddle", source, EngineOptions(threads=1, streams=2)) as engine:
+        engine.infer({"x": np.zeros((1, 3, 64, 64), np.float32)})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_where_memory_is_short_one_inference_has_all_threads(monkeypatch):

@@ -72,7 +72,9 @@ def load_processes(source: Path, options: EngineOptions) -> PaddleProcesses:
     children: list[ChildProcess] = []
     try:
         # Added one by one: if one fails to start, those before it are closed.
-        children.extend(ChildProcess(MODULE) for _ in range(options.streams))
+        # Paddle's kernels print notes, and a crash prints pages; of these the last line is told.
+        quiet = not options.profile
+        children.extend(ChildProcess(MODULE, quiet=quiet) for _ in range(options.streams))
         with _ended_is_an_engine_error():
             for child in children:
                 child.send(request)

@@ -86,7 +86,7 @@ def test_the_error_for_a_missing_file_names_what_runs_here(mini):
     with pytest.raises(BundleError) as caught:
         artifact_of(open_bundle(mini), Run("paddle"))
     runs = "onnxruntime, onnxruntime:int8, openvino, openvino:int8"
-    assert f"; what it has runs in {runs}: choose" in str(caught.value)
+    assert f"; it has files for {runs}: choose" in str(caught.value)
 
 
 def test_a_bundle_of_an_onnx_file_alone_is_served_by_every_verb(mini, capsys, tmp_path):

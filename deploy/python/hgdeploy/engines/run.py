@@ -112,13 +112,12 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
             reads only one of two Paddle programs, and the other is the model.
     """
     names = _names(run.engine, run.precision)
-    if not _has(bundle.root, names):
-        others = [other.name for other in _readable(bundle.root)]
-        try:
-            return bundle.find(names)
-        except BundleError as error:
-            hint = f"; what it has runs in {', '.join(others)}: choose engine and precision so"
-            raise BundleError(f"{error}{hint if others else ''}") from None
+    others = [] if _has(bundle.root, names) else [run.name for run in _readable(bundle.root)]
+    if others:
+        raise BundleError(
+            f"{bundle.root} has no {' or '.join(names)}; it has files for {', '.join(others)}: "
+            "choose engine and precision so"
+        )
     source = bundle.find(names)
     first = next((name for name in PADDLE_PROGRAMS if (bundle.root / name).is_file()), source.name)
     if source.name in PADDLE_PROGRAMS and source.name != first:

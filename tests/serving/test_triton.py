@@ -440,7 +440,7 @@ def test_a_sidecar_that_does_not_describe_its_engine_is_refused(write, mini, net
 
 def test_an_engine_that_its_sidecar_does_not_know_is_refused(write, mini):
     give_engine(mini).write_bytes(b"other machine code")
-    with pytest.raises(BundleError, match="missing or describes another file"):
+    with pytest.raises(BundleError, match=r"is not the file that inference\.engine\.meta\.json"):
         write()
 
 

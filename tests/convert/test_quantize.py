@@ -312,9 +312,11 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_other_images(folded,
     assert images[0] == images[1] != images[2]
 
 
-def test_an_unfolded_model_is_refused(crops, tmp_path):
-    with pytest.raises(BundleError, match="batch normalisations that are not folded"):
-        quantize(MINI / "inference.onnx", tmp_path / "a.onnx", crops)
+def test_an_unfolded_model_is_folded_first(crops, tmp_path):
+    quantize(MINI / "inference.onnx", tmp_path / "a.onnx", crops)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
+    assert "QuantizeLinear" in kinds
+    assert "BatchNormalization" not in kinds
 
 
 def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):

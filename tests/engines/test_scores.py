@@ -160,7 +160,7 @@ def test_the_end_of_a_graph_says_what_the_scores_are(
     program = read_ending(bundle / "inference.json", "fetch_name_0")
     artifact = convert_to_onnx(open_bundle(bundle), ConvertOptions(check=False), nothing)
     sidecar = artifact.with_name(f"{artifact.name}.meta.json")
-    assert json.loads(sidecar.read_text())["activations"] == list(activations)
+    assert json.loads(sidecar.read_text())["ending"] == list(activations)
     sidecar.unlink()
     output = onnx.load(str(artifact)).graph.output[0].name
     for found in (program, read_ending(artifact, output)):

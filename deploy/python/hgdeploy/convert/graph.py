@@ -115,12 +115,27 @@ class OnnxGraph:
         return list(onnx_chain(self.model, self.output.name))
 
     def facts(self) -> dict[str, Any]:
-        """Return what a sidecar says about the graph: opset, inputs, outputs, activations."""
+        """Return what a sidecar says about the graph: opset, inputs, outputs, ending."""
         return {
             "opset": self.opset,
             "inputs": [describe(self.input)],
             "outputs": [describe(self.output)],
-            "activations": self.activations(),
+            "ending": self.activations(),
+        }
+
+    def tensors_of(self, dtype: str) -> set[str]:
+        """Return the names of the tensors of a type, as far as shape inference finds it."""
+        onnx = import_library("onnx", "convert")
+        wanted = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        graph = self.model.graph
+        known = (*graph.input, *graph.output, *graph.value_info)
+        found = {value.name for value in known if value.type.tensor_type.elem_type == wanted}
+        found |= {weights.name for weights in graph.initializer if weights.data_type == wanted}
+        return found | {
+            node.output[0]
+            for node in self.nodes
+            for attribute in node.attribute
+            if node.op_type == "Constant" and attribute.t.data_type == wanted
         }
 
     def metadata(self) -> dict[str, str]:

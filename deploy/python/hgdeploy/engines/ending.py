@@ -159,7 +159,7 @@ def read_ending(source: Path, output: str) -> Ending | None:
         source: an ONNX file, a Paddle program or an engine file.
         output: the name of the output that has the scores.
     """
-    known = (read_sidecar(source) or {}).get("activations")
+    known = (read_sidecar(source) or {}).get("ending")
     if isinstance(known, list) and all(name in ACTIVATIONS for name in known):
         return Ending(tuple(known))
     if source.suffix in (".json", ".pdmodel"):

@@ -18,6 +18,8 @@ Kind = Literal["probabilities", "independent", "logits"]
 _SUM_TOLERANCE = 1e-3
 # A class of a multi-label model is seen in an image from this score on.
 _SEEN_FROM = 0.5
+# Two single scores agree within this share of their scale.
+_SINGLE_SCORE = 0.05
 # The logarithms of probabilities below this are not compared: no user sees them, and a float32
 # softmax keeps few digits of them.
 LOG_FLOOR = 1e-6
@@ -39,7 +41,8 @@ class Comparison:
             or log-odds of independent ones, on the same entries; 0 for logits.
         min_cosine: smallest cosine similarity of two rows.
         top1_agreement: share of rows with the same best class; for independent probabilities, with
-            the same classes from 0.5 on.
+            the same classes from 0.5 on; for a single score, with a difference within 5 % of
+            `scale`.
         topk_agreement: mean share of the reference's k best classes that the candidate has too.
         topk: that k.
         max_sum_error: largest distance from 1 of the sum of a candidate's row of probabilities; 0
@@ -101,7 +104,10 @@ def compare(
     best_a, best_b = top_classes(a, k), top_classes(b, k)
     shared = [len(set(x) & set(y)) / k for x, y in zip(best_a, best_b, strict=True)]
     same = best_a[:, 0] == best_b[:, 0]
-    if kind == "independent":
+    scale = float(np.abs(a).max()) if kind == "logits" else 1.0
+    if classes == 1:
+        same = difference[:, 0] <= _SINGLE_SCORE * scale
+    elif kind == "independent":
         same = ((a >= _SEEN_FROM) == (b >= _SEEN_FROM)).all(axis=1)
     return Comparison(
         rows=rows,
@@ -115,7 +121,7 @@ def compare(
         topk=k,
         max_sum_error=float(np.abs(b.sum(axis=1) - 1).max()) if kind == "probabilities" else 0.0,
         finite=True,
-        scale=float(np.abs(a).max()) if kind == "logits" else 1.0,
+        scale=scale,
     )
 
 

@@ -222,6 +222,6 @@ def _write_sidecar(
         "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, size, size]}],
         "outputs": [{"dtype": "float32", "shape": [-1, num_classes]}],
         "output_is_probabilities": True,
-        "activations": ["softmax"],
+        "ending": ["softmax"],
     }
     write_sidecar(folder, facts)

@@ -74,11 +74,16 @@ def int8_from_onnx(
     tries = list(_tries(trial))
     best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
     where = f"on {len(split.held_out)} held-out images"
-    if not best.result.top1_agreement >= options.min_agreement:
+    if not best.agrees(options.min_agreement):
         raise BundleError(
-            f"{source}: no recipe reaches min_agreement {options.min_agreement} with fp32 {where}; "
-            f"the best was {best}; give more images like those to be classified, or ask for less "
-            "with min_agreement"
+            f"{source}: no recipe reaches min_agreement {options.min_agreement} with fp32 {where}, "
+            f"with 95 % confidence; the best was {best}; give more images like those to be "
+            "classified, or ask for less with min_agreement"
+        )
+    if best.result.top1_agreement < options.min_agreement:
+        on_progress(
+            f"warning: {len(split.held_out)} held-out images are too few to tell whether the "
+            f"agreement reaches {options.min_agreement}; give more"
         )
     quantized = trial.quantized(best.recipe, best.fp32_layers)
     facts = _facts(source, quantized, trial, best, tries)
@@ -104,11 +109,18 @@ def _split(
     """Draw images, skip those that cannot be used, and split the others in two."""
     good: list[int] = []
     skipped: list[str] = []
+    seen: set[bytes] = set()
     for index in np.random.default_rng(options.seed).permutation(len(images)).tolist():
         if len(good) == options.images:
             break
         try:
-            preprocess(read_image(images[index].path))
+            tensor = preprocess(read_image(images[index].path))
+            if not np.ptp(tensor, axis=(-2, -1)).any():
+                raise ImageError("has one colour only, which says nothing about ranges")
+            content = hashlib.sha256(tensor.tobytes()).digest()
+            if content in seen:
+                raise ImageError("is the same as another one")
+            seen.add(content)
             good.append(index)
         except ImageError as error:
             skipped.append(f"{images[index].name}: {error}")

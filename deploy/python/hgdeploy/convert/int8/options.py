@@ -10,6 +10,7 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import MANY, exactly, number, one_of, whole
 from hgdeploy.system.machine import int8_saturates
+from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import Comparison
 
 MIN_IMAGES = 10
@@ -29,7 +30,8 @@ class QuantizeOptions:
     Attributes:
         images: how many images to use at most, those for calibration and the held-out ones.
         method: how ranges are taken: `minmax`, `percentile`, `entropy`, or `auto` for each in turn.
-        min_agreement: share of held-out images whose best class must be that of fp32, 0 to 1.
+        min_agreement: share of held-out images whose best class must be that of fp32, 0 to 1; see
+            `Try.agrees`.
         held_out: share of the images that is kept from calibration, to measure on.
         seed: decides which images are used, and which of them are held out.
         activations: `int8` (symmetric, zero point 0) or `uint8`; see `ACTIVATIONS`.
@@ -79,6 +81,14 @@ class Try:
     fp32_layers: tuple[str, ...]
     result: Comparison
     flip_margin: float
+
+    def agrees(self, least: float) -> bool:
+        """Tell whether the agreement may be `least`: its 95 % Wilson interval is not below that.
+
+        Few images decide little: two that differ of three are evidence against 0.99, one is not.
+        """
+        same = round(self.result.top1_agreement * self.result.rows)
+        return wilson_interval(same, self.result.rows)[1] >= least
 
     def __str__(self) -> str:
         kept = f" + {len(self.fp32_layers)} layers in fp32" if self.fp32_layers else ""

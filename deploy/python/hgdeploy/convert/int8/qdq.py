@@ -27,7 +27,7 @@ _QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "Glo
 
 
 def load_folded(source: Path) -> OnnxGraph:
-    """Read a folded fp32 classifier, and give every node a name.
+    """Read an fp32 classifier, fold what can be folded, and give every node a name.
 
     Raises:
         BundleError: it is missing, or is something else.
@@ -41,10 +41,8 @@ def load_folded(source: Path) -> OnnxGraph:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
     require_float32(graph.input, source, "quantized")
     if kinds.count("BatchNormalization"):
-        raise BundleError(
-            f"{source} has {kinds.count('BatchNormalization')} batch normalisations that are not "
-            "folded into their convolutions"
-        )
+        # Those that follow no layer with weights, as in LeViT, stay, and run in fp32.
+        graph, _, _ = graph.folded()
     if graph.opset < 13:
         raise BundleError(
             f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "
@@ -164,12 +162,16 @@ class Session:
     def run(self, x: NDArray[Any]) -> list[NDArray[Any]]:
         """Run one preprocessed image (1, C, H, W) and return all outputs.
 
+        A model of a larger fixed batch gets the image as often as it takes.
+
         Raises:
             BundleError: the model does not take it.
         """
-        name = self._session.get_inputs()[0].name
+        taken = self._session.get_inputs()[0]
+        if isinstance(taken.shape[0], int):
+            x = np.repeat(x, taken.shape[0], axis=0)
         try:
-            values: list[NDArray[Any]] = self._session.run(None, {name: x})
+            values: list[NDArray[Any]] = self._session.run(None, {taken.name: x})
         except Exception as error:
             raise BundleError(
                 f"{self._source} does not take one preprocessed image of {x.dtype} {x.shape}: "
@@ -193,7 +195,15 @@ def _with_outputs(graph: OnnxGraph, outputs: Sequence[str]) -> OnnxGraph:
 
 
 def _quantizable(graph: OnnxGraph) -> list[Any]:
-    """Return the nodes that gain from int8, up to the last layer with weights."""
+    """Return the nodes that gain from int8, up to the last layer with weights.
+
+    Those that compute shapes, in whole numbers, are none of them.
+    """
+    floats = graph.tensors_of("float32")
     nodes = list(graph.nodes)
     last = max(index for index, node in enumerate(nodes) if node.op_type in _WEIGHTED)
-    return [node for node in nodes[: last + 1] if node.op_type in _QUANTIZED]
+    return [
+        node
+        for node in nodes[: last + 1]
+        if node.op_type in _QUANTIZED and all(name in floats for name in node.input if name)
+    ]

@@ -14,12 +14,13 @@ from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.histogram import Histogram
 from hgdeploy.convert.int8.options import QuantizeOptions, Try
+from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import BundleError, ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.compare import compare, top_classes
+from hgdeploy.validation.compare import compare, kind_of, top_classes
 
 # Each recipe and how it takes a range, from the one that clips least to the one that clips most.
 RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
@@ -96,7 +97,7 @@ class Trial:
         if self.reference is None:
             self.reference = self.outputs(self.graph, self.images.held_out)
         found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
-        result = compare(self.reference, found)
+        result = compare(self.reference, found, kind=kind_of(self.graph.ending(), self.reference))
         one = Try(recipe, fp32_layers, result, _flip_margin(self.reference, found))
         self.on_progress(str(one))
         return one
@@ -118,9 +119,22 @@ class Trial:
         return sorted(layers, key=lambda layer: changes[layer], reverse=True)
 
     def outputs(self, graph: OnnxGraph, images: Iterable[ImageFile]) -> NDArray[Any]:
-        """Run a graph on images; returns float32 (N, C)."""
+        """Run a graph on images; returns float32 (N, C).
+
+        Raises:
+            BundleError: an answer is not one row of scores for each image.
+        """
         session = qdq.Session(graph)
-        return np.concatenate([session.run(self.prepared(image))[0] for image in images])
+        rows = []
+        for image in images:
+            row = session.run(self.prepared(image))[0]
+            if class_count(row.shape) is None:
+                raise BundleError(
+                    f"{self.graph.source} gives an output of shape {list(row.shape)}, expected one "
+                    "row of scores for each image"
+                )
+            rows.append(row[:1].reshape(1, -1))
+        return np.concatenate(rows)
 
     def prepared(self, image: ImageFile) -> NDArray[Any]:
         """Return one image as the model takes it: (1, C, H, W)."""

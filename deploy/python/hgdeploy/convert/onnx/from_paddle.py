@@ -194,7 +194,7 @@ def _run_and_check(
         large.attach(graph)
     graph.repair()
     if large is None:
-        _check_converted(graph, params)
+        _check_converted(graph)
     graph.check_weights()
     if options.exact_opset and graph.opset != options.opset:
         raise BundleError(
@@ -204,13 +204,13 @@ def _run_and_check(
     return graph
 
 
-def _check_converted(graph: OnnxGraph, params: Path) -> None:
+def _check_converted(graph: OnnxGraph) -> None:
     # Not in full: paddle2onnx's graphs may break rules about shapes that folded ones keep.
     try:
         graph.check(full=False)
     except BundleError as error:
         raise BundleError(
-            f"{error}; check that it and {params.name} come from one export and are complete"
+            f"{error}; paddle2onnx does not convert this model rightly; run it with --engine paddle"
         ) from None
 
 

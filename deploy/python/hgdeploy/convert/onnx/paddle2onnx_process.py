@@ -70,10 +70,25 @@ def run_paddle2onnx(
     if converted and target.is_file() and target.stat().st_size:
         return target
     reason = _reason(child.printed)
-    hint = "check that it and its .pdiparams come from one export and are complete"
-    if "opset" in reason:
-        hint = f"ask for a higher opset than {opset}, or allow it to be raised"
+    hint = _hint(model, child.printed, opset)
     raise BundleError(f"paddle2onnx cannot convert {model}: {reason}; {hint}")
+
+
+def _hint(model: Path, log: str, opset: int) -> str:
+    """Return what to do about a failure; the files are known to fit each other."""
+    if "opset" in _reason(log):
+        return f"ask for a higher opset than {opset}, or allow it to be raised"
+    if "static input shape" in log:
+        return (
+            "export the model with a fixed height and width, such as [None, 3, 224, 224], or run "
+            "it with --engine paddle"
+        )
+    operator = re.search(r"pd_op\.\w+", log)
+    what = f"the operator {operator[0]}" if operator else "this"
+    return (
+        f"paddle2onnx does not convert {what}; export {model.name} without it, or run it with "
+        "--engine paddle"
+    )
 
 
 def _not_installed(reason: str) -> str:

@@ -138,7 +138,7 @@ def engine_from_onnx(
             "converter": converter_versions(*_LIBRARIES),
             "precision": options.precision,
             "output_is_probabilities": graph.output_kind() == PROBABILITIES,
-            "activations": graph.activations(),
+            "ending": graph.activations(),
             "verdict": None,
             "key": key.to_json(),
         }

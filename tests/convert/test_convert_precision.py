@@ -235,7 +235,7 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(tmp_path, conver
     junk = tmp_path / "junk.onnx"
     junk.write_bytes(b"no model" * 9)
     cases = {
-        tmp_path / "absent.onnx": "does not exist",
+        tmp_path / "absent.onnx": "cannot be read: No such file",
         half: "is not an fp32 model",
         junk: "is not a readable ONNX model",
     }

@@ -16,14 +16,17 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.histogram import Histogram
-from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
+from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport, Try
+from hgdeploy.convert.variants import quantize as quantize_bundle
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile, find_images
+from hgdeploy.system.progress import nothing
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.compare import compare
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -238,7 +241,8 @@ def test_the_search_stops_at_the_first_recipe_that_agrees(folded, crops, tmp_pat
 
 def test_what_no_recipe_reaches_is_an_error_that_leaves_nothing(folded, crops, tmp_path):
     lines: list[str] = []
-    wanted = QuantizeOptions(min_agreement=1.01)
+    wanted = QuantizeOptions()
+    object.__setattr__(wanted, "min_agreement", 1.01)  # which no recipe can reach
     target = tmp_path / "inference.int8.onnx"
     with pytest.raises(BundleError) as caught:
         int8_from_onnx(folded, target, find_images(crops), PREPROCESS, wanted, lines.append)
@@ -317,6 +321,52 @@ def test_an_unfolded_model_is_folded_first(crops, tmp_path):
     kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
     assert "QuantizeLinear" in kinds
     assert "BatchNormalization" not in kinds
+
+
+@pytest.mark.parametrize("name", ["n_c_1_1", "class_token", "dense_norm", "fixed_batch_3"])
+def test_foreign_models_are_quantized(name, foreign, crops):
+    """Outputs with axes of 1, shapes in whole numbers, batch norms of their own, a fixed batch."""
+    bundle = open_bundle(foreign(name))
+    options = QuantizeOptions(method="minmax", min_agreement=0.5)
+    report = quantize_bundle(bundle, find_images(crops), options, nothing, nothing)
+    kinds = [node.op_type for node in onnx.load(str(report.path)).graph.node]
+    assert "QuantizeLinear" in kinds
+    assert report.chosen.result.top1_agreement >= 0.5
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "logits", "one_score"])
+def test_scores_of_every_kind_are_compared_as_what_they_are(name, foreign, crops):
+    options = QuantizeOptions(method="minmax", min_agreement=0.0)
+    bundle = open_bundle(foreign(name))
+    result = quantize_bundle(bundle, find_images(crops), options, nothing, nothing).chosen.result
+    assert result.max_sum_error == 0
+    assert (result.scale > 1) is (name == "logits")
+
+
+def test_images_that_say_nothing_are_refused(foreign, tmp_path):
+    import cv2
+
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((80, 80, 3), i, np.uint8))
+    bundle = open_bundle(foreign("plain"))
+    with pytest.raises(InputError, match="has one colour only"):
+        quantize_bundle(bundle, find_images(tmp_path), QuantizeOptions(), nothing, nothing)
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    for path in tmp_path.glob("*.png"):
+        cv2.imwrite(str(path), noise)
+    with pytest.raises(InputError, match="all 12 images are the same"):
+        quantize_bundle(bundle, find_images(tmp_path), QuantizeOptions(), nothing, nothing)
+
+
+@pytest.mark.parametrize(
+    ("same", "rows", "least", "agrees"),
+    [(3, 3, 0.99, True), (2, 3, 0.9, True), (1, 3, 0.9, False), (90, 100, 0.99, False)],
+)
+def test_an_interval_decides_about_agreement(same, rows, least, agrees):
+    a = np.eye(rows, 2)[:, ::-1] * 0 + np.array([0.9, 0.1])
+    b = a.copy()
+    b[same:] = [0.1, 0.9]
+    assert Try("minmax", (), compare(a, b), 0.0).agrees(least) is agrees
 
 
 def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):

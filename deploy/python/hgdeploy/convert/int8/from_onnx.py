@@ -117,10 +117,7 @@ def _split(
             tensor = preprocess(read_image(images[index].path))
             if not np.ptp(tensor, axis=(-2, -1)).any():
                 raise ImageError("has one colour only, which says nothing about ranges")
-            content = hashlib.sha256(tensor.tobytes()).digest()
-            if content in seen:
-                raise ImageError("is the same as another one")
-            seen.add(content)
+            seen.add(hashlib.sha256(tensor.tobytes()).digest())
             good.append(index)
         except ImageError as error:
             skipped.append(f"{images[index].name}: {error}")
@@ -130,6 +127,11 @@ def _split(
         raise InputError(
             f"{len(good)} of {len(images)} images can be used to quantize, expected at least "
             f"{MIN_IMAGES}{first}"
+        )
+    if len(seen) == 1:
+        raise InputError(
+            f"all {len(good)} images are the same, and one says too little about ranges; give "
+            "images like those to be classified"
         )
     count = min(max(1, round(len(good) * options.held_out)), len(good) - 1)
     held_out = tuple(images[index] for index in sorted(good[:count]))

@@ -35,14 +35,13 @@ def load_folded(source: Path) -> OnnxGraph:
     graph = OnnxGraph.read(source, external_data=True)
     graph.check_weights()
     if any(node.op_type == "BatchNormalization" for node in graph.nodes):
-        graph = graph.folded()[0]  # of a bundle that came as an ONNX file alone
+        # Of a bundle that came as an ONNX file alone. Those that follow no layer with weights, as in
+        # LeViT, stay, and run in fp32.
+        graph = graph.folded()[0]
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
     require_float32(graph.input, source, "quantized")
-    if kinds.count("BatchNormalization"):
-        # Those that follow no layer with weights, as in LeViT, stay, and run in fp32.
-        graph, _, _ = graph.folded()
     if graph.opset < 13:
         raise BundleError(
             f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "

@@ -35,8 +35,8 @@ def load_folded(source: Path) -> OnnxGraph:
     graph = OnnxGraph.read(source, external_data=True)
     graph.check_weights()
     if any(node.op_type == "BatchNormalization" for node in graph.nodes):
-        # Of a bundle that came as an ONNX file alone. Those that follow no layer with weights, as in
-        # LeViT, stay, and run in fp32.
+        # Of a bundle that came as an ONNX file alone. Those that follow no layer with weights, as
+        # in LeViT, stay, and run in fp32.
         graph = graph.folded()[0]
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:

@@ -107,7 +107,7 @@ def test_missing_weights_and_a_damaged_file_are_told_in_one_line(spread, tmp_pat
     with pytest.raises(BundleError, match=r"keeps weights in .*branch\.bin, which does not exist"):
         model_digest(spread)
     spread.write_bytes(spread.read_bytes()[:-3])
-    with pytest.raises(BundleError, match="is no readable ONNX file"):
+    with pytest.raises(BundleError, match="is not a readable ONNX model"):
         model_digest(spread)
     with pytest.raises(BundleError, match="cannot be read: No such file"):
         model_digest(tmp_path / "none.onnx")

@@ -94,7 +94,7 @@ def _external_files(onnx: Path) -> list[Path]:
     except OSError as error:
         raise BundleError(f"{onnx} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise BundleError(f"{onnx} is no readable ONNX file ({error}); make it again") from None
+        raise BundleError(f"{onnx} is not a readable ONNX model ({error}); make it again") from None
     for location in locations:
         relative = PurePosixPath(location)
         if relative.is_absolute() or ".." in relative.parts:

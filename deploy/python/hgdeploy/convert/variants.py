@@ -28,7 +28,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
-from hgdeploy.system.progress import OnLine
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.verify import verify_conversion, verify_precision
 
@@ -54,13 +54,19 @@ class ConvertOptions:
     check: bool = True
 
 
-def convert_to_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: OnLine) -> Path:
+def convert_to_onnx(
+    bundle: ModelBundle,
+    options: ConvertOptions,
+    on_warning: OnLine,
+    on_progress: OnLine = nothing,
+) -> Path:
     """Write `inference.onnx`, and from it `inference.fp16.onnx` or `inference.bf16.onnx`.
 
     Args:
         bundle: the bundle; the artifact is written into it.
         options: what to make.
         on_warning: called with each thing the user should know about the result.
+        on_progress: called with a line at the start of each long step.
 
     Returns:
         Path of the artifact that was asked for.
@@ -72,18 +78,28 @@ def convert_to_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: On
         OutputError: the bundle cannot be written.
     """
     if options.precision == "fp32":
-        return _fp32_onnx(bundle, options, on_warning)
+        return _fp32_onnx(bundle, options, on_warning, on_progress)
     onnx = bundle.fresh(ONNX_FILE) if options.onnx is None else None
     if onnx is None:
         how = options.onnx or recorded_options(bundle.root / ONNX_FILE)
-        onnx = _fp32_onnx(bundle, dataclasses.replace(options, onnx=how), on_warning)
+        given = dataclasses.replace(options, onnx=how)
+        onnx = _fp32_onnx(bundle, given, on_warning, on_progress)
+    on_progress(f"making {onnx_name(options.precision)} from {onnx}")
     return _convert_to_16_bits(bundle, onnx, options, on_warning)
 
 
-def _fp32_onnx(bundle: ModelBundle, options: ConvertOptions, on_warning: OnLine) -> Path:
+def _fp32_onnx(
+    bundle: ModelBundle, options: ConvertOptions, on_warning: OnLine, on_progress: OnLine
+) -> Path:
     """Write `inference.onnx`."""
-    verify = functools.partial(verify_conversion, output_name=bundle.output_name)
-    onnx = onnx_from_paddle(bundle, options.onnx, verify=verify if options.check else None)
+    verify = functools.partial(
+        verify_conversion,
+        output_name=bundle.output_name,
+        other_sizes=options.onnx is not None and options.onnx.dynamic_size,
+    )
+    onnx = onnx_from_paddle(
+        bundle, options.onnx, verify=verify if options.check else None, on_progress=on_progress
+    )
     for note in onnx_notes(onnx):
         on_warning(note)
     return onnx
@@ -216,7 +232,7 @@ def _ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLi
     source = bundle.root / ONNX_FILE
     if bundle.fresh(ONNX_FILE) is None:
         on_progress(f"{source} is missing, or the Paddle model has changed since: converting")
-        convert_to_onnx(bundle, ConvertOptions(recorded_options(source)), on_warning)
+        convert_to_onnx(bundle, ConvertOptions(recorded_options(source)), on_warning, on_progress)
     return source
 
 

@@ -16,7 +16,8 @@ from hgdeploy.engines import load_engine
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.errors import ValidationError
+from hgdeploy.engines.paddle.sizes import specs_at
+from hgdeploy.errors import HGDeployError, ValidationError
 from hgdeploy.validation.compare import compare, kind_of
 from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
 from hgdeploy.validation.noise import rounding_noise, rounding_text
@@ -25,6 +26,10 @@ from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 # Unoptimised: ONNX Runtime would remove the rounding that emulates bf16.
 _AS_WRITTEN = EngineOptions(graph_optimization=False)
 
+
+# Two other image sizes, as what they have more than the model's own: multiples of 32, by which
+# networks divide them, and one that is not square.
+_OTHER_SIZES = ((64, 64), (96, 128))
 
 # What Paddle itself computes: its oneDNN path may be wrong for a model.
 _PADDLE_ITSELF = EngineOptions(own=(PaddleOptions(onednn=False),))
@@ -38,22 +43,47 @@ class _Side(NamedTuple):
     options: EngineOptions = EngineOptions()
 
 
-def verify_conversion(source: Path, target: Path, output_name: str | None = None) -> dict[str, Any]:
+def verify_conversion(
+    source: Path, target: Path, output_name: str | None = None, *, other_sizes: bool = False
+) -> dict[str, Any]:
     """Compare a Paddle model and the ONNX file made from it, in fp32, on seeded random inputs.
 
     Args:
         source: the Paddle program, with its parameters beside it.
         target: the ONNX file.
         output_name: the output that has the scores, of a model that has several.
+        other_sizes: compare them on two other image sizes too, which both must take.
 
     Returns:
-        The figures, ready for a sidecar.
+        The figures, ready for a sidecar; those of the program's own size.
 
     Raises:
+        BundleError: the program is bound to its own size.
         ValidationError: they differ by more than fp32 allows; the figures are in the message.
     """
     paddle = _Side("paddle", source, dataclasses.replace(_PADDLE_ITSELF, output_name=output_name))
-    return _verify(paddle, _Side("onnxruntime", target, _AS_WRITTEN), "fp32", None)
+    onnx = _Side("onnxruntime", target, _AS_WRITTEN)
+    verdict = _verify(paddle, onnx, "fp32", None)
+    if other_sizes:
+        height, width = (s if s > 0 else 224 for s in specs_at(source, None).inputs[0].shape[2:])
+        for more in _OTHER_SIZES:
+            _verify_size(paddle, onnx, (height + more[0], width + more[1]))
+    return verdict
+
+
+def _verify_size(paddle: _Side, onnx: _Side, size: tuple[int, int]) -> None:
+    """Compare a Paddle model and its ONNX file on images of another size than the model's."""
+    options = dataclasses.replace(paddle.options, image_size=size)
+    with contextlib.closing(load_engine(onnx.engine, onnx.path, onnx.options)) as engine:
+        spec = engine.inputs[0]
+    rows = random_rows(dataclasses.replace(spec, shape=(*spec.shape[:2], *size)), None, 4, 0)
+    try:
+        _verify(_Side(paddle.engine, paddle.path, options), onnx, "fp32", rows)
+    except HGDeployError as error:
+        raise type(error)(
+            f"dynamic height and width are not possible: on images of {size[1]}x{size[0]} (width x "
+            f"height), the converter or the export has frozen a size: {error}"
+        ) from None
 
 
 def verify_precision(

@@ -8,7 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, warn
+from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK
 from hgdeploy.system.checks import Given, check
 from hgdeploy.system.kinds import one_of, parse_literal
@@ -52,7 +52,7 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
         find_images(arguments.images, warn) if arguments.images else (),
         arguments.check == "on",
     )
-    out.write(f"{convert_to_onnx(opened_bundle(arguments.bundle), options, warn)}\n")
+    out.write(f"{convert_to_onnx(opened_bundle(arguments.bundle), options, warn, say)}\n")
     return EXIT_OK
 
 

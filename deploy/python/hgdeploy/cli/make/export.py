@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
-from hgdeploy.cli.terminal import Verbs
+from hgdeploy.cli.terminal import Verbs, say
 from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import MANY, whole
@@ -40,6 +40,7 @@ def _export(arguments: argparse.Namespace, out: TextIO) -> int:
                 f"{arguments.num_classes - 1}; check --num-classes"
             )
         labels = [named[i] for i in range(arguments.num_classes)]
+    say(f"building {arguments.name} and writing it to {arguments.output}")
     bundle = bundle_from_weights(
         arguments.name,
         None if arguments.weights == "none" else Path(arguments.weights),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import require_float32
+from hgdeploy.convert.int8.norms import fold_dense_norms
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
 
@@ -35,9 +36,10 @@ def load_folded(source: Path) -> OnnxGraph:
     graph = OnnxGraph.read(source, external_data=True)
     graph.check_weights()
     if any(node.op_type == "BatchNormalization" for node in graph.nodes):
-        # Of a bundle that came as an ONNX file alone. Those that follow no layer with weights, as
-        # in LeViT, stay, and run in fp32.
+        # Of a bundle that came as an ONNX file alone. Those that follow no layer with weights stay,
+        # and run in fp32.
         graph = graph.folded()[0]
+        fold_dense_norms(graph)
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")

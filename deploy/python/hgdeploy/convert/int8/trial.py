@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.compare import compare, kind_of, top_classes
+from hgdeploy.validation.compare import Kind, compare, kind_of, top_classes
 
 # Each recipe and how it takes a range, from the one that clips least to the one that clips most.
 RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
@@ -29,6 +30,7 @@ RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
     "percentile 99.9": lambda histogram: histogram.percentile(99.9),
     "entropy": Histogram.entropy,
 }
+_NEAR = 0.05  # how far a single score may be, as a share of its range: of 1, or what fp32 gives
 _PROBES = 16  # images that rank the layers by sensitivity
 _PER_LINE = 32  # images between two lines of progress
 
@@ -97,7 +99,11 @@ class Trial:
         if self.reference is None:
             self.reference = self.outputs(self.graph, self.images.held_out)
         found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
-        result = compare(self.reference, found, kind=kind_of(self.graph.ending(), self.reference))
+        kind = kind_of(self.graph.ending(), self.reference)
+        result = compare(self.reference, found, kind=kind)
+        if self.reference.shape[1] == 1:
+            near = _near_share(self.reference, found, kind)
+            result = dataclasses.replace(result, top1_agreement=near)
         one = Try(recipe, fp32_layers, result, _flip_margin(self.reference, found))
         self.on_progress(str(one))
         return one
@@ -142,6 +148,12 @@ class Trial:
             return self.preprocess(read_image(image.path))[np.newaxis]
         except ImageError as error:  # it could be read a moment before
             raise InputError(f"{image.name} changed while quantizing: {error}") from None
+
+
+def _near_share(reference: NDArray[Any], found: NDArray[Any], kind: Kind) -> float:
+    """Return on what share of images a single score, which has no best class, is near enough."""
+    span = float(np.ptp(reference)) if kind == "logits" else 1.0
+    return float((np.abs(reference - found) <= _NEAR * span).mean())
 
 
 def _flip_margin(reference: NDArray[Any], found: NDArray[Any]) -> float:

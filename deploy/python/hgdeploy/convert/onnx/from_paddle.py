@@ -25,6 +25,7 @@ from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, flag, optional, whole
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.operators_config import ops_to_config
 
 Verify = Callable[[Path, Path], Mapping[str, Any]]
@@ -64,6 +65,7 @@ def onnx_from_paddle(
     output: Path | None = None,
     *,
     verify: Verify | None,
+    on_progress: OnLine = nothing,
 ) -> Path:
     """Convert a bundle's Paddle model to ONNX, in fp32.
 
@@ -78,6 +80,7 @@ def onnx_from_paddle(
         output: the ONNX file; None for `inference.onnx` in the bundle.
         verify: compares the two models before the file is published; None publishes it without
             comparing, and the sidecar's verdict is null.
+        on_progress: called with a line at the start of each long step.
 
     Returns:
         The ONNX file.
@@ -95,9 +98,11 @@ def onnx_from_paddle(
         import_library(library, "convert")
     target = output or bundle.root / ONNX_FILE
     large = LargeWeights(params, tensors, f"{target.name}.data") if is_large(tensors) else None
+    on_progress(f"converting {source} with paddle2onnx")
     graph = _run_and_check(source, params, options, large)
     graph.keep_output(bundle.output_name)
     _set_shapes(graph, options)
+    on_progress("folding its graph")
     graph, folded, folding = (graph, False, UNFOLDED) if large else graph.folded()
     kind = graph.output_kind()
     graph.rename(graph.input.name, INPUT_NAME)
@@ -124,6 +129,7 @@ def onnx_from_paddle(
             large.write(aside.parent)
         graph.check(file=None if large is None else aside)
         if verify is not None:
+            on_progress(f"comparing {target.name} with {source.name}")
             facts["verdict"] = verdict = dict(verify(source, aside))
             _check_kind(kind, verdict, source)
 

@@ -73,9 +73,10 @@ def check_size(engine: CheckedEngine, source: Path) -> None:
     Raises:
         BundleError: it fails, or the shape of its answer is another.
     """
-    (own,), (spec,) = read_program_specs(source).inputs, engine.inputs
-    if own == spec:
+    declared = read_program_specs(source).inputs
+    if declared == engine.inputs:
         return
+    (own,), (spec,) = declared, engine.inputs
     # An open size is tried with another than the program's own.
     shape = [
         abs(fixed) if axis == 0 or now == fixed else fixed + 32 if now == -1 else now

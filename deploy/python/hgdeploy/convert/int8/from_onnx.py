@@ -80,10 +80,12 @@ def int8_from_onnx(
             f"with 95 % confidence; the best was {best}; give more images like those to be "
             "classified, or ask for less with min_agreement"
         )
-    if best.result.top1_agreement < options.min_agreement:
+    shown, most = best.agreement_interval
+    if shown < options.min_agreement:
         on_progress(
-            f"warning: {len(split.held_out)} held-out images are too few to tell whether the "
-            f"agreement reaches {options.min_agreement}; give more"
+            f"warning: {len(split.held_out)} held-out images show an agreement from {shown:.3f} to "
+            f"{most:.3f} with 95 % confidence, which does not tell whether it reaches "
+            f"{options.min_agreement}; more images tell more"
         )
     quantized = trial.quantized(best.recipe, best.fp32_layers)
     facts = _facts(source, quantized, trial, best, tries)

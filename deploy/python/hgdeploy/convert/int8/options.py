@@ -82,13 +82,18 @@ class Try:
     result: Comparison
     flip_margin: float
 
+    @property
+    def agreement_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the agreement."""
+        same = round(self.result.top1_agreement * self.result.rows)
+        return wilson_interval(same, self.result.rows)
+
     def agrees(self, least: float) -> bool:
-        """Tell whether the agreement may be `least`: its 95 % Wilson interval is not below that.
+        """Tell whether the agreement may be `least`: its interval is not below that.
 
         Few images decide little: two that differ of three are evidence against 0.99, one is not.
         """
-        same = round(self.result.top1_agreement * self.result.rows)
-        return wilson_interval(same, self.result.rows)[1] >= least
+        return self.agreement_interval[1] >= least
 
     def __str__(self) -> str:
         kept = f" + {len(self.fp32_layers)} layers in fp32" if self.fp32_layers else ""

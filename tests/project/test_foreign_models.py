@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def test_predictions_and_conversions(name, foreign, images, tmp_path, table):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", itertools.chain(MODELS, VISION))
+@pytest.mark.parametrize("name", [*MODELS, *VISION])
 def test_every_verb(name, foreign, images, tmp_path, table):
     found = outcomes(made(name, foreign, tmp_path), images)
     assert {verb: text == YES for verb, text in found.items()} == table[name], found

@@ -111,7 +111,7 @@ def test_class_numbers_are_no_scores(foreign: Foreign, run_here):
     with pytest.raises(BundleError, match=r"gives int64 values .* without the argmax or topk"):
         Classifier(bundle, "paddle")
     done = run_here(main, "convert", bundle)
-    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert (done.returncode, done.stderr.count("hgdeploy: error:")) == (5, 1)
     assert "without the argmax or topk" in done.stderr
     with pytest.raises(BundleError, match="2 outputs"):
         Classifier(foreign("topk"), "paddle")

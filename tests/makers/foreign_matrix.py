@@ -57,10 +57,6 @@ VISION: dict[str, tuple[Callable[[], nn.Layer], int]] = {
     "AlexNet": (lambda: vision.alexnet(num_classes=5), 224),
     "ResNeXt50": (lambda: vision.resnext50_32x4d(num_classes=5), 64),
 }
-# Those that take seconds each; the others are in every run of the tests.
-SLOW = frozenset(
-    ("ResNet18", "GoogLeNet", "DenseNet121", "InceptionV3", "VGG11", "AlexNet", "ResNeXt50")
-)
 
 
 def make_vision(name: str, folder: Path, size: int | None = None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from foreign import MODELS
-from foreign_matrix import PAGE, SLOW, VERBS, VISION, YES, crops, make_vision, outcomes, served
+from foreign_matrix import PAGE, VERBS, VISION, YES, crops, make_vision, outcomes, served
 
 QUICK_VERBS = ("paddle", "onnxruntime", "openvino", "convert")
 
@@ -33,7 +33,7 @@ def test_the_page_has_every_architecture(table):
     assert sum(table["plain"].values()) == len(VERBS)
 
 
-@pytest.mark.parametrize("name", [name for name in (*MODELS, *VISION) if name not in SLOW])
+@pytest.mark.parametrize("name", MODELS)
 def test_predictions_and_conversions(name, foreign, images, tmp_path, table):
     found = outcomes(made(name, foreign, tmp_path), images, QUICK_VERBS)
     assert {verb: text == YES for verb, text in found.items()} == {

@@ -79,16 +79,16 @@ def test_pphgnet_with_golden_weights_is_the_same_in_every_engine(name, tmp_path)
 @pytest.mark.parametrize(
     "name",
     [
-        "ResNet50_vd",
         "EfficientNetB0",
-        "SwinTransformer_tiny_patch4_window7_224",
         *(
             pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
             for name in (
                 "ResNet34",
                 "ResNet34_vd",
                 "ResNet50",
+                "ResNet50_vd",
                 "EfficientNetB1",
+                "SwinTransformer_tiny_patch4_window7_224",
                 "SwinTransformer_base_patch4_window7_224",
                 "Res2Net200_vd_26w_4s",
                 "ResNeXt101_32x48d_wsl",

@@ -562,8 +562,15 @@ def test_a_search_has_no_greatest_depth(pattern: str, tmp_path: Path) -> None:
         folder = deeper
     os.close(os.open("x.jpg", os.O_CREAT, dir_fd=folder))
     os.close(folder)
-    (found,) = find_images(f"{tmp_path}{pattern}")
+    deepest = f"{tmp_path}{'/d' * 1200}"
+    try:
+        (found,) = find_images(f"{tmp_path}{pattern}")
+    finally:  # pytest's own removal of old folders recurses
+        Path(deepest, "x.jpg").unlink()
+        (tmp_path / "kept").touch()
+        os.removedirs(deepest)
     assert found.name.endswith("/d/x.jpg")
+    assert not (tmp_path / "d").exists()
 
 
 def test_other_files_are_counted_by_suffix_and_heic_is_named(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ ACTIVATIONS = ("softmax", "sigmoid")
 _LINEAR = frozenset(
     (
         *("gemm", "matmul", "add", "conv", "batchnormalization", "reducemean", "averagepool"),
-        *("globalaveragepool", "matmul_v2", "mul", "fc", "linear", "addmm", "elementwise_add"),
-        *("conv2d", "batch_norm", "mean", "reduce_mean", "pool2d"),
+        *("globalaveragepool", "mul", "fc", "linear", "addmm"),
+        *("conv2d", "batch_norm", "mean", "pool2d"),
     )
 )
 # Operators that pass values on unchanged, by ONNX's and Paddle's names in lower case.
@@ -30,8 +30,7 @@ _PASSING = frozenset(
     (
         *("identity", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "cast", "dropout"),
         *("quantizelinear", "dequantizelinear", "assign", "share_data"),
-        *("reshape2", "flatten2", "flatten_contiguous_range"),
-        *("squeeze2", "unsqueeze2", "transpose2"),
+        "flatten2",
     )
 )
 

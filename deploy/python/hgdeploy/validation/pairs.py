@@ -103,19 +103,24 @@ def compare_pairs(
     first = runs[0].name
     ending = read_ending(sources[first], engines[first].outputs[0].name)
     kind = kind_of(ending, answers.found[first])
-    fp32 = next((engines[run.name] for run in runs if run.precision == "fp32"), None)
+    fp32 = next((run.name for run in runs if run.precision == "fp32"), None)
     batch = common_batch_size(list(engines.values()), batch_size)
     noises: dict[str, Noise | None] = {}
     pairs = []
     for a, b in itertools.combinations(runs, 2):
         precision = max(a.precision, b.precision, key=COARSENESS.index)
         if fp32 is not None and precision not in noises:
-            noises[precision] = rounding_noise(fp32, answers.rows, kind, precision, batch)
-        pairs.append(_pair(a, b, answers, kind, noises.get(precision)))
+            noises[precision] = rounding_noise(
+                engines[fp32], answers.rows, answers.found[fp32], kind, precision, batch
+            )
+        tolerance = TOLERANCES[precision]
+        pairs.append(_pair(a, b, answers, kind, tolerance, noises.get(precision)))
     return pairs
 
 
-def _pair(a: Run, b: Run, answers: Answers, kind: Kind, noise: Noise | None) -> PairReport:
+def _pair(
+    a: Run, b: Run, answers: Answers, kind: Kind, tolerance: Tolerance, noise: Noise | None
+) -> PairReport:
     reference, candidate = answers.found[a.name], answers.found[b.name]
     if reference.shape != candidate.shape:
         raise ValidationError(
@@ -123,8 +128,7 @@ def _pair(a: Run, b: Run, answers: Answers, kind: Kind, noise: Noise | None) -> 
             "the two were not made from the same model; convert the bundle again"
         )
     comparison = compare(reference, candidate, kind=kind)
-    precision = max(a.precision, b.precision, key=COARSENESS.index)
-    tolerance = TOLERANCES[precision].with_noise(noise)
+    tolerance = tolerance.with_noise(noise)
     misses = tuple(tolerance_misses(comparison, tolerance, answers.inputs))
     return PairReport(
         a.name,

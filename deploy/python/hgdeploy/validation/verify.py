@@ -119,7 +119,7 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
         batch = common_batch_size(engines, 3)
         reference, candidate = (infer_in_batches(engine, rows, batch) for engine in engines)
         kind = kind_of(read_ending(a.path, engines[0].outputs[0].name), reference)
-        noise = rounding_noise(engines[0], rows, kind, precision, batch)
+        noise = rounding_noise(engines[0], rows, reference, kind, precision, batch)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate, kind=kind)
     tolerance = TOLERANCES[precision].with_noise(noise)

@@ -7,17 +7,14 @@ program: `.json` is PIR (Paddle 3), anything else a ProgramDesc protobuf (Paddle
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.libraries import import_library
-
-Read = TypeVar("Read")
 
 # PIR's names of element types, after the dialect prefix "0.t_".
 _PIR_DTYPES = {
@@ -64,38 +61,25 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     Raises:
         BundleError: the file is empty, damaged, or not a Paddle program.
     """
-    specs = read_program(model, _pir_specs, _protobuf_specs)
-    if not specs.inputs or not specs.outputs:
-        raise BundleError(f"{model} declares no inputs or no outputs; export it again")
-    return specs
-
-
-def read_program(model: Path, pir: Callable[[Any], Read], protobuf: Callable[[Any], Read]) -> Read:
-    """Read something from a program in either format.
-
-    Args:
-        model: `.json` or `.pdmodel`.
-        pir: reads it from PIR's list of operators.
-        protobuf: reads it from the ProgramDesc's first block.
-
-    Raises:
-        BundleError: the file is empty, damaged, or not a Paddle program.
-    """
     try:
         if model.suffix == ".json":
-            return pir(read_json(model)["program"]["regions"][0]["blocks"][0]["ops"])
-        return protobuf(_protobuf_block(model.read_bytes()))
+            specs = _pir_specs(read_json(model))
+        else:
+            specs = _protobuf_specs(model.read_bytes())
     except _DAMAGE as error:
         raise BundleError(
             f"{model} is not a readable Paddle program ({type(error).__name__}); "
             "export or copy it again"
         ) from error
+    if not specs.inputs or not specs.outputs:
+        raise BundleError(f"{model} declares no inputs or no outputs; export it again")
+    return specs
 
 
-def _pir_specs(ops: list[dict[str, Any]]) -> ProgramSpecs:
+def _pir_specs(program: Any) -> ProgramSpecs:
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
-    for op in ops:
+    for op in program["program"]["regions"][0]["blocks"][0]["ops"]:
         if op["#"] not in ("1.data", "1.fetch"):
             continue
         (name,) = (a["AT"]["D"] for a in op["A"] if a["N"] == "name")
@@ -107,7 +91,7 @@ def _pir_specs(ops: list[dict[str, Any]]) -> ProgramSpecs:
     return ProgramSpecs(tuple(inputs), tuple(outputs))
 
 
-def _protobuf_block(data: bytes) -> Any:
+def _protobuf_specs(data: bytes) -> ProgramSpecs:
     import_library("paddle", "cpu")
     from google.protobuf.message import DecodeError
     from paddle.base.proto import framework_pb2
@@ -117,21 +101,12 @@ def _protobuf_block(data: bytes) -> Any:
         program.ParseFromString(data)
     except DecodeError as error:
         raise ValueError(str(error)) from error
-    return program.blocks[0]
-
-
-def dense_tensor(variable: Any) -> Any:
-    """Return the type and dims of a variable of a ProgramDesc."""
-    kind = variable.type
-    name = kind.DESCRIPTOR.fields_by_number[_DENSE_TENSOR_FIELD].name
-    return getattr(kind, name).tensor
-
-
-def _protobuf_specs(block: Any) -> ProgramSpecs:
-    variables = {variable.name: variable for variable in block.vars}
+    block = program.blocks[0]
+    variables = {variable.name: variable.type for variable in block.vars}
+    dense = framework_pb2.VarType.DESCRIPTOR.fields_by_number[_DENSE_TENSOR_FIELD].name
 
     def spec(name: str) -> TensorSpec:
-        tensor = dense_tensor(variables[name])
+        tensor = getattr(variables[name], dense).tensor
         return TensorSpec(name, _PROTO_DTYPES[tensor.data_type], tuple(tensor.dims))
 
     def position(op: Any) -> int:

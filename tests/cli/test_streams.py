@@ -98,7 +98,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path, mini):
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for_a_row(process, output)
-    others = children("hgdeploy.engines.paddle.child", process.pid)
+    others = children("hgdeploy.engines.process_child", process.pid)
     assert others
     for pid in (*others, process.pid):
         os.kill(pid, signal.SIGTERM)

@@ -30,7 +30,7 @@ from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.machine import out_of_memory_kills
 
 SOURCE = MINI / "inference.pdmodel"
-MODULE = "hgdeploy.engines.paddle.child"
+MODULE = "hgdeploy.engines.process_child"
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_what_paddles_kernels_print_is_kept_from_the_user(tmp_path, capfd):
 
 
 def test_where_memory_is_short_one_inference_has_all_threads(monkeypatch):
-    monkeypatch.setattr("hgdeploy.engines.paddle.engine.memory_mb", lambda: 500)
+    monkeypatch.setattr("hgdeploy.engines.processes.memory_mb", lambda: 500)
     with load_engine("paddle", SOURCE, EngineOptions(threads=1, streams=4)) as engine:
         assert (engine.concurrency, engine.runtime.threads) == (1, 4)
         assert children(MODULE) == []

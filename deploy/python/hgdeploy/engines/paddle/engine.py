@@ -37,12 +37,11 @@ from hgdeploy.engines.paddle.config import (
 )
 from hgdeploy.engines.paddle.onednn import decide_onednn
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.engines.paddle.processes import load_processes
 from hgdeploy.engines.paddle.program import ProgramSpecs
 from hgdeploy.engines.paddle.sizes import check_size, size_warnings, specs_at
+from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
-from hgdeploy.system.machine import memory_mb
 
 # The memory that one process takes. Measured at batch 1: 160 MiB and twice the parameters
 # (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
@@ -151,8 +150,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     if options.streams == 1:
         _examined(source, options)  # what is refused in any case is refused at once
     options, warnings, seconds = decide_onednn(source, options)
-    opened = load_processes if options.streams > 1 else load_here
-    engine = opened(source, options)
+    several = options.streams > 1
+    engine = load_processes("paddle", source, options) if several else load_here(source, options)
     engine.warnings = (*warnings, *size_warnings(engine, source))
     engine.once_seconds = seconds
     return engine
@@ -190,16 +189,13 @@ def _examined(source: Path, options: EngineOptions) -> tuple[int | None, Program
 def _side_by_side(options: EngineOptions, params: Path) -> EngineOptions:
     """Return options with as many inferences at once as fit in memory; each takes a process.
 
-    Together they get at most half of the machine's memory, and they also get the threads of those
-    that do not fit. A GPU runs one inference after the other anyway.
+    A GPU runs one inference after the other anyway.
     """
-    most = options.streams if options.device == "cpu" else 1
-    memory = memory_mb()
-    if memory is not None:
-        each = _PROCESS_MB + _COPIES_OF_PARAMETERS * params.stat().st_size // 2**20
-        most = max(1, min(most, memory // 2 // each))
-    threads = options.cpu_threads * options.streams // most
-    return dataclasses.replace(options, threads=threads, streams=most)
+    if options.device != "cpu":
+        threads = options.cpu_threads * options.streams
+        return dataclasses.replace(options, threads=threads, streams=1)
+    parameters = params.stat().st_size // 2**20
+    return as_many_as_fit(options, _PROCESS_MB + _COPIES_OF_PARAMETERS * parameters)
 
 
 def intermediates(

@@ -32,8 +32,8 @@ from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.engines.base import Tensors
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.engines.paddle.processes import MODULE, load_request, specs_of
 from hgdeploy.engines.paddle.trial_inputs import trial_feeds
+from hgdeploy.engines.processes import MODULE, load_request, specs_of
 from hgdeploy.errors import EngineError, HGDeployError, OutputError, ResourceError
 from hgdeploy.system.documents import read_json
 from hgdeploy.system.files import user_cache, write_text, writing
@@ -224,7 +224,7 @@ def _answers(
         threads=options.cpu_threads * options.streams,
         profile=False,
     )
-    loaded = child.ask(load_request(source, tried), _MOST_SECONDS)
+    loaded = child.ask(load_request("paddle", source, tried), _MOST_SECONDS)
     inputs, _ = specs_of(loaded)
     for number, feeds in enumerate(trial_feeds(inputs, source)):
         try:

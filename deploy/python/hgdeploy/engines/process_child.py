@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that runs one Paddle predictor for `hgdeploy.engines.paddle.processes`."""
+"""The process that runs one inference at a time for `hgdeploy.engines.processes`."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 from hgdeploy.engines.base import Engine
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.engines.paddle import engine as paddle
-from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.system.messages import Message, serve
 
@@ -22,14 +21,19 @@ class _Predicting:
     def load(self, request: Message) -> Message:
         if self.engine is not None:
             self.engine.close()
-        own = PaddleOptions(**request.values["own"])
-        options = EngineOptions(**{**request.values["options"], "own": (own,)})
-        self.engine = paddle.load_here(Path(request.values["source"]), options)
+        wanted = request.values
+        own = tuple(
+            getattr(importlib.import_module(module), kind)(**fields)
+            for module, kind, fields in wanted["own"]
+        )
+        options = EngineOptions(**{**wanted["options"], "own": own})
+        library = importlib.import_module(f"hgdeploy.engines.{wanted['engine']}")
+        self.engine = engine = library.load_here(Path(wanted["source"]), options)
         return Message(
             {
-                "inputs": [dataclasses.astuple(spec) for spec in self.engine.inputs],
-                "outputs": [dataclasses.astuple(spec) for spec in self.engine.outputs],
-                "runtime": dataclasses.asdict(self.engine.runtime),
+                "inputs": [dataclasses.astuple(spec) for spec in engine.inputs],
+                "outputs": [dataclasses.astuple(spec) for spec in engine.outputs],
+                "runtime": dataclasses.asdict(engine.runtime),
             }
         )
 

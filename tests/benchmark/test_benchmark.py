@@ -493,7 +493,12 @@ def test_the_environments_id_changes_with_the_libraries_and_not_with_the_commit(
     monkeypatch.setattr(machine, "_git_state", lambda: ("0" * 40, True))
     assert describe_environment()["id"] == facts["id"]
     monkeypatch.setattr(machine, "installed_version", lambda *_: "9.9")
-    assert describe_environment()["id"] != facts["id"]
+    changed = describe_environment()
+    assert changed["id"] != facts["id"]
+    # Each kind of TensorRT brings its own CUDA, so it is named as it was installed.
+    assert {"tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cuda-bindings"} <= set(
+        changed["libraries"]
+    )
 
 
 def test_a_package_that_a_foreign_checkout_does_not_track_has_no_commit(tmp_path, monkeypatch):

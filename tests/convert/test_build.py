@@ -717,6 +717,19 @@ def engine_files(monkeypatch) -> None:
     monkeypatch.setattr(variants, "engine_module", lambda _: module)
 
 
+def test_each_kernel_is_timed_as_often_as_by_trtexec(mini, rtx, tmp_path, monkeypatch):
+    seen: list[int] = []
+    whole = rtx.Builder.build_serialized_network
+
+    def noting(builder: Any, network: Any, config: Any) -> Any:
+        seen.append(config.avg_timing_iterations)
+        return whole(builder, network, config)
+
+    monkeypatch.setattr(rtx.Builder, "build_serialized_network", noting)
+    build(mini / "inference.onnx", tmp_path / "inference.rtx.engine")
+    assert seen == [8]
+
+
 def ensure(bundle: Path, engine: str, **options: Any) -> list[str]:
     said: list[str] = []
     wanted = EngineOptions(**{"device": "gpu:0", **options})

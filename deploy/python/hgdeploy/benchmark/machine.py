@@ -20,7 +20,11 @@ _LIBRARIES = {
     "paddle": ("paddlepaddle-gpu", "paddlepaddle"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "openvino": ("openvino",),
-    "tensorrt": ("tensorrt", "tensorrt-rtx"),
+    # TensorRT's are named as they were installed: that says which CUDA they bring.
+    **{
+        name: (name,)
+        for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cuda-bindings")
+    },
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python"),
     "pillow": ("pillow",),

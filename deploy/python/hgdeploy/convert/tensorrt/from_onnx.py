@@ -17,7 +17,12 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.graph_parts import image_dims
-from hgdeploy.convert.tensorrt.network import BuildJob, compute_capabilities, write_engine
+from hgdeploy.convert.tensorrt.network import (
+    TIMING_RUNS,
+    BuildJob,
+    compute_capabilities,
+    write_engine,
+)
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, local_gpu
 from hgdeploy.errors import BundleError, ConfigError, EngineError
@@ -202,6 +207,8 @@ def _key(
         "tf32": "off",
         "workspace_mb": "default" if workspace is None else str(workspace),
     }
+    if options.runtime.needs_gpu:  # the other library times nothing
+        flags["timing_runs"] = str(TIMING_RUNS)
     # An engine that is not tuned on a GPU is the same whatever GPU this machine has.
     tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
     return EngineKey(

@@ -28,6 +28,9 @@ from hgdeploy.system.progress import OnLine
 # The library's names of element types, where they are not numpy's names in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# How often a kernel is timed before the fastest is chosen: trtexec's figure (its defaultAvgTiming in
+# samples/common/sampleOptions.h); the library's own is 1, which leaves the choice to noise.
+TIMING_RUNS = 8
 _MOST_ERRORS = 3  # of the parser, in one message
 
 
@@ -200,6 +203,7 @@ def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
 
 def _configure(trt: Any, config: Any, job: BuildJob) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
+    config.avg_timing_iterations = TIMING_RUNS
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that layers can be inspected
     if job.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_mb * 2**20)

@@ -65,7 +65,9 @@ class TensorRtEngine(CheckedEngine):
         self._session = session
         self._lanes = lanes
         self._graphs = graphs
-        self._idle: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        # The lane that was used last is used next: one caller stays on one, as in trtexec, whose
+        # graph and caches are then those of its own last run.
+        self._idle: queue.LifoQueue[Lane] = queue.LifoQueue()
         for lane in lanes:
             self._idle.put(lane)
         self._timings: Mapping[str, float] = {}
@@ -100,7 +102,7 @@ class TensorRtEngine(CheckedEngine):
 
     def _free(self) -> None:
         lanes, self._lanes = self._lanes, []
-        self._idle = queue.SimpleQueue()
+        self._idle = queue.LifoQueue()
         _close(self._session, lanes)
 
 

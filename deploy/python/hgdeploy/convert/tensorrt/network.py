@@ -28,8 +28,8 @@ from hgdeploy.system.progress import OnLine
 # The library's names of element types, where they are not numpy's names in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# How often a kernel is timed before the fastest is chosen: trtexec's figure (its defaultAvgTiming in
-# samples/common/sampleOptions.h); the library's own is 1, which leaves the choice to noise.
+# How often a kernel is timed before the fastest is chosen: as by trtexec (defaultAvgTiming in its
+# sampleOptions.h). The library's own figure is 1, which leaves the choice to noise.
 TIMING_RUNS = 8
 _MOST_ERRORS = 3  # of the parser, in one message
 

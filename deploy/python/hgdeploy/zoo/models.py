@@ -72,6 +72,11 @@ class ModelInfo:
     inference_url: str | None = None
     package: RegistryPackage | None = None
 
+    @property
+    def max_file_bytes(self) -> int:
+        """How large a file with its weights may be: twice its fp32 parameters, and 64 MiB."""
+        return int(2 * 4e6 * self.params_m) + (64 << 20)
+
     def describe_preprocess(self) -> str:
         """Return resize, crop and kernel in a few words, such as `232 -> 224 pil bicubic`."""
         words = []

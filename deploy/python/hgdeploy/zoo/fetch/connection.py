@@ -228,12 +228,38 @@ def open_address(address: Address, headers: Mapping[str, str], budget: Budget) -
 
 def _redirected(url: str, target: str) -> str:
     try:
-        return Address.of(urljoin(url, target)).url
+        there = Address.of(urljoin(url, target)).url
     except (DownloadError, ValueError):
         raise RefusedError(f"redirects to {target!r}, expected an http or https address") from None
+    if urlsplit(url).scheme == "https" and urlsplit(there).scheme == "http":
+        raise RefusedError(
+            f"redirects from https to {there}, where anyone on the way could change the file; "
+            "name an https address, or that one if you trust the network"
+        )
+    return there
+
+
+def _proxy(url: str) -> str:
+    """Return the proxy that the environment names for an address, or nothing.
+
+    Raises:
+        RefusedError: it is none that we know how to ask.
+    """
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    scheme, mark, _ = proxy.partition("://")
+    if mark and scheme.lower() not in ("http", "https"):
+        raise RefusedError(
+            f"{parts.scheme}_proxy names a {scheme} proxy, expected http://HOST:PORT; "
+            "or put the host into no_proxy"
+        )
+    return proxy if mark else f"http://{proxy}"
 
 
 def _send(request: urllib.request.Request, budget: Budget) -> Any:
+    proxy = _proxy(request.full_url)
     # There are no handlers for other schemes, for redirects, or for what a status means.
     try:
         opener = urllib.request.OpenerDirector()
@@ -245,8 +271,10 @@ def _send(request: urllib.request.Request, budget: Budget) -> Any:
         cause = getattr(error, "reason", None) or error
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise RefusedError(f"certificate refused: {cause.verify_message}") from error
+        how = f" through the proxy {shown(proxy)}" if proxy else ""
         raise TransientError(
-            f"cannot connect: {cause or type(cause).__name__}; check the network and any proxy"
+            f"cannot connect{how}: {cause or type(cause).__name__}; check the network"
+            f"{' and the proxy' if proxy else ''}"
         ) from error
     except (http.client.InvalidURL, ValueError) as error:
         raise RefusedError(f"cannot be asked for: {error}") from error

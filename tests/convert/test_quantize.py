@@ -26,6 +26,7 @@ from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.progress import nothing
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import compare
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -337,10 +338,18 @@ def test_foreign_models_are_quantized(name, foreign, crops):
 @pytest.mark.parametrize("name", ["sigmoid", "logits", "one_score"])
 def test_scores_of_every_kind_are_compared_as_what_they_are(name, foreign, crops):
     options = QuantizeOptions(method="minmax", min_agreement=0.0)
-    bundle = open_bundle(foreign(name))
-    result = quantize_bundle(bundle, find_images(crops), options, nothing, nothing).chosen.result
+    bundle, lines = open_bundle(foreign(name)), []
+    report = quantize_bundle(bundle, find_images(crops), options, lines.append, nothing)
+    result = report.chosen.result
     assert result.max_sum_error == 0
     assert (result.scale > 1) is (name == "logits")
+    by = {"sigmoid": "labels", "logits": "top-1", "one_score": "distance"}[name]
+    assert result.agreement_by == by
+    sidecar = json.loads((bundle.root / "inference.int8.onnx.meta.json").read_text("utf-8"))
+    assert sidecar["verdict"]["agreement_by"] == by
+    said = {"labels": "agreement on the labels from 0.5 on", "distance": "share of scores within"}
+    assert any(said.get(by, "top-1 agreement") in line for line in lines)
+    assert any("top-" in line for line in lines) is (by == "top-1")
 
 
 def test_images_that_say_nothing_are_refused(foreign, tmp_path):
@@ -367,6 +376,35 @@ def test_an_interval_decides_about_agreement(same, rows, least, agrees):
     b = a.copy()
     b[same:] = [0.1, 0.9]
     assert Try("minmax", (), compare(a, b), 0.0).agrees(least) is agrees
+
+
+@pytest.mark.parametrize(
+    ("same", "rows", "least", "needed"),
+    [(3, 3, 0.99, 381), (5, 5, 0.5, None), (9, 10, 0.95, 73), (64, 64, 1.0, 0)],
+)
+def test_what_too_few_images_leave_open_is_told_with_how_many_decide(same, rows, least, needed):
+    a = np.tile([0.9, 0.1], (rows, 1))
+    b = a.copy()
+    b[same:] = [0.1, 0.9]
+    one = Try("minmax", (), compare(a, b), 0.0)
+    told = one.undecided(QuantizeOptions(min_agreement=least, held_out=0.25))
+    if needed is None:
+        assert told is None
+    elif not needed:
+        assert "which no number of images shows" in told
+    else:
+        assert f"{needed} held-out images of the same share would decide: {4 * needed} im" in told
+        share = same / rows
+        for count, decides in ((needed + 20, True), (needed - 20, False)):
+            low, high = wilson_interval(round(share * count), count)
+            assert (low >= least or high < least) is decides
+
+
+def test_few_held_out_images_are_told_with_how_many_would_decide(folded, crops, tmp_path):
+    _, lines = quantize(folded, tmp_path / "a.onnx", crops, images=12, min_agreement=0.99)
+    (told,) = [line for line in lines if line.startswith("warning: 3 held-out images")]
+    assert "381 held-out images of the same share would decide" in told
+    assert "with --images 1524" in told
 
 
 def test_a_quantized_model_is_not_quantized_again(folded, crops, tmp_path):

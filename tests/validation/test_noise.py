@@ -30,6 +30,7 @@ from hgdeploy.images.find import find_images
 from hgdeploy.system.progress import nothing
 from hgdeploy.validation.compare import compare, kind_of
 from hgdeploy.validation.pairs import PairReport
+from hgdeploy.validation.report import as_markdown
 from hgdeploy.validation.validate import ValidateOptions, validate
 from hgdeploy.validation.verify import verify_conversion
 
@@ -174,6 +175,34 @@ def test_multi_label_agreement_is_by_threshold():
     b = np.array([[0.8, 0.9, 0.1], [0.3, 0.2, 0.1]])
     assert compare(a, b, kind="independent").top1_agreement == 1.0
     assert compare(a, b).top1_agreement == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "near", "agreement"),
+    [([100.0, 101.0], 0.04, 1.0), ([100.0, 101.0], 0.06, 0.0), ([7.0, 7.0], 0.3, 1.0)],
+)
+def test_single_values_agree_within_a_share_of_their_range(reference, near, agreement):
+    a = np.array(reference)[:, None]
+    found = compare(a, a + near, kind="logits")
+    assert (found.agreement_by, found.top1_agreement) == ("distance", agreement)
+    assert found.agreement == f"share of scores within 5 % {agreement:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("sigmoid", "cosine | agreement on the labels from 0.5 on | verdict"),
+        ("one_score", "cosine | share of scores within 5 % | verdict"),
+        ("logits", "cosine | top-1 | top-5 | verdict"),
+    ],
+)
+def test_the_report_says_what_agreement_means(name: str, head: str, foreign: Foreign):
+    bundle = open_bundle(foreign(name))
+    convert_to_onnx(bundle, ConvertOptions(), nothing)
+    report = validate(bundle, ValidateOptions(parse_runs("paddle,onnxruntime"), random_rows=2))
+    table = [line for line in as_markdown(report).splitlines() if line.startswith("| ")]
+    assert head in table[0]
+    assert len({line.count(" | ") for line in table[:2]}) == 1
 
 
 def test_one_run_alone_is_no_comparison(foreign: Foreign, run_here):

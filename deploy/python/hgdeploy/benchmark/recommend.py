@@ -24,6 +24,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, THREADS, WEEK_SECONDS, list_of, number, optional
 from hgdeploy.system.progress import OnLine
+from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.validate import ValidateOptions, validate
 
 _LEAST_SECONDS = 0.3
@@ -40,7 +41,8 @@ class RecommendOptions:
         latency_ms: the longest that 99 of 100 inferences may take; None if only images per second
             count.
         images: real images to compare precisions on; without any, only fp32 is considered.
-        min_agreement: share of the images whose best class must be the same as in fp32.
+        min_agreement: share of the images that must agree with fp32; what they show to be less,
+            with 95 % confidence, is left out.
         batches: batch sizes to try.
         threads: CPU threads to try; None for all.
         budget_seconds: about how long the measurements may take in all.
@@ -70,7 +72,8 @@ class Evidence:
 
     Attributes:
         run: engine and precision.
-        agreement: share of images with the same best class as in fp32; None without images.
+        agreement: share of images that agree with fp32, as `Comparison.top1_agreement`; None
+            without images.
         result: the measurement; None if the run was left out before it was measured.
         reason: why it was left out or does not qualify; empty if it does.
     """
@@ -125,11 +128,11 @@ def recommend(
         ValidationError: nothing qualifies; the message gives the closest run.
     """
     runs, left_out = _available(bundle, options)
-    agreements = _agreements(bundle, runs, options, on_progress)
+    agreements, rows = _agreements(bundle, runs, options, on_progress)
     kept = []
     for run in runs:
         agreement = agreements.get(run.name)
-        if agreement is not None and agreement < options.min_agreement:
+        if agreement is not None and _shown_below(agreement, rows, options.min_agreement):
             reason = f"agreement below {options.min_agreement:g}"
             left_out.append(Evidence(run, agreement, None, reason))
         else:
@@ -169,10 +172,10 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
 
 def _agreements(
     bundle: ModelBundle, runs: Sequence[Run], options: RecommendOptions, on_progress: OnLine
-) -> dict[str, float]:
-    """Return each run's top-1 agreement with the first fp32 run; empty without images."""
+) -> tuple[dict[str, float], int]:
+    """Return each run's agreement with the first fp32 run, and on how many images it was found."""
     if not options.images:
-        return {}
+        return {}, 0
     on_progress(f"comparing {len(runs)} runs on {len(options.images)} images")
     ordered = tuple(sorted(runs, key=lambda run: run.precision != "fp32"))
     report = validate(bundle, ValidateOptions(ordered, options.images, random_rows=0))
@@ -181,7 +184,12 @@ def _agreements(
         for pair in report.pairs
         if pair.reference == ordered[0].name
     }
-    return {ordered[0].name: 1.0, **found}
+    return {ordered[0].name: 1.0, **found}, report.images
+
+
+def _shown_below(agreement: float, rows: int, least: float) -> bool:
+    """Tell whether so many images show, with 95 % confidence, that a run agrees too little."""
+    return wilson_interval(round(agreement * rows), rows)[1] < least
 
 
 def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) -> Suite:

@@ -55,7 +55,10 @@ def measure_accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accu
     )
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+_NORMAL_95 = 1.959964  # within so many standard deviations lie 95 % of a normal distribution
+
+
+def wilson_interval(successes: int, trials: int, z: float = _NORMAL_95) -> tuple[float, float]:
     """Return the Wilson score interval of a share (E. B. Wilson, 1927).
 
     Args:
@@ -68,3 +71,22 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def rows_that_decide(share: float, least: float) -> int | None:
+    """Return how many rows would tell whether a share reaches `least`, if it stays what it is.
+
+    The ends of Wilson's interval are the values x with (share - x)^2 = z^2 x (1 - x) / rows.
+
+    Args:
+        share: the share that was found.
+        least: what it is to reach, 0 to 1.
+
+    Returns:
+        The number from which 95 % Wilson intervals do not contain `least`; None where no number
+        does.
+    """
+    spread, distance = least * (1 - least), (share - least) ** 2
+    if not distance or not spread:
+        return None
+    return math.floor(_NORMAL_95**2 * spread / distance) + 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +15,21 @@ from hgdeploy.engines.ending import Ending
 Kind = Literal["probabilities", "independent", "logits"]
 """What scores are: probabilities that sum to one, independent ones, or logits."""
 
+AgreementBy = Literal["top-1", "labels", "distance"]
+"""What it means that two rows of scores agree; see `Comparison.top1_agreement`."""
+
+# What each is called, in a line and at the head of a table.
+AGREEMENT: Mapping[AgreementBy, str] = {
+    "top-1": "top-1 agreement",
+    "labels": "agreement on the labels from 0.5 on",
+    "distance": "share of scores within 5 %",
+}
+
 # How far the sum of a row may be from 1 where only the scores say that they are probabilities.
 _SUM_TOLERANCE = 1e-3
 # A class of a multi-label model is seen in an image from this score on.
-_SEEN_FROM = 0.5
-# Two single scores agree within this share of their scale.
+SEEN_FROM = 0.5
+# Two single scores agree within this share of their range.
 _SINGLE_SCORE = 0.05
 # The logarithms of probabilities below this are not compared: no user sees them, and a float32
 # softmax keeps few digits of them.
@@ -40,15 +51,17 @@ class Comparison:
         max_log: largest difference of the logits that probabilities show: of natural logarithms,
             or log-odds of independent ones, on the same entries; 0 for logits.
         min_cosine: smallest cosine similarity of two rows.
-        top1_agreement: share of rows with the same best class; for independent probabilities, with
-            the same classes from 0.5 on; for a single score, with a difference within 5 % of
-            `scale`.
+        top1_agreement: share of rows that agree, by `agreement_by`: with the same best class
+            (top-1); for independent probabilities, with the same classes from 0.5 on (labels); for
+            a single score, within 5 % of the range of the reference's scores, which is 1 for a
+            probability (distance).
         topk_agreement: mean share of the reference's k best classes that the candidate has too.
         topk: that k.
         max_sum_error: largest distance from 1 of the sum of a candidate's row of probabilities; 0
             for other scores.
         finite: neither side has NaN or infinity.
         scale: largest magnitude of the reference's logits; 1 for probabilities.
+        agreement_by: what `top1_agreement` is a share of.
     """
 
     rows: int
@@ -63,6 +76,12 @@ class Comparison:
     max_sum_error: float
     finite: bool
     scale: float = 1.0
+    agreement_by: AgreementBy = "top-1"
+
+    @property
+    def agreement(self) -> str:
+        """The share of rows that agree, and what that means, for a line of text."""
+        return f"{AGREEMENT[self.agreement_by]} {self.top1_agreement:.4f}"
 
 
 def kind_of(ending: Ending | None, scores: NDArray[Any]) -> Kind:
@@ -94,21 +113,26 @@ def compare(
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     rows, classes = a.shape
     k = min(topk, classes)
+    by = agreement_by(kind, classes)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         far = float("inf")
-        return Comparison(rows, far, far, far, far, -1.0, 0.0, 0.0, k, far, finite=False)
+        return Comparison(
+            rows, far, far, far, far, -1.0, 0.0, 0.0, k, far, finite=False, agreement_by=by
+        )
     difference = np.abs(a - b)
     seen = a >= LOG_FLOOR
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = np.divide((a * b).sum(axis=1), norms, out=np.zeros(rows), where=norms > 0)
     best_a, best_b = top_classes(a, k), top_classes(b, k)
     shared = [len(set(x) & set(y)) / k for x, y in zip(best_a, best_b, strict=True)]
-    same = best_a[:, 0] == best_b[:, 0]
     scale = float(np.abs(a).max()) if kind == "logits" else 1.0
-    if classes == 1:
-        same = difference[:, 0] <= _SINGLE_SCORE * scale
-    elif kind == "independent":
-        same = ((a >= _SEEN_FROM) == (b >= _SEEN_FROM)).all(axis=1)
+    if by == "distance":
+        span = float(np.ptp(a)) or scale
+        same = difference[:, 0] <= _SINGLE_SCORE * (span if kind == "logits" else 1.0)
+    elif by == "labels":
+        same = ~label_flips(a, b).any(axis=1)
+    else:
+        same = best_a[:, 0] == best_b[:, 0]
     return Comparison(
         rows=rows,
         max_abs=float(difference.max()),
@@ -122,7 +146,20 @@ def compare(
         max_sum_error=float(np.abs(b.sum(axis=1) - 1).max()) if kind == "probabilities" else 0.0,
         finite=True,
         scale=scale,
+        agreement_by=by,
     )
+
+
+def agreement_by(kind: Kind, classes: int) -> AgreementBy:
+    """Return what it means that two rows of so many scores agree."""
+    if classes == 1:
+        return "distance"
+    return "labels" if kind == "independent" else "top-1"
+
+
+def label_flips(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which classes of a multi-label model are seen by one of two runs only."""
+    return np.asarray((a >= SEEN_FROM) != (b >= SEEN_FROM))
 
 
 def _logit_difference(a: NDArray[Any], b: NDArray[Any], kind: Kind) -> float:

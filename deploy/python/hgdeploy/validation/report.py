@@ -15,6 +15,7 @@ from hgdeploy.errors import OutputError
 from hgdeploy.results.outputs import check_suffix
 from hgdeploy.system.files import check_replaceable, write_text
 from hgdeploy.validation.accuracy import Accuracy
+from hgdeploy.validation.compare import AGREEMENT
 from hgdeploy.validation.pairs import PairReport
 from hgdeploy.validation.validate import Report
 
@@ -61,7 +62,7 @@ def as_json(report: Report) -> str:
 
 _PAIR_HEAD = (
     "reference", "candidate", "inputs", "rows", "max abs", "mean abs", "max log", "times noise",
-    "cosine", "top-1", "top-5", "verdict",
+    "cosine",
 )  # fmt: skip
 _ACCURACY_HEAD = ("run", "images", "top-1 (95 % interval)", "top-5 (95 % interval)")
 _WORST_HEAD = ("pair", "input", "difference", "reference's answer", "candidate's answer")
@@ -80,9 +81,16 @@ def _pair_row(pair: PairReport) -> TableRow:
         "" if pair.times_noise is None else f"{pair.times_noise:.2g}",
         f"{c.min_cosine:.6f}",
         f"{c.top1_agreement:.4f}",
-        f"{c.topk_agreement:.4f}",
+        *([f"{c.topk_agreement:.4f}"] if c.agreement_by == "top-1" else []),
         "passed" if not pair.misses else f"FAILED: {'; '.join(pair.misses)}",
     )
+
+
+def _pair_head(report: Report) -> TableRow:
+    """Return the heading of the pairs, which all have scores of one kind."""
+    by = {pair.comparison.agreement_by for pair in report.pairs}
+    shares = ("top-1", "top-5") if by <= {"top-1"} else tuple(AGREEMENT[one] for one in by)
+    return (*_PAIR_HEAD, *shares, "verdict")
 
 
 def _accuracy_row(a: Accuracy) -> TableRow:
@@ -116,7 +124,7 @@ def _tables(report: Report) -> list[tuple[str, TableRow, list[TableRow]]]:
         for name, r in report.runtimes.items()
     ]
     tables: list[tuple[str, TableRow, list[TableRow]]] = [
-        ("Pairs", _PAIR_HEAD, [_pair_row(pair) for pair in report.pairs]),
+        ("Pairs", _pair_head(report), [_pair_row(pair) for pair in report.pairs]),
         ("Accuracy", _ACCURACY_HEAD, [_accuracy_row(a) for a in report.accuracies]),
         ("Largest differences", _WORST_HEAD, _worst_rows(report)),
         ("What ran", ("run", "library", "precision", "device", "providers"), ran),

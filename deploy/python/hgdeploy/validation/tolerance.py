@@ -88,7 +88,7 @@ def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list
         most = wilson_interval(round(found.top1_agreement * found.rows), found.rows)[1]
         if most < allowed.min_top1:
             misses.append(
-                f"top-1 agreement {found.top1_agreement:.4f} on {found.rows} images, at most "
+                f"{found.agreement} on {found.rows} images, at most "
                 f"{most:.4f} with 95 % confidence < {allowed.min_top1:g}"
             )
     return misses

@@ -6,29 +6,20 @@ One calibration run keeps a histogram of each tensor; every recipe takes its ran
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
 from hgdeploy.convert.int8 import qdq
-from hgdeploy.convert.int8.options import (
-    ACTIVATIONS,
-    MIN_IMAGES,
-    QuantizeOptions,
-    QuantizeReport,
-    Try,
-)
-from hgdeploy.convert.int8.trial import RECIPES, SplitImages, Trial
-from hgdeploy.errors import BundleError, ImageError, InputError
-from hgdeploy.images.decode import read_image
+from hgdeploy.convert.int8.options import ACTIVATIONS, QuantizeOptions, QuantizeReport, Try
+from hgdeploy.convert.int8.selection import split_images
+from hgdeploy.convert.int8.trial import RECIPES, Trial
+from hgdeploy.errors import BundleError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
@@ -64,12 +55,12 @@ def int8_from_onnx(
     Raises:
         BundleError: the source is not a folded fp32 classifier, does not take the images, or no
             recipe reaches `min_agreement`. Nothing is written then.
-        InputError: fewer than 10 images can be read.
+        InputError: fewer than 10 images can be used, or all are alike.
         EngineError: onnx or onnxruntime is missing.
         OutputError: the file cannot be written.
     """
     graph = qdq.load_folded(source)
-    split = _split(images, preprocess, options, on_progress)
+    split = split_images(images, preprocess, options, on_progress)
     trial = Trial(graph, split, preprocess, options, on_progress)
     tries = list(_tries(trial))
     best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
@@ -80,13 +71,9 @@ def int8_from_onnx(
             f"with 95 % confidence; the best was {best}; give more images like those to be "
             "classified, or ask for less with min_agreement"
         )
-    shown, most = best.agreement_interval
-    if shown < options.min_agreement:
-        on_progress(
-            f"warning: {len(split.held_out)} held-out images show an agreement from {shown:.3f} to "
-            f"{most:.3f} with 95 % confidence, which does not tell whether it reaches "
-            f"{options.min_agreement}; more images tell more"
-        )
+    undecided = best.undecided(options)
+    if undecided is not None:
+        on_progress(f"warning: {undecided}")
     quantized = trial.quantized(best.recipe, best.fp32_layers)
     facts = _facts(source, quantized, trial, best, tries)
     _set_metadata(quantized, facts)
@@ -100,50 +87,6 @@ def int8_from_onnx(
     on_progress(f"{target}: {best}, {where}; {ACTIVATIONS[options.activations]}")
     sizes = len(split.calibration), len(split.held_out)
     return QuantizeReport(target, best, tuple(tries), *sizes, split.skipped)
-
-
-def _split(
-    images: Sequence[ImageFile],
-    preprocess: Preprocessor,
-    options: QuantizeOptions,
-    on_progress: OnLine,
-) -> SplitImages:
-    """Draw images, skip those that cannot be used, and split the others in two."""
-    good: list[int] = []
-    skipped: list[str] = []
-    seen: set[bytes] = set()
-    for index in np.random.default_rng(options.seed).permutation(len(images)).tolist():
-        if len(good) == options.images:
-            break
-        try:
-            tensor = preprocess(read_image(images[index].path))
-            if not np.ptp(tensor, axis=(-2, -1)).any():
-                raise ImageError("has one colour only, which says nothing about ranges")
-            seen.add(hashlib.sha256(tensor.tobytes()).digest())
-            good.append(index)
-        except ImageError as error:
-            skipped.append(f"{images[index].name}: {error}")
-            on_progress(f"skipped {skipped[-1]}")
-    if len(good) < MIN_IMAGES:
-        first = f"; the first that cannot is {skipped[0]}" if skipped else ""
-        raise InputError(
-            f"{len(good)} of {len(images)} images can be used to quantize, expected at least "
-            f"{MIN_IMAGES}{first}"
-        )
-    if len(seen) == 1:
-        raise InputError(
-            f"all {len(good)} images are the same, and one says too little about ranges; give "
-            "images like those to be classified"
-        )
-    count = min(max(1, round(len(good) * options.held_out)), len(good) - 1)
-    held_out = tuple(images[index] for index in sorted(good[:count]))
-    calibration = tuple(images[index] for index in sorted(good[count:]))
-    digest = hashlib.sha256()
-    for image in calibration:
-        digest.update(hashlib.sha256(image.path.read_bytes()).digest())
-    rest = f", {len(skipped)} skipped" if skipped else ""
-    on_progress(f"{len(calibration)} images to calibrate, {len(held_out)} held out{rest}")
-    return SplitImages(calibration, held_out, tuple(skipped), digest.hexdigest())
 
 
 def _tries(trial: Trial) -> Iterator[Try]:

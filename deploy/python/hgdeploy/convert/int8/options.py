@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import MANY, exactly, number, one_of, whole
 from hgdeploy.system.machine import int8_saturates
-from hgdeploy.validation.accuracy import wilson_interval
-from hgdeploy.validation.compare import Comparison
+from hgdeploy.validation.accuracy import rows_that_decide, wilson_interval
+from hgdeploy.validation.compare import AGREEMENT, Comparison
 
 MIN_IMAGES = 10
 _MOST_SEED = 2**32 - 1  # of numpy and others
@@ -30,8 +31,8 @@ class QuantizeOptions:
     Attributes:
         images: how many images to use at most, those for calibration and the held-out ones.
         method: how ranges are taken: `minmax`, `percentile`, `entropy`, or `auto` for each in turn.
-        min_agreement: share of held-out images whose best class must be that of fp32, 0 to 1; see
-            `Try.agrees`.
+        min_agreement: share of held-out images that must agree with fp32, 0 to 1: by the best
+            class, or as `Comparison.top1_agreement` says for other scores; see `Try.agrees`.
         held_out: share of the images that is kept from calibration, to measure on.
         seed: decides which images are used, and which of them are held out.
         activations: `int8` (symmetric, zero point 0) or `uint8`; see `ACTIVATIONS`.
@@ -74,7 +75,8 @@ class Try:
         fp32_layers: names of the layers left in fp32, the most sensitive first.
         result: int8 against fp32.
         flip_margin: by how much probability fp32 preferred its own best class, in the clearest of
-            the images on which int8 chose another one; 0 where there is none.
+            the images on which int8 chose another one; of labels, how far from 0.5 fp32 was where
+            int8 is on the other side; 0 where there is none.
     """
 
     recipe: str
@@ -95,13 +97,40 @@ class Try:
         """
         return self.agreement_interval[1] >= least
 
+    def undecided(self, options: QuantizeOptions) -> str | None:
+        """Return what the held-out images leave open, and how many would decide; None if nothing.
+
+        Args:
+            options: with the agreement that is wanted, and the share of images that is held out.
+        """
+        low, high = self.agreement_interval
+        least, share = options.min_agreement, self.result.top1_agreement
+        if low >= least or high < least:
+            return None
+        needed = rows_that_decide(share, least)
+        advice = "which no number of images shows"
+        if needed is not None:
+            total = math.ceil(needed / options.held_out)
+            advice = (
+                f"{needed} held-out images of the same share would decide: {total} images in all, "
+                f"with --images {total}"
+            )
+        return (
+            f"{self.result.rows} held-out images show {AGREEMENT[self.result.agreement_by]} from "
+            f"{low:.3f} to {high:.3f} with 95 % confidence, which does not tell whether it reaches "
+            f"{least:g}; {advice}"
+        )
+
     def __str__(self) -> str:
         kept = f" + {len(self.fp32_layers)} layers in fp32" if self.fp32_layers else ""
         flips = f", clearest flip {self.flip_margin:.3f}" if self.flip_margin else ""
+        result = self.result
+        best = ""
+        if result.agreement_by == "top-1":
+            best = f", top-{result.topk} {result.topk_agreement:.4f}"
         return (
-            f"{self.recipe}{kept}: top-1 agreement {self.result.top1_agreement:.4f}, "
-            f"top-{self.result.topk} {self.result.topk_agreement:.4f}, largest difference "
-            f"{self.result.max_abs:.3f}{flips}"
+            f"{self.recipe}{kept}: {result.agreement}{best}, largest difference "
+            f"{result.max_abs:.3f}{flips}"
         )
 
 

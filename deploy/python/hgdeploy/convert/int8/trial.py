@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +14,21 @@ from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.histogram import Histogram
 from hgdeploy.convert.int8.options import QuantizeOptions, Try
+from hgdeploy.convert.int8.selection import SplitImages
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import BundleError, ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.compare import Kind, compare, kind_of, top_classes
+from hgdeploy.validation.compare import (
+    SEEN_FROM,
+    AgreementBy,
+    compare,
+    kind_of,
+    label_flips,
+    top_classes,
+)
 
 # Each recipe and how it takes a range, from the one that clips least to the one that clips most.
 RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
@@ -30,26 +37,8 @@ RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
     "percentile 99.9": lambda histogram: histogram.percentile(99.9),
     "entropy": Histogram.entropy,
 }
-_NEAR = 0.05  # how far a single score may be, as a share of its range: of 1, or what fp32 gives
 _PROBES = 16  # images that rank the layers by sensitivity
 _PER_LINE = 32  # images between two lines of progress
-
-
-@dataclass(frozen=True)
-class SplitImages:
-    """Images that can be read, split in two.
-
-    Attributes:
-        calibration: the images that ranges are taken from.
-        held_out: the images that agreement is measured on.
-        skipped: `NAME: reason` of each image that could not be used.
-        digest: a hash over the bytes of the calibration images.
-    """
-
-    calibration: tuple[ImageFile, ...]
-    held_out: tuple[ImageFile, ...]
-    skipped: tuple[str, ...]
-    digest: str
 
 
 @dataclass
@@ -101,10 +90,8 @@ class Trial:
         found = self.outputs(self.quantized(recipe, fp32_layers), self.images.held_out)
         kind = kind_of(self.graph.ending(), self.reference)
         result = compare(self.reference, found, kind=kind)
-        if self.reference.shape[1] == 1:
-            near = _near_share(self.reference, found, kind)
-            result = dataclasses.replace(result, top1_agreement=near)
-        one = Try(recipe, fp32_layers, result, _flip_margin(self.reference, found))
+        margin = _flip_margin(self.reference, found, result.agreement_by)
+        one = Try(recipe, fp32_layers, result, margin)
         self.on_progress(str(one))
         return one
 
@@ -150,14 +137,13 @@ class Trial:
             raise InputError(f"{image.name} changed while quantizing: {error}") from None
 
 
-def _near_share(reference: NDArray[Any], found: NDArray[Any], kind: Kind) -> float:
-    """Return on what share of images a single score, which has no best class, is near enough."""
-    span = float(np.ptp(reference)) if kind == "logits" else 1.0
-    return float((np.abs(reference - found) <= _NEAR * span).mean())
-
-
-def _flip_margin(reference: NDArray[Any], found: NDArray[Any]) -> float:
-    """Return by how much at most the reference preferred its own best class to the one found."""
+def _flip_margin(reference: NDArray[Any], found: NDArray[Any], by: AgreementBy) -> float:
+    """Return how sure fp32 was of what int8 decides otherwise; see `Try`."""
+    if by == "distance":
+        return 0.0
+    if by == "labels":
+        flips = label_flips(reference, found)
+        return float(np.abs(reference[flips] - SEEN_FROM).max(initial=0.0))
     rows = np.arange(len(reference))
     first, other = top_classes(reference, 1)[:, 0], top_classes(found, 1)[:, 0]
     return float((reference[rows, first] - reference[rows, other]).max())

@@ -39,7 +39,7 @@ from hgdeploy.benchmark.worker.prepare import bundle_folder
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.cli.measure.benchmark import results_table
 from hgdeploy.engines import engine_module
-from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.engines.options import CPU_PRECISIONS, PRECISIONS
 from hgdeploy.errors import EngineError, HGDeployError, ValidationError, one_line
 from hgdeploy.gpu.driver import nvidia_gpus
 
@@ -265,7 +265,7 @@ def main() -> int:
         help="to time (1,32)",
     )  # fmt: skip
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS)
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", default=CPU_PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--bundles", type=Path, default=ROOT / "deploy" / "models")
     parser.add_argument("--quick", action="store_true", help="the first model, timed briefly")
     parser.add_argument("--list", action="store_true", help="list the checks and exit")

@@ -436,7 +436,7 @@ def test_the_capability_names_the_gpus():
     assert found.version == "10.16.1.11"
     assert found.devices == ("gpu:0", "gpu:1")
     done = hgdeploy("doctor")
-    assert "tensorrt 10.16.1.11: gpu:0, gpu:1; fp32, fp16, bf16, int8" in done.stdout
+    assert "tensorrt 10.16.1.11: gpu:0, gpu:1; fp32, tf32, fp16, bf16, int8" in done.stdout
 
 
 def test_predict_cls_prints_what_onnx_runtime_prints(mini, tmp_path):

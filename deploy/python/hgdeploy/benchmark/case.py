@@ -70,7 +70,7 @@ class Case:
     Attributes:
         model: a model of the zoo, or a bundle's folder (`./NAME` if the zoo has that name too).
         engine: the engine's name.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         batch: images per inference.
         threads: CPU threads of one inference; None for all that this process may use.
         device: `cpu` or `gpu:N`.

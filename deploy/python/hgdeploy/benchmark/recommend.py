@@ -17,7 +17,7 @@ from hgdeploy.benchmark.record import Record
 from hgdeploy.benchmark.suite import Runner, run_suite
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import ENGINES
-from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.engines.options import CPU_PRECISIONS
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
@@ -154,7 +154,7 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
     """Load every engine and precision; return those that load, and why the others do not."""
     runs, left_out = [], []
     for engine in ENGINES:
-        for precision in PRECISIONS:
+        for precision in CPU_PRECISIONS:
             run = Run(engine, precision)
             if precision != "fp32" and not options.images:
                 left_out.append(Evidence(run, None, None, "no images to compare it with fp32"))

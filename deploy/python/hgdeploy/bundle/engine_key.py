@@ -58,7 +58,7 @@ class EngineKey:
         version: the library's version.
         compute_capabilities: the GPUs it is for, such as `8.6`.
         gpu: name of the GPU it was tuned on; None where it was built without one.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         profile: the shapes it serves.
         flags: the builder's settings, by name.
     """

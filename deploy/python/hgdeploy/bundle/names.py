@@ -28,8 +28,8 @@ ONNX_FILE = "inference.onnx"
 
 
 def onnx_name(precision: str) -> str:
-    """Return an ONNX file's name: `inference.onnx`, `inference.fp16.onnx`."""
-    return ONNX_FILE if precision == "fp32" else f"inference.{precision}.onnx"
+    """Return an ONNX file's name: `inference.onnx`, also for tf32, or `inference.fp16.onnx`."""
+    return ONNX_FILE if precision in ("fp32", "tf32") else f"inference.{precision}.onnx"
 
 
 @dataclass(frozen=True)

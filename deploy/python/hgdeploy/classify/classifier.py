@@ -54,7 +54,7 @@ class Classifier:
     Args:
         bundle: the model's folder.
         engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`.
-        precision: `fp32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it.
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it.
         device: `cpu` or `gpu:N`.
         batch_size: images per inference.
         topk: how many classes to give; None for the bundle's own number.

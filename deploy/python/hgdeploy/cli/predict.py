@@ -46,7 +46,7 @@ def add_predict(verbs: Verbs) -> None:
     )
     engines = "paddle (default where it reads the bundle), onnxruntime, openvino or tensorrt"
     parser.add_argument("--engine", help=engines)
-    precisions = "fp32 (default, but PaddleSlim's int8 where it is there), fp16, bf16 or int8"
+    precisions = "fp32 (default, but PaddleSlim's int8 where it is there), tf32, fp16, bf16 or int8"
     parser.add_argument("--precision", help=precisions)
     parser.add_argument("--device", help="cpu (default) or gpu:N")
     parser.add_argument(

@@ -240,7 +240,7 @@ def _ensure_onnx(
     bundle: ModelBundle, precision: str, on_progress: OnLine, on_warning: OnLine
 ) -> Path:
     """Return the bundle's ONNX file of a precision; make it first where it is missing or stale."""
-    if precision == "fp32":
+    if onnx_name(precision) == ONNX_FILE:
         return _ensure_fp32_onnx(bundle, on_progress, on_warning)
     path = bundle.root / onnx_name(precision)
     if bundle.fresh(path.name) is not None:

@@ -82,7 +82,7 @@ class RuntimeInfo:
         version: the library's version.
         device: `cpu` or `gpu:N`.
         providers: the library's own back ends, most preferred first.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         threads: CPU threads of one `infer` call; None on a GPU.
     """
 

@@ -89,6 +89,11 @@ def load(source: Path, options: EngineOptions) -> Engine:
             "onnxruntime has no bf16 kernels for a CPU, available: fp32, fp16, int8; the paddle "
             "and openvino engines compute bf16 where the CPU has it"
         )
+    if options.precision == "tf32" and options.device == "cpu":
+        raise EngineError(
+            "tf32 is arithmetic of NVIDIA GPUs, and onnxruntime was asked for it on a CPU, "
+            "available: fp32, fp16, int8"
+        )
     _check_int8_weights(source, options)
     ort = import_library("onnxruntime", "cpu")
     index = device_index(options.device)
@@ -139,7 +144,7 @@ def capability() -> Capability:
     devices = ["cpu"]
     if _CUDA in ort.get_available_providers():
         devices.append("gpu:0")
-        precisions.append("bf16")
+        precisions += ["tf32", "bf16"]
         notes.append("bf16: on a GPU only, and it needs the bundle's inference.bf16.onnx")
         notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
     else:
@@ -180,7 +185,8 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
     providers: list[Any] = [_CPU]
     if index is not None:
         # fp32 means IEEE fp32: CUDA's TF32 has a 10-bit mantissa and is on by default.
-        providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": 0}))
+        tf32 = int(options.precision == "tf32")
+        providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": tf32}))
     try:
         return ort.InferenceSession(str(source), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class

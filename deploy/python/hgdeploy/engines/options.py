@@ -13,7 +13,9 @@ from hgdeploy.system.machine import available_cpus
 
 Own = TypeVar("Own")
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# What a CPU may compute in; an NVIDIA GPU also has tf32, which reads the fp32 file.
+CPU_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "tf32", *CPU_PRECISIONS[1:])
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class EngineOptions:
 
     Attributes:
         device: `cpu` or `gpu:N`.
-        precision: `fp32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no bf16).
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`; fp32 means IEEE fp32 (no TF32, no
+            bf16), and tf32 is what tensor cores make of fp32 from compute capability 8.0 on.
         threads: CPU threads of one inference; None for all this process may use.
         streams: inferences that are meant to run at once, each with `threads`. A GPU decides that
             itself.

@@ -21,7 +21,7 @@ from hgdeploy.validation.compare import Comparison, Kind, compare
 from hgdeploy.validation.inputs import infer_in_batches
 
 # One unit in the last place, relative to the value: 2 to the power of minus the mantissa's bits.
-_ULP = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
+_ULP = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 _SAMPLES = 2
 NOISE_ROWS = 16  # more find little more
 
@@ -59,7 +59,7 @@ def rounding_noise(
         rows: the inputs, (n, ...); the first ones are used.
         answers: its scores for these inputs and perhaps more.
         kind: what the scores are.
-        precision: whose rounding is meant: `fp32`, `fp16` or `bf16`.
+        precision: whose rounding is meant: `fp32`, `tf32`, `fp16` or `bf16`.
         batch_size: rows per inference.
 
     Returns:

@@ -60,12 +60,14 @@ def _widened(limit: float, noise: float, most: float) -> float:
 # conversion the first.
 TOLERANCES: Mapping[str, Tolerance] = {
     "fp32": Tolerance(1e-5, 1e-4, None, 1e-4, 2e-3, 2e-2),
+    # TF32 rounds what is multiplied to fp16's 10 bits; it has fp32's range.
+    "tf32": Tolerance(2e-2, math.inf, 0.98, 1e-2, 0.1, math.inf),
     "fp16": Tolerance(2e-2, math.inf, 0.98, 1e-2, 0.1, math.inf),
     "bf16": Tolerance(0.15, math.inf, 0.95, 2e-2, 0.4, math.inf),
     "int8": Tolerance(0.5, math.inf, 0.95, 1e-2, 0.5, math.inf),
 }
 # The precisions from the finest to the coarsest.
-COARSENESS = ("fp32", "fp16", "bf16", "int8")
+COARSENESS = ("fp32", "tf32", "fp16", "bf16", "int8")
 
 
 def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list[str]:

@@ -28,7 +28,9 @@ def add_build(verbs: Verbs) -> None:
     parser = verbs.add_parser("build", help="build the TensorRT engine of a bundle")
     parser.add_argument("bundle", type=Path, help="the model's folder")
     parser.add_argument("--runtime", help="tensorrt (default) or tensorrt-rtx")
-    parser.add_argument("--precision", default="fp32", help="fp32 (default), fp16, bf16 or int8")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32 (default), tf32, fp16, bf16 or int8"
+    )
     parser.add_argument(
         "--batch",
         help="min,opt,max images; min,max tunes for max; one number is fixed (1,8,32, or what the "

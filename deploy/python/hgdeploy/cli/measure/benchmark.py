@@ -78,7 +78,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_list("model", str, "models of the zoo, or folders of bundles")
     add_list("engine", str, "paddle (default), onnxruntime, openvino")
-    add_list("precision", str, "fp32 (default), fp16, bf16, int8")
+    add_list("precision", str, "fp32 (default), tf32, fp16, bf16, int8")
     add_list("batch", int, "images per inference (1)")
     add_list("threads", str, "CPU threads, a number or all (all)")
     add_list("scope", str, "engine (default): infer() alone; pipeline: from JPEG to classes")

@@ -32,6 +32,7 @@ from hgdeploy.system.libraries import import_library
 from hgdeploy.system.locks import wait_for
 from hgdeploy.system.progress import OnLine
 
+_TF32_FROM = 8.0  # NVIDIA, "Ampere Architecture Whitepaper", 2020
 _LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
 
 
@@ -55,8 +56,19 @@ def open_builder(options: BuildOptions) -> Builder:
 
     Raises:
         EngineError: the library or the GPU it needs is missing, or it does not build for that GPU.
-        ConfigError: the compute capabilities asked for cannot be built for.
+        ConfigError: the compute capabilities asked for cannot be built for, or lack the precision.
     """
+    builder = _builder(options)
+    lacking = [name for name in builder.compute_capabilities if float(name) < _TF32_FROM]
+    if options.precision == "tf32" and lacking:
+        raise ConfigError(
+            f"tf32 needs compute capability {_TF32_FROM} (Ampere) or later, and "
+            f"{', '.join(lacking)} computes fp32 as it is; build with --precision fp32"
+        )
+    return builder
+
+
+def _builder(options: BuildOptions) -> Builder:
     runtime, wanted = options.runtime, options.compute_capabilities
     if runtime.needs_gpu:
         gpu = local_gpu(options.gpu, runtime)
@@ -98,9 +110,9 @@ def engine_from_onnx(
 ) -> EngineBuild:
     """Build an engine file, unless there is one with the same key already.
 
-    TF32 is always off: fp32 is IEEE fp32. If several processes build into one folder, one works and
-    the others wait, then find its engine. Ctrl-C ends the build at its next step and leaves nothing
-    behind.
+    TF32 is off except for the precision tf32: fp32 is IEEE fp32. If several processes build into
+    one folder, one works and the others wait, then find its engine. Ctrl-C ends the build at its
+    next step and leaves nothing behind.
 
     Args:
         onnx: the ONNX file, in the precision to build; its external data are beside it.
@@ -204,7 +216,7 @@ def _key(
     level, workspace = options.optimization_level, options.workspace_mb
     flags = {
         "optimization_level": "default" if level is None else str(level),
-        "tf32": "off",
+        "tf32": "on" if options.precision == "tf32" else "off",
         "workspace_mb": "default" if workspace is None else str(workspace),
     }
     if options.runtime.needs_gpu:  # the other library times nothing

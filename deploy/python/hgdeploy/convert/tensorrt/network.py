@@ -27,7 +27,7 @@ from hgdeploy.system.progress import OnLine
 
 # The library's names of element types, where they are not numpy's names in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-_COMPUTED_IN = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_COMPUTED_IN = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # How often a kernel is timed before the fastest is chosen: as by trtexec (defaultAvgTiming in its
 # sampleOptions.h). The library's own figure is 1, which leaves the choice to noise.
 TIMING_RUNS = 8
@@ -185,11 +185,12 @@ def _dtype(tensor: Any) -> str:
 
 def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
     """Refuse a network that does not compute in the precision that was asked for."""
-    floats = [dtype for dtype in _COMPUTED_IN.values() if dtype in facts["layer_precisions"]]
+    kinds = dict.fromkeys(_COMPUTED_IN.values())
+    floats = [dtype for dtype in kinds if dtype in facts["layer_precisions"]]
     quantized = "QUANTIZE" in facts["layer_types"]
     if job.precision == "int8":
         fits = quantized
-    elif job.precision == "fp32":
+    elif _COMPUTED_IN[job.precision] == "float32":
         fits = floats == ["float32"] and not quantized
     else:
         fits = _COMPUTED_IN[job.precision] in floats and not quantized
@@ -202,7 +203,8 @@ def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
 
 
 def _configure(trt: Any, config: Any, job: BuildJob) -> None:
-    config.clear_flag(trt.BuilderFlag.TF32)
+    change = config.set_flag if job.precision == "tf32" else config.clear_flag
+    change(trt.BuilderFlag.TF32)
     config.avg_timing_iterations = TIMING_RUNS
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that layers can be inspected
     if job.workspace_mb is not None:

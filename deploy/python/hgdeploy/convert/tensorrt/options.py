@@ -41,7 +41,7 @@ class BuildOptions:
 
     Attributes:
         runtime: which of the two libraries builds.
-        precision: what the ONNX file computes in: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: what the ONNX file computes in: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU here.
         gpu: the number of the GPU on this machine.
         workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.

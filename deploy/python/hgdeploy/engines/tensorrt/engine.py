@@ -27,7 +27,7 @@ from hgdeploy.engines.base import (
     Tensors,
     device_index,
 )
-from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.options import PRECISIONS, EngineOptions
 from hgdeploy.engines.tensorrt.engine_file import check_key, read_key, runtime_from_name
 from hgdeploy.engines.tensorrt.lane import Lane
 from hgdeploy.engines.tensorrt.session import Graphs, Session
@@ -44,7 +44,6 @@ _DISTRIBUTIONS = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 class TensorRtEngine(CheckedEngine):
@@ -170,8 +169,11 @@ def capability() -> Capability:
     if installed_version("cuda-bindings", "cuda-python", "pycuda") is None:
         missing = f"needs cuda-bindings (or pycuda) to use the GPU: pip install {extras}"
         return Capability(version, notes=(missing, *notes))
-    notes.append("each precision needs its engine file; hgdeploy build makes it for this GPU")
-    return Capability(version, tuple(f"gpu:{i}" for i in range(count)), _PRECISIONS, tuple(notes))
+    notes.append(
+        "each precision needs its engine file; hgdeploy build makes it for this GPU (tf32 from "
+        "compute capability 8.0 on)"
+    )
+    return Capability(version, tuple(f"gpu:{i}" for i in range(count)), PRECISIONS, tuple(notes))
 
 
 def _check_file(source: Path) -> None:

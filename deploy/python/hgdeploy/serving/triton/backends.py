@@ -14,7 +14,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines import TensorSpec, engine_module, load_engine
-from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.options import PRECISIONS, EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, nearest
 from hgdeploy.system.checks import check, check_fields
 from hgdeploy.system.digests import file_sha256
@@ -262,7 +262,7 @@ def _openvino_caveats(options: TritonOptions) -> list[str]:
 BACKENDS: Mapping[str, _Backend] = {
     "tensorrt": _Backend(
         platform="tensorrt_plan",
-        precisions=("fp32", "fp16", "bf16", "int8"),
+        precisions=PRECISIONS,
         devices=("gpu",),
         batches=True,
         has_threads=False,

@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "
-        "run pip install '.[cpu,convert]' in HGDeploy's folder"
+        "run pip install -e '.[cpu,convert]' in HGDeploy's folder"
     )
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "
-        "run pip install '.[cpu]' in HGDeploy's folder"
+        "run pip install -e '.[cpu]' in HGDeploy's folder"
     )
 
 if __name__ == "__main__":

@@ -423,7 +423,7 @@ def test_html_without_plots_needs_no_matplotlib(write, tmp_path, monkeypatch):
     page = Page((tmp_path / "r.html").read_text())
     assert "failed: <b>broken</b>" in page.cells
     assert not {"b", "script", "link", "img", "svg"} & page.tags
-    with pytest.raises(EngineError, match=r"pip install 'hgdeploy\[plot\]'"):
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[plot\]'"):
         report(path, "--output", tmp_path / "r.html")
 
 

@@ -258,7 +258,7 @@ def test_another_form_of_address_is_refused(address):
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError, match=r"pip install 'hgdeploy\[ray\]'"), ray_cluster("local"):
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[ray\]'"), ray_cluster("local"):
         pass
 
 

@@ -598,7 +598,7 @@ def test_a_missing_library_is_one_line_that_names_the_extra(mini):
     refused = run_command("-c", code, "build", mini, *HERE)
     assert refused.returncode == 6
     assert refused.stderr.count("\n") == 1
-    assert "pip install 'hgdeploy[tensorrt-rtx]'" in refused.stderr
+    assert "pip install -e '.[tensorrt-rtx]'" in refused.stderr
 
 
 @pytest.fixture(scope="module")

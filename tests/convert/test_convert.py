@@ -36,7 +36,7 @@ from hgdeploy.zoo.export import bundle_from_weights
 
 pytestmark = pytest.mark.skipif(
     installed_version("paddle2onnx") is None or installed_version("onnxslim") is None,
-    reason="paddle2onnx and onnxslim are needed: pip install '.[cpu,convert]' (Python 3.10, 3.11)",
+    reason="needs paddle2onnx and onnxslim: pip install -e '.[cpu,convert]' (Python 3.10, 3.11)",
 )
 
 FORMATS = ("pphgnet_mini", "pphgnet_mini_pir")
@@ -408,7 +408,7 @@ def test_a_place_that_cannot_be_written_is_reported(mini_pir):
 
 def test_a_missing_paddle2onnx_is_reported(mini_pir, monkeypatch):
     monkeypatch.setattr(paddle2onnx_process, "installed_version", lambda _: None)
-    with pytest.raises(EngineError, match=r"pip install 'hgdeploy\[convert\]'"):
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[convert\]'"):
         onnx_from_paddle(open_bundle(mini_pir), verify=None)
 
 

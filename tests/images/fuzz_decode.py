@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuzz the image decoder with atheris (`pip install 'hgdeploy[cpu,fuzz]'`); see docs/images.md.
+"""Fuzz the image decoder with atheris (`pip install -e '.[cpu,fuzz]'`); see docs/images.md.
 
 Whatever the bytes, `decode_image` gives uint8 RGB of no more pixels than allowed or an ImageError,
 and for a JPEG the pixels of OpenCV. Arguments are libFuzzer's, such as `-runs=200000`.

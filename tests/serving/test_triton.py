@@ -475,4 +475,4 @@ except EngineError as error:
     print(error)
 """
     result = run_command("-c", code)
-    assert "pip install 'hgdeploy[triton]'" in result.stdout, result.stderr
+    assert "pip install -e '.[triton]'" in result.stdout, result.stderr

@@ -368,7 +368,7 @@ def test_a_name_that_tells_no_library_is_refused(tmp_path):
 
 def test_a_library_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert "pip install 'hgdeploy[tensorrt]'" in refused(write_engine(tmp_path))
+    assert "pip install -e '.[tensorrt]'" in refused(write_engine(tmp_path))
 
 
 def test_inputs_and_outputs_may_be_several_and_of_other_types(tmp_path):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.errors import ConfigError, EngineError, one_line
-from hgdeploy.system.libraries import keeping_sigterm
+from hgdeploy.system.libraries import installing, keeping_sigterm
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.system.progress import OnLine
 
@@ -50,7 +50,7 @@ def ray_cluster(address: str) -> Iterator[None]:
         import ray.data
     except ImportError as error:
         raise EngineError(
-            f"--ray needs Ray Data ({one_line(error)}): pip install 'hgdeploy[ray]'"
+            f"--ray needs Ray Data ({one_line(error)}): {installing('ray')}"
         ) from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if ray.is_initialized():

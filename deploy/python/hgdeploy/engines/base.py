@@ -274,6 +274,10 @@ class CheckedEngine(abc.ABC):
         """Free what the library holds."""
 
 
+USE_CPU = "use the cpu (-o Global.use_gpu=False; in hgdeploy predict, --device cpu)"
+"""The end of an error about a GPU that is not there, whoever asked for it."""
+
+
 def device_index(device: str) -> int | None:
     """Return None for `cpu` and N for `gpu:N`.
 

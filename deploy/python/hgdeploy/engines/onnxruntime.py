@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.names import onnx_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
+    USE_CPU,
     Capability,
     CheckedEngine,
     Engine,
@@ -28,7 +29,7 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 from hgdeploy.system.machine import int8_saturates
 
 _CUDA = "CUDAExecutionProvider"
@@ -100,8 +101,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     if index is not None and _CUDA not in ort.get_available_providers():
         raise EngineError(
             f"{options.device} was asked for, but this onnxruntime has only "
-            f"{', '.join(ort.get_available_providers())}; use the cpu (-o Global.use_gpu=False), "
-            "or pip install 'hgdeploy[gpu]'"
+            f"{', '.join(ort.get_available_providers())}; {USE_CPU}, "
+            f"or {installing('gpu')}"
         )
     session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())
@@ -109,7 +110,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         raise EngineError(
             f"{options.device} was asked for, but CUDA did not load and ONNX Runtime would run on "
             f"{', '.join(providers)}; check the driver, CUDA and cuDNN that onnxruntime-gpu "
-            f"{ort.__version__} needs, or use the cpu (-o Global.use_gpu=False)"
+            f"{ort.__version__} needs, or {USE_CPU}"
         )
     runtime = RuntimeInfo(
         engine="onnxruntime",
@@ -135,7 +136,7 @@ def capability() -> Capability:
     """Return what ONNX Runtime can do on this machine."""
     version = installed_version("onnxruntime-gpu", "onnxruntime")
     if version is None:
-        return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
+        return Capability(None, notes=(installing("cpu", "gpu"),))
     ort = import_library("onnxruntime", "cpu")
     precisions = ["fp32", "fp16", "int8"]
     notes = ["fp16 and int8 need the bundle's inference.PRECISION.onnx"]
@@ -148,9 +149,7 @@ def capability() -> Capability:
         notes.append("bf16: on a GPU only, and it needs the bundle's inference.bf16.onnx")
         notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
     else:
-        notes.append(
-            "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
-        )
+        notes.append(f"gpu: this is the CPU build; on a machine with one, {installing('gpu')}")
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
 
 

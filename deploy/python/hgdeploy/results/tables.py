@@ -14,6 +14,7 @@ from typing import IO
 from hgdeploy.errors import ConfigError
 from hgdeploy.results.outputs import check_suffix
 from hgdeploy.results.rows import COLUMNS, Row
+from hgdeploy.system.libraries import installing
 
 # CSV has no lists: a space separates classes and scores, and this the labels, which have commas.
 _CSV_LABEL_SEPARATOR = " | "
@@ -58,7 +59,7 @@ def table_format(path: Path) -> TableFormat | None:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
             raise ConfigError(
-                f"--output {path} needs pyarrow: pip install 'hgdeploy[parquet]', or choose .jsonl"
+                f"--output {path} needs pyarrow: {installing('parquet')}, or choose .jsonl"
             ) from None
     return formats[suffix]
 

@@ -39,6 +39,17 @@ def keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def installing(*extras: str) -> str:
+    """Return how one of HGDeploy's extras is installed, as the end of an error.
+
+    No package index has HGDeploy, so pip installs it from where its user has it: mostly a clone.
+    """
+    commands = " or ".join(f"'.[{extra}]'" for extra in extras)
+    return (
+        f"install hgdeploy's extra {' or '.join(extras)} (in its clone: pip install -e {commands})"
+    )
+
+
 def import_library(name: str, extra: str) -> ModuleType:
     """Import a heavy library, silencing what it says of itself while it loads.
 
@@ -57,5 +68,5 @@ def import_library(name: str, extra: str) -> ModuleType:
             return importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise EngineError(
-            f"{name} does not import here ({one_line(error)}); pip install 'hgdeploy[{extra}]'"
+            f"{name} does not import here ({one_line(error)}); {installing(extra)}"
         ) from None

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from hgdeploy.errors import BundleError, EngineError
-from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.libraries import installed_version, installing
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 
@@ -94,7 +94,7 @@ def _hint(model: Path, log: str, opset: int) -> str:
 def _not_installed(reason: str) -> str:
     return (
         f"conversion needs paddle2onnx, which cannot be imported here ({reason}); "
-        "pip install 'hgdeploy[convert]', with Python 3.10 or 3.11"
+        f"{installing('convert')}, with Python 3.10 or 3.11"
     )
 
 

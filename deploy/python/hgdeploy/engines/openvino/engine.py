@@ -24,6 +24,7 @@ from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
+    USE_CPU,
     Capability,
     CheckedEngine,
     Engine,
@@ -36,7 +37,7 @@ from hgdeploy.engines.openvino.probe import int8_error
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, OutputError, one_line
 from hgdeploy.system.files import updating_folder
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 from hgdeploy.system.machine import available_cpus
 
 # OpenVINO's name of a precision, and the capability that a device must list for it. The precision
@@ -150,7 +151,7 @@ def capability() -> Capability:
     """Return what OpenVINO can do on this machine."""
     version = installed_version("openvino")
     if version is None:
-        return Capability(None, notes=("pip install 'hgdeploy[openvino]'",))
+        return Capability(None, notes=(installing("openvino"),))
     core = import_library("openvino", "openvino").Core()
     devices = tuple(_our_name(name) for name in core.available_devices)
     precisions = _precisions(core, "CPU")
@@ -183,7 +184,7 @@ def _device(core: Any, device: str) -> str:
     if device in ("cpu", "npu") or (kind == "gpu" and number.isascii() and number.isdigit()):
         raise EngineError(
             f"{device} was asked for, but OpenVINO finds only {', '.join(sorted(available))} here; "
-            "use the cpu (-o Global.use_gpu=False)"
+            f"{USE_CPU}"
         )
     raise EngineError(f"unknown device {device!r}, expected 'cpu' or 'gpu:N' such as 'gpu:0'")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hgdeploy.bundle.names import INT8_PROGRAMS
 from hgdeploy.engines.base import (
+    USE_CPU,
     TensorSpec,
     device_index,
 )
@@ -20,7 +21,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.files import updating_folder
-from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.libraries import installed_version, installing
 from hgdeploy.system.machine import cpu_flags
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
@@ -62,8 +63,8 @@ def check_device(paddle: ModuleType, source: Path, options: EngineOptions) -> in
         return None
     if not paddle.is_compiled_with_cuda():
         raise EngineError(
-            f"{options.device} was asked for, but this paddlepaddle is the CPU build; use the cpu "
-            "(--device cpu, -o Global.use_gpu=False), or pip install 'hgdeploy[gpu]'"
+            f"{options.device} was asked for, but this paddlepaddle is the CPU build; {USE_CPU}, "
+            f"or {installing('gpu')}"
         )
     count = paddle.device.cuda.device_count()
     if index >= count:

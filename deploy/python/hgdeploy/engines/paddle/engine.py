@@ -41,7 +41,7 @@ from hgdeploy.engines.paddle.program import ProgramSpecs
 from hgdeploy.engines.paddle.sizes import check_size, size_warnings, specs_at
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 
 # The memory that one process takes. Measured at batch 1: 160 MiB and twice the parameters
 # (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
@@ -232,7 +232,7 @@ def capability() -> Capability:
     """Return what Paddle can do on this machine."""
     version = installed_version("paddlepaddle", "paddlepaddle-gpu")
     if version is None:
-        return Capability(None, notes=("pip install 'hgdeploy[cpu]' (or [gpu])",))
+        return Capability(None, notes=(installing("cpu", "gpu"),))
     paddle = import_library("paddle", "cpu")
     precisions, notes = ["fp32"], ["int8 needs PaddleSlim's inference_int8.json or .pdmodel"]
     if cpu_has_bf16():
@@ -241,9 +241,7 @@ def capability() -> Capability:
         notes.append("bf16: this CPU has neither avx512_bf16 nor amx_bf16")
     devices = ["cpu"]
     if not paddle.is_compiled_with_cuda():
-        notes.append(
-            "gpu: this is the CPU build; pip install 'hgdeploy[gpu]' on a machine with one"
-        )
+        notes.append(f"gpu: this is the CPU build; on a machine with one, {installing('gpu')}")
     elif paddle.device.cuda.device_count() == 0:
         notes.append("gpu: no CUDA device is visible")
     else:

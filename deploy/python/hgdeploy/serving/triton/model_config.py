@@ -14,7 +14,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import ConfigError, EngineError, OutputError, one_line
 from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions
-from hgdeploy.system.libraries import import_library
+from hgdeploy.system.libraries import import_library, installing
 from hgdeploy.transforms.preprocess import Preprocessor
 
 # Where the model takes any batch and no maximum is asked for.
@@ -191,6 +191,6 @@ def load_schema() -> Any:
     except Exception as error:  # protobuf's own version error has no public type
         raise EngineError(
             f"tritonclient's ModelConfig does not load ({one_line(error)}); "
-            "pip install --upgrade 'hgdeploy[triton]'"
+            f"{installing('triton')}, with --upgrade"
         ) from None
     return module

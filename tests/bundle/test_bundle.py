@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from conftest import IMAGES
-from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.model_bundle import open_bundle, open_model
 from hgdeploy.cli.main import main
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.transforms.operators import CropImage
@@ -33,6 +33,39 @@ def test_a_missing_folder_and_a_file_are_told_apart(mini):
         open_bundle(mini / "none")
     with pytest.raises(BundleError, match="is a file, expected the folder"):
         open_bundle(mini / "inference.onnx")
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "place"),
+    [
+        ("net.onnx", "inference.onnx", "net.onnx"),
+        ("net.onnx", "inference.fp16.onnx", "net.fp16.onnx"),
+        ("net.onnx", "inference.fp16.rtx.engine", "net.fp16.rtx.engine"),
+        # The end of its stem says which precision an ONNX file is for,
+        ("net_fp16.onnx", "inference.fp16.onnx", "net_fp16.onnx"),
+        ("net.fp16.onnx", "inference.onnx", "net.onnx"),
+        ("inference.int8.onnx", "inference.int8.onnx", "inference.int8.onnx"),
+        # and an engine serves whichever is asked for.
+        ("net.plan", "inference.fp16.engine", "net.plan"),
+        ("net_fp16.engine", "inference.engine", "net_fp16.engine"),
+        ("net.engine", "inference.rtx.engine", "net.rtx.engine"),
+        ("net.rtx.engine", "inference.bf16.rtx.engine", "net.rtx.engine"),
+        ("net.fp16.plan", "inference.onnx", "net.onnx"),
+    ],
+)
+def test_a_model_file_alone_stands_for_a_bundle(tmp_path, file, name, place):
+    (tmp_path / file).write_bytes(b"model")
+    bundle = open_model(tmp_path / file)
+    assert bundle.path(name) == tmp_path / place
+    assert bundle.place == tmp_path / file
+
+
+def test_a_file_that_is_no_model_does_not_stand_for_one(mini):
+    with pytest.raises(BundleError, match=r"ends with \.onnx, \.engine, \.plan"):
+        open_model(mini / "inference.yml")
+    with pytest.raises(BundleError, match="does not exist"):
+        open_model(mini / "none.onnx")
+    assert open_model(mini) == open_bundle(mini)
 
 
 def test_a_missing_artifact_lists_what_is_there(mini):

@@ -717,6 +717,30 @@ def engine_files(monkeypatch) -> None:
     monkeypatch.setattr(variants, "engine_module", lambda _: module)
 
 
+@pytest.mark.usefixtures("rtx")
+def test_an_onnx_file_alone_is_built_beside_itself(mini, tmp_path, capsys):
+    """Its folder may be a model's: nothing else in it is looked at, or made."""
+    folder = mini
+    net = folder / "net.onnx"
+    (folder / "inference.onnx").rename(net)
+    before = {path.name for path in folder.iterdir()}
+    for precision, name in (("fp32", "net.rtx.engine"), ("fp16", "net.fp16.rtx.engine")):
+        assert main("build", net, *HERE, "--precision", precision) == 0, capsys.readouterr().err
+        assert capsys.readouterr().out == f"{folder / name}\n"
+    made = {path.name for path in folder.iterdir()} - before
+    assert {name for name in made if not name.endswith(".meta.json")} == {
+        *("net.rtx.engine", "net.fp16.onnx", "net.fp16.rtx.engine"),
+    }
+    for file, precision, told in (
+        ("net.fp16.rtx.engine", "fp32", "is an engine already"),
+        ("net.onnx", "int8", "as inference.onnx, and run hgdeploy quantize"),
+    ):
+        assert main("build", folder / file, *HERE, "--precision", precision) == 5
+        assert told in capsys.readouterr().err
+    assert main("build", net, *HERE, "--triton", tmp_path / "served") == 2
+    assert "--triton needs a bundle" in capsys.readouterr().err
+
+
 def test_each_kernel_is_timed_as_often_as_by_trtexec(mini, rtx, tmp_path, monkeypatch):
     seen: list[int] = []
     whole = rtx.Builder.build_serialized_network

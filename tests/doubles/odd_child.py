@@ -8,10 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from hgdeploy.errors import TensorError
-from hgdeploy.system.messages import Message, serve
+from hgdeploy.system.messages import Message, serve, tell_parent
 from hgdeploy.system.processes import ChildProcess
 
 started = []
@@ -31,6 +32,14 @@ def say(request: Message) -> Message:
     print("from Python")
     os.write(1, b"from native code\n")
     return Message({"stdin": os.read(0, 100).decode()})
+
+
+def report(request: Message) -> Message:
+    for number in range(request.values["lines"]):
+        thread = threading.Thread(target=tell_parent, args=[f"{number} is done"])
+        thread.start()
+        thread.join()
+    return Message({"done": True})
 
 
 def flood(request: Message) -> Message:
@@ -72,5 +81,5 @@ def start(request: Message) -> Message:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    handlers = (echo, fail, say, flood, die, leave, hang, rest, start)
+    handlers = (echo, fail, say, report, flood, die, leave, hang, rest, start)
     serve({handler.__name__: handler for handler in handlers})

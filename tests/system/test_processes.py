@@ -95,6 +95,15 @@ def test_what_is_printed_stands_in_no_answers_way_and_stdin_is_empty(child):
     assert child.printed == "from Python\nfrom native code\n"
 
 
+def test_lines_of_progress_come_before_the_answer(child):
+    lines: list[str] = []
+    answer = child.ask(Message({"do": "report", "lines": 3}), DEADLINE, lines.append)
+    assert answer.values == {"done": True}
+    assert lines == ["0 is done", "1 is done", "2 is done"]
+    assert child.ask(Message({"do": "report", "lines": 2})).values == {"done": True}
+    assert echo(child, 1) == 1
+
+
 def test_what_is_printed_is_passed_on_unless_it_is_to_be_quiet(capfd):
     for quiet in (False, True):
         with ChildProcess("odd_child", quiet=quiet) as child:
@@ -189,7 +198,7 @@ def test_an_inference_that_was_interrupted_is_never_the_next_ones_answer(golden,
     first, second = golden["x"][:1], golden["x"][1:2]
     receive = ChildProcess.receive
 
-    def interrupted(self: ChildProcess) -> Message:
+    def interrupted(self: ChildProcess, *_: object) -> Message:
         monkeypatch.setattr(ChildProcess, "receive", receive)
         raise KeyboardInterrupt
 

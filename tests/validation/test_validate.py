@@ -165,6 +165,17 @@ def test_a_wrong_list_of_engines_is_refused(text, message):
         parse_runs(text)
 
 
+def test_a_file_alone_is_validated_and_not_what_lies_beside_it(mini, capsys):
+    net = mini / "net.onnx"
+    (mini / "inference.onnx").rename(net)
+    command = ["validate", str(net), "--random", "2", "--engines"]
+    assert main([*command, "onnxruntime,openvino"]) == 0
+    assert capsys.readouterr().out.startswith(f"# Validation of {net}: passed\n")
+    assert main([*command, "paddle,onnxruntime"]) == 5
+    assert "nothing that paddle reads" in capsys.readouterr().err
+    assert main([*command, "onnxruntime,openvino", "--report", str(net)]) == 2
+
+
 def test_a_missing_artifact_is_an_error(mini):
     with pytest.raises(BundleError, match=r"has no inference\.int8\.onnx"):
         validate(open_bundle(mini), options(*parse_runs("paddle,onnxruntime:int8")))

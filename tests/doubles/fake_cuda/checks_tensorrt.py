@@ -362,8 +362,15 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path, data: bytes, expected: st
 
 
 def test_a_name_that_tells_no_library_is_refused(tmp_path):
-    message = refused(write_engine(tmp_path, "model.plan"))
+    message = refused(write_engine(tmp_path, "model.trt"))
     assert "call it NAME.engine (tensorrt) or NAME.rtx.engine (tensorrt-rtx)" in message
+
+
+def test_a_plan_of_trtexec_is_an_engine(tmp_path, golden):
+    with load_engine("tensorrt", write_engine(tmp_path, "model.plan"), GPU) as engine:
+        np.testing.assert_allclose(
+            probabilities(engine, golden["x"]), golden["probabilities"], atol=1e-6
+        )
 
 
 def test_a_library_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):

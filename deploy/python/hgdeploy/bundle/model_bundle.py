@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hgdeploy.bundle.integrity import bundle_notes, check_artifact, check_unaltered
-from hgdeploy.bundle.names import DESCRIPTION
+from hgdeploy.bundle.names import ALONE, DESCRIPTION, beside
 from hgdeploy.bundle.sidecar import changed_source
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import read_yaml
@@ -39,6 +39,7 @@ class ModelBundle:
         asks_for_copies: it has a `SavePreLabel`, which is told and not followed: a model does not
             say where files are written.
         output_name: the output that has the scores; None where it is the only one.
+        file: the model file that stands for the bundle's; None where they have their usual names.
     """
 
     root: Path
@@ -48,6 +49,16 @@ class ModelBundle:
     unserved: Mapping[str, str] = field(default_factory=dict)
     asks_for_copies: bool = False
     output_name: str | None = None
+    file: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """The folder, or the file that stands alone, as it was given."""
+        return self.file or self.root
+
+    def path(self, name: str) -> Path:
+        """Return where the file that bundles call `name` lies, or would lie."""
+        return self.root / name if self.file is None else beside(self.file, name)
 
     def find(self, names: Sequence[str]) -> Path:
         """Return the first of the files `names` that the bundle has.
@@ -56,19 +67,18 @@ class ModelBundle:
             BundleError: it has none of them; the message lists what it has. Or the one it has, or
                 what that was made from, has changed since.
         """
-        for name in names:
-            path = self.root / name
+        for path in map(self.path, names):
             if path.is_file():
                 check_artifact(path)
                 return path
-        models = (".json", ".pdmodel", ".pdiparams", ".onnx", ".engine")
+        models = (".json", ".pdmodel", ".pdiparams", *ALONE)
         present = sorted(
             path.name
             for path in self.root.iterdir()
             if path.suffix in models and not path.name.endswith(".meta.json")
         )
         raise BundleError(
-            f"{self.root} has no {' or '.join(names)}; "
+            f"{self.root} has no {' or '.join(self.path(name).name for name in names)}; "
             + (f"it has {', '.join(present)}" if present else "there are no model files in it")
         )
 
@@ -78,7 +88,7 @@ class ModelBundle:
         Raises:
             BundleError: it is there, but not the file that was made: another's is not made anew.
         """
-        path = self.root / name
+        path = self.path(name)
         if not path.is_file():
             return None
         check_unaltered(path)
@@ -87,7 +97,7 @@ class ModelBundle:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the bundle's files, one line each."""
-        return bundle_notes(self.root)
+        return bundle_notes(self.root) if self.file is None else ()
 
     def own_preprocess(self) -> tuple[Op, ...]:
         """Return the model's own transform ops.
@@ -116,6 +126,24 @@ class ModelBundle:
     def _check_served(self, section: str) -> None:
         if section in self.unserved:
             raise BundleError(self.unserved[section])
+
+
+def open_model(place: str | Path) -> ModelBundle:
+    """Open a bundle's folder, or a model file that stands alone: `.onnx`, `.engine` or `.plan`.
+
+    Raises:
+        BundleError: as `open_bundle`, or the file is of another kind.
+    """
+    file = Path(place)
+    if not file.is_file():
+        return open_bundle(file)
+    if file.suffix not in ALONE:
+        raise BundleError(
+            f"model {file} is a file, expected a bundle's folder or a file that ends with "
+            f"{', '.join(ALONE)}"
+        )
+    _check_name(file)
+    return ModelBundle(file.parent, None, None, None, file=file)
 
 
 def open_bundle(root: str | Path) -> ModelBundle:

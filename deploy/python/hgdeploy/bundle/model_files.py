@@ -22,7 +22,10 @@ from hgdeploy.system.digests import combined_digest, file_sha256
 _BESIDE = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin"}
 
 # The ends of the names of what nothing but a model's folder has.
-_KEPT = (".pdmodel", ".pdiparams", ".onnx", ".engine", ".xml", ".bin", ".yml", ".yaml", ".txt")
+_KEPT = (
+    *(".pdmodel", ".pdiparams", ".onnx", ".engine", ".plan", ".xml", ".bin"),
+    *(".yml", ".yaml", ".txt"),
+)
 _SIDECAR = ".meta.json"
 
 # The numbers of the fields in onnx.proto that lead to tensors, and so to files of weights.
@@ -48,7 +51,7 @@ def model_files(artifact: Path) -> tuple[Path, ...]:
     """
     if artifact.suffix == ".onnx":
         return (artifact, *_external_files(artifact))
-    if artifact.suffix == ".engine":
+    if artifact.suffix in (".engine", ".plan"):
         beside = sidecar_path(artifact)
     elif artifact.suffix in _BESIDE:
         beside = artifact.with_suffix(_BESIDE[artifact.suffix])
@@ -61,8 +64,9 @@ def files_of_models(folder: Path) -> Iterator[Path]:
     """Yield what a bundle needs, whichever of its models is run: models, description, labels.
 
     Args:
-        folder: the bundle's folder; nothing where it cannot be read.
+        folder: the bundle's folder, or a model file in it; nothing where it cannot be read.
     """
+    folder = folder.parent if folder.is_file() else folder
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
             program = path.suffix == ".json" and path.with_suffix(".pdiparams").is_file()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import one_of
@@ -66,6 +68,41 @@ def runtime_named(name: str) -> TensorRtRuntime:
     """
     by_name = {runtime.name: runtime for runtime in RUNTIMES}
     return by_name[check("TensorRT runtime", name, one_of(by_name))]
+
+
+# The ends of the names of model files that may stand alone; trtexec's users call an engine `.plan`.
+ALONE = (".onnx", ".engine", ".plan")
+_PLAN = ".plan"
+_STEM = "inference"
+_PRECISION_END = re.compile("[._-](fp32|tf32|fp16|bf16|int8)$")
+
+
+def runtime_of(name: str) -> TensorRtRuntime | None:
+    """Return the library that an engine file is for, by the end of its name; None if it is none."""
+    if name.endswith(_PLAN):
+        return RUNTIMES[0]
+    fitting = [runtime for runtime in RUNTIMES if name.endswith(runtime.suffix)]
+    return max(fitting, key=lambda runtime: len(runtime.suffix), default=None)
+
+
+def beside(file: Path, name: str) -> Path:
+    """Return where the file that a bundle calls `name` lies, for a model file that stands alone.
+
+    The others have its stem: beside `net.onnx`, the bundle's `inference.fp16.engine` is
+    `net.fp16.engine`. An ONNX file is that of the precision with which its stem ends, else fp32. An
+    engine file is the one for whatever precision is asked for: only its sidecar knows better.
+    """
+    runtime = runtime_of(file.name)
+    if runtime is not None:
+        if runtime_of(name) == runtime:
+            return file
+        stem = file.name.removesuffix(_PLAN).removesuffix(runtime.suffix)
+    else:
+        stem = file.stem
+    own = _PRECISION_END.search(stem)
+    if runtime is None and name == onnx_name(own[1] if own else "fp32"):
+        return file
+    return file.with_name(stem[: own.start() if own else None] + name.removeprefix(_STEM))
 
 
 def engine_name(precision: str, runtime: TensorRtRuntime) -> str:

@@ -186,7 +186,21 @@ def opened_bundle(folder: str | Path) -> ModelBundle:
     """
     from hgdeploy.bundle.model_bundle import open_bundle
 
-    bundle = open_bundle(folder)
+    return _with_notes(open_bundle(folder))
+
+
+def opened_model(place: str | Path) -> ModelBundle:
+    """Open a bundle, or a model file that stands alone, likewise.
+
+    Raises:
+        BundleError: as `opened_bundle`, or it is a file of another kind.
+    """
+    from hgdeploy.bundle.model_bundle import open_model
+
+    return _with_notes(open_model(place))
+
+
+def _with_notes(bundle: ModelBundle) -> ModelBundle:
     for note in bundle.notes:
         warn(note)
     return bundle

@@ -14,7 +14,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, TensorRtRuntime, engine_name, onnx_name
+from hgdeploy.bundle.names import (
+    ONNX_FILE,
+    RUNTIMES,
+    TensorRtRuntime,
+    engine_name,
+    onnx_name,
+    runtime_of,
+)
 from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
@@ -112,7 +119,7 @@ def _convert_to_16_bits(
     images = _preprocessed(bundle, options.images, on_warning)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
     verify = verify_precision(options.precision, images) if options.check else None
-    target = onnx.with_name(onnx_name(options.precision))
+    target = bundle.path(onnx_name(options.precision))
     return convert(onnx, target, images or None, verify=verify)
 
 
@@ -176,9 +183,13 @@ def build_engine(
         EngineError: a library or GPU is missing, or the build fails.
         OutputError: a file cannot be written.
     """
+    if bundle.file is not None and runtime_of(bundle.file.name) is not None:
+        raise BundleError(
+            f"{bundle.file} is an engine already; build from the ONNX file that it was made from"
+        )
     open_builder(options)  # first: the conversions take longer to fail
     onnx = _ensure_onnx(bundle, options.precision, on_progress, on_warning)
-    target = output or bundle.root / engine_name(options.precision, options.runtime)
+    target = output or bundle.path(engine_name(options.precision, options.runtime))
     return engine_from_onnx(onnx, target, shapes, options, on_progress)
 
 
@@ -210,7 +221,7 @@ def ensure_artifact(
     if not kinds or gpu is None:
         return
     present = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
-    runtime = present[0] if present else _installed(kinds)
+    runtime = present[0] if present else installed_runtime(kinds)
     sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
     onnx = bundle.root / onnx_name(options.precision)
     if present and not (sidecar.is_file() and onnx.is_file()):
@@ -222,7 +233,7 @@ def ensure_artifact(
     build_engine(bundle, Shapes(batch=(1, most, most)), how, on_progress, on_warning)
 
 
-def _installed(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
+def installed_runtime(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
     """Return the first that is installed; else the first, so that it is reported as missing."""
     found = (r for r in runtimes if importlib.util.find_spec(r.module) is not None)
     return next(found, runtimes[0])
@@ -230,6 +241,8 @@ def _installed(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
 
 def _ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLine) -> Path:
     source = bundle.root / ONNX_FILE
+    if bundle.file is not None:  # other models in its folder have nothing to do with it
+        return bundle.find([ONNX_FILE])
     if bundle.fresh(ONNX_FILE) is None:
         on_progress(f"{source} is missing, or the Paddle model has changed since: converting")
         convert_to_onnx(bundle, ConvertOptions(recorded_options(source)), on_warning, on_progress)
@@ -242,9 +255,14 @@ def _ensure_onnx(
     """Return the bundle's ONNX file of a precision; make it first where it is missing or stale."""
     if onnx_name(precision) == ONNX_FILE:
         return _ensure_fp32_onnx(bundle, on_progress, on_warning)
-    path = bundle.root / onnx_name(precision)
-    if bundle.fresh(path.name) is not None:
+    path = bundle.path(onnx_name(precision))
+    if bundle.fresh(onnx_name(precision)) is not None:
         return path
+    if precision == "int8" and bundle.file is not None:
+        raise BundleError(
+            f"{path} is missing, and int8 needs real images; put {bundle.file} into a folder of "
+            "its own as inference.onnx, and run hgdeploy quantize on that"
+        )
     if precision == "int8":
         raise BundleError(
             f"{path} is missing or older than the model, and int8 needs real images; make it with "

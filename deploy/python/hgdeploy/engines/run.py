@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,13 +112,20 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
             reads only one of two Paddle programs, and the other is the model.
     """
     names = _names(run.engine, run.precision)
-    others = [] if _has(bundle.root, names) else [run.name for run in _readable(bundle.root)]
+    others = [] if _has(bundle.path, names) else [run.name for run in _readable(bundle)]
+    if others and bundle.file is not None:
+        raise BundleError(
+            f"{bundle.file} is nothing that {run.name} reads, nor does such a file lie beside it; "
+            f"it is for {', '.join(others)}: choose engine and precision so"
+        )
     if others:
         raise BundleError(
             f"{bundle.root} has no {' or '.join(names)}; it has files for {', '.join(others)}: "
             "choose engine and precision so"
         )
     source = bundle.find(names)
+    if bundle.file is not None:
+        return source
     first = next((name for name in PADDLE_PROGRAMS if (bundle.root / name).is_file()), source.name)
     if source.name in PADDLE_PROGRAMS and source.name != first:
         raise BundleError(
@@ -148,8 +155,8 @@ def choose_run(
     slim = (folder / INT8_PARAMS).is_file()
     if engine is None:
         paddle, other = _USUAL
-        served = (slim and precision is None) or _has(folder, _names(paddle, precision))
-        engine = other if not served and _has(folder, _names(other, precision)) else paddle
+        served = (slim and precision is None) or _has(folder.joinpath, _names(paddle, precision))
+        engine = other if not served and _has(folder.joinpath, _names(other, precision)) else paddle
         if engine == other:
             on_choice(f"{folder} has nothing for {paddle} to run: {other} runs it")
     if precision is None and engine == _USUAL[0] and slim:
@@ -161,13 +168,13 @@ def choose_run(
     return engine, precision or "fp32"
 
 
-def _readable(folder: Path) -> list[Run]:
-    """Return the runs whose files lie in a folder, one for each engine and file."""
+def _readable(bundle: ModelBundle) -> list[Run]:
+    """Return the runs whose files a bundle has, one for each engine and file."""
     found: dict[tuple[str, tuple[str, ...]], Run] = {}
     for engine in ENGINES:
         for precision in PRECISIONS:
             names = _names(engine, precision)
-            if _has(folder, names):
+            if _has(bundle.path, names):
                 found.setdefault((engine, names), Run(engine, precision))
     return list(found.values())
 
@@ -176,8 +183,8 @@ def _names(engine: str, precision: str | None) -> tuple[str, ...]:
     return engine_module(engine).artifact_names(precision or PRECISIONS[0])
 
 
-def _has(folder: Path, names: Sequence[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+def _has(path_of: Callable[[str], Path], names: Sequence[str]) -> bool:
+    return any(path_of(name).is_file() for name in names)
 
 
 def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None) -> OpenedRun:

@@ -34,6 +34,9 @@ class Message(NamedTuple):
     arrays: Mapping[str, NDArray[Any]] = {}
 
 
+# The name of the only value of a message that is no answer yet: see `tell_parent`.
+LINE = "line"
+
 Handler = Callable[[Message], Message]
 """Answers one kind of request; an exception is raised again in the parent."""
 
@@ -84,7 +87,8 @@ def serve(handlers: Mapping[str, Handler]) -> None:
     """Answer the parent's requests, until there are no more; inside a child process.
 
     Args:
-        handlers: by what a request may ask to `do`. `error` is no name for a value of an answer.
+        handlers: by what a request may ask to `do`. `error` and `line` are no names for values of
+            an answer.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # for the parent, which ends this process
         signal.signal(number, signal.SIG_IGN)
@@ -92,6 +96,7 @@ def serve(handlers: Mapping[str, Handler]) -> None:
     # Never closed, not even while Python shuts down: where the answers end, this process has ended,
     # and its exit code is the true one.
     answers = os.fdopen(os.dup(1), "wb", closefd=False)
+    _to_parent.append(answers)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -99,6 +104,20 @@ def serve(handlers: Mapping[str, Handler]) -> None:
         threading.Thread(target=_end_with_parent, args=[requests.fileno()], daemon=True).start()
     while (request := read_message(requests)) is not None:
         write_message(answers, _answer(handlers, request))
+
+
+_to_parent: list[IO[bytes]] = []
+_one_line_at_a_time = threading.Lock()
+
+
+def tell_parent(line: str) -> None:
+    """Give the parent a line about how far a handler is, before its answer; from any thread.
+
+    Outside of a child process, where nobody listens, it does nothing.
+    """
+    with _one_line_at_a_time:
+        for answers in _to_parent:
+            write_message(answers, Message({LINE: line}))
 
 
 def _answer(handlers: Mapping[str, Handler], request: Message) -> Message:

@@ -25,7 +25,8 @@ from typing import IO, cast
 
 from hgdeploy.errors import EngineError, error_from_kind, one_line
 from hgdeploy.system.machine import child_processes, out_of_memory_kills
-from hgdeploy.system.messages import Message, read_message, write_message
+from hgdeploy.system.messages import LINE, Message, read_message, write_message
+from hgdeploy.system.progress import OnLine, nothing
 
 # Before anything is imported: Python 3.10 has the current folder first in the path in any case.
 _START = (
@@ -147,12 +148,15 @@ class ChildProcess:
         """What it has printed, or the end of that where it is much; complete once it is closed."""
         return self._printed.decode("utf-8", errors="replace")
 
-    def ask(self, request: Message, seconds: float | None = None) -> Message:
+    def ask(
+        self, request: Message, seconds: float | None = None, on_line: OnLine = nothing
+    ) -> Message:
         """Send a request and wait for its answer, asleep.
 
         Args:
             request: `do` names one of the child's handlers.
             seconds: how long the answer may take; None for any time.
+            on_line: called with each line that the handler gives to `tell_parent`.
 
         Raises:
             ChildTimeoutError: it took longer.
@@ -164,7 +168,7 @@ class ChildProcess:
         timer = self._timer(seconds, late)
         try:
             self.send(request)
-            return self.receive()
+            return self.receive(on_line)
         except ChildError:
             if late.is_set():
                 raise ChildTimeoutError(f"took longer than {seconds:g} s") from None
@@ -191,10 +195,11 @@ class ChildProcess:
             self._owes_answer = True
             write_message(self._requests, request)
 
-    def receive(self) -> Message:
+    def receive(self, on_line: OnLine = nothing) -> Message:
         """Wait for the answer to the request that was sent; as `ask`, without a time limit."""
         with self._ended_is_an_error():
-            answer = read_message(self._answers)
+            while (answer := read_message(self._answers)) is not None and LINE in answer.values:
+                on_line(str(answer.values[LINE]))
             if answer is None:
                 raise ValueError("no answer")
         self._owes_answer = False

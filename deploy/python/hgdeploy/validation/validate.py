@@ -144,7 +144,7 @@ def validate(
         _check_classes(names, kept, found)
         accuracies = tuple(measure_accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
-    return Report(str(bundle.root), runtimes, len(names), failed, tuple(pairs), accuracies)
+    return Report(str(bundle.place), runtimes, len(names), failed, tuple(pairs), accuracies)
 
 
 def _check_classes(

@@ -12,6 +12,7 @@ from hgdeploy.benchmark.case_result import FAILED, TIMEOUT
 from hgdeploy.errors import HGDeployError
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
+from hgdeploy.system.progress import OnLine, nothing
 
 
 class CaseError(Exception):
@@ -45,18 +46,19 @@ class CaseProcess:
         """The child's process id, which is also that of its process group."""
         return self._child.pid
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], on_line: OnLine = nothing) -> dict[str, Any]:
         """Send a request, and sleep until its answer comes.
 
         Args:
             request: what to `do`, and its arguments.
+            on_line: called with each line about how far it is.
 
         Raises:
             CaseError: the child refuses with a reason, died, or is over its time limit.
         """
-        started = time.monotonic()
+        started, left = time.monotonic(), max(self._left_s, 0.0)
         try:
-            return dict(self._child.ask(Message(request), max(self._left_s, 0.0)).values)
+            return dict(self._child.ask(Message(request), left, on_line).values)
         except ChildTimeoutError:
             reason = f"it took longer than the limit of {self._limit_s:g} s"
             raise CaseError(reason, TIMEOUT) from None

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
+from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.checks import Given
 
@@ -26,7 +26,7 @@ _OF_ENGINES = (
 def add_build(verbs: Verbs) -> None:
     """Add `hgdeploy build`."""
     parser = verbs.add_parser("build", help="build the TensorRT engine of a bundle")
-    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument("bundle", type=Path, help="the model's folder, or an .onnx file")
     parser.add_argument("--runtime", help="tensorrt (default) or tensorrt-rtx")
     parser.add_argument(
         "--precision", default="fp32", help="fp32 (default), tf32, fp16, bf16 or int8"
@@ -66,7 +66,7 @@ def add_build(verbs: Verbs) -> None:
 
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_files import files_of_models
-    from hgdeploy.bundle.names import RUNTIMES
+    from hgdeploy.bundle.names import RUNTIMES, runtime_of
     from hgdeploy.convert.tensorrt.options import Shapes
     from hgdeploy.convert.variants import build_engine
     from hgdeploy.results.outputs import check_apart
@@ -80,7 +80,12 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     if served.backend != TritonOptions().backend:
         reads = f"with --triton-backend {served.backend}, which reads the ONNX file itself"
         refuse_without_effect(arguments, _OF_ENGINES, reads)
-    bundle = opened_bundle(arguments.bundle)
+    bundle = opened_model(arguments.bundle)
+    if arguments.triton is not None and bundle.file is not None:
+        raise ConfigError(
+            f"--triton needs a bundle, which says how images are prepared, and {bundle.file} is a "
+            "file alone"
+        )
     if served.backend == TritonOptions().backend:
         height, width = _sizes(arguments.input_size)
         shapes = Shapes(_batch(arguments.batch), height, width)
@@ -90,7 +95,7 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
                 "tensorrt-rtx; leave out --output, and build with --runtime tensorrt"
             )
         if arguments.output is not None:
-            own = (path for path in files_of_models(bundle.root) if ".engine" not in path.suffixes)
+            own = (path for path in files_of_models(bundle.root) if not runtime_of(path.name))
             read = [("a file of the model", path) for path in own]
             check_apart({"--output": [arguments.output]}, read)
         engine = build_engine(bundle, shapes, options, say, warn, arguments.output)

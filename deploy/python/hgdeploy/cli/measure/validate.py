@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.progress import occasional_lines
-from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, warn
+from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def add_validate(verbs: Verbs) -> None:
     """Add `hgdeploy validate`."""
     parser = verbs.add_parser("validate", help="compare engines and precisions on the same inputs")
-    parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument(
+        "bundle", type=Path, help="the model's folder, or a file: .onnx, .engine or .plan"
+    )
     parser.add_argument(
         "--engines",
         default="paddle,onnxruntime",
@@ -52,7 +54,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     runs = parse_runs(arguments.engines, arguments.precision or "fp32")
     if arguments.report is not None:
         check_report_path(arguments.report)
-    bundle = opened_bundle(arguments.bundle)
+    bundle = opened_model(arguments.bundle)
     labels = None
     if arguments.labels is not None:
         if arguments.images is None:

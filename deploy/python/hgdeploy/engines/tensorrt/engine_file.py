@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.bundle.engine_key import EngineKey
-from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
+from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, runtime_of
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError
@@ -30,13 +30,13 @@ def runtime_from_name(source: Path) -> TensorRtRuntime:
     Raises:
         BundleError: the name does not say.
     """
-    fitting = [runtime for runtime in RUNTIMES if source.name.endswith(runtime.suffix)]
-    if not fitting:
+    runtime = runtime_of(source.name)
+    if runtime is None:
         raise BundleError(
             f"{source} has no sidecar, and its name does not say which library it is for; call it "
             + " or ".join(f"NAME{runtime.suffix} ({runtime.name})" for runtime in RUNTIMES)
         )
-    return max(fitting, key=lambda runtime: len(runtime.suffix))
+    return runtime
 
 
 def check_key(

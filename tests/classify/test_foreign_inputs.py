@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from conftest import IMAGES
 from hgdeploy import Classifier
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
 from hgdeploy.images.decode import read_image
+from hgdeploy.images.find import find_images
+from hgdeploy.system.progress import nothing
 from hgdeploy.transforms.preprocess import Preprocessor
 
 paddle = pytest.importorskip("paddle")
@@ -20,11 +24,11 @@ pytest.importorskip("paddle2onnx")
 
 from foreign import make_foreign  # noqa: E402
 
-from hgdeploy.convert.float16.from_onnx import fp16_from_onnx  # noqa: E402
-from hgdeploy.convert.graph_parts import image_dims  # noqa: E402
-from hgdeploy.convert.int8.qdq import load_folded  # noqa: E402
+from hgdeploy.convert.graph_parts import dims_of, require_pixels  # noqa: E402
+from hgdeploy.convert.int8.options import QuantizeOptions  # noqa: E402
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle  # noqa: E402
 from hgdeploy.convert.tensorrt.options import Shapes, profile_to_serve  # noqa: E402
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx, quantize  # noqa: E402
 
 PHOTO = sorted(IMAGES.glob("*.jpg"))[0]
 
@@ -81,23 +85,32 @@ def test_other_channels_are_refused_by_name(tmp_path: Path, name: str, told: str
             assert next(classifier.predict(PHOTO)).error is None
 
 
-def test_a_model_of_bytes_is_named_as_one_where_it_is_reduced(
-    bundles: dict[str, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(BundleError, match="takes uint8, and only a model that takes float32 can"):
-        load_folded(bundles["uint8"] / "inference.onnx")
-    with pytest.raises(BundleError, match="takes float32 can be converted to 16 bits"):
-        fp16_from_onnx(
-            bundles["uint8"] / "inference.onnx", tmp_path / "half.onnx", None, verify=None
-        )
-    assert not (tmp_path / "half.onnx").exists()
+def test_a_model_of_bytes_can_be_reduced(bundles: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    bundle = tmp_path / "uint8"
+    shutil.copytree(bundles["uint8"], bundle)
+    photos = find_images(IMAGES) * 2
+    options = QuantizeOptions(method="minmax", min_agreement=0)
+    quantize(open_bundle(bundle), photos, options, nothing, nothing)
+    convert_to_onnx(open_bundle(bundle), ConvertOptions(precision="fp16"), nothing)
+    expected = bare_paddle(bundle)
+    for precision, near in (("int8", 0.1), ("fp16", 1e-3)):
+        with Classifier(bundle, "onnxruntime", precision=precision) as classifier:
+            (found,) = classifier.predict(PHOTO)
+        np.testing.assert_allclose(found.scores, expected[list(found.class_ids)], atol=near)
+
+
+def test_a_model_of_other_numbers_cannot_be_reduced(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "int32", (-1, 3, 8, 8))
+    with pytest.raises(BundleError, match=r"takes int32, .* float32 or uint8 can be quant"):
+        require_pixels(spec, tmp_path / "m.onnx", "quantized")
 
 
 def test_what_needs_channels_first_says_so(bundles: dict[str, Path]) -> None:
     import onnx
 
     source = bundles["nhwc"] / "inference.onnx"
-    dims = image_dims(onnx.load(source).graph.input, source)
+    dims = dims_of(onnx.load(source).graph.input[0])
     with pytest.raises(BundleError, match=r"takes NHWC .* but engines are built for NCHW"):
         profile_to_serve(dims, Shapes(), source)
     with pytest.raises(BundleError, match=r"takes NHWC .* but --dynamic-size needs NCHW"):

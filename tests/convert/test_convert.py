@@ -172,7 +172,7 @@ def test_the_sidecar_tells_how_it_was_made(bundle):
     assert facts["sha256"] == file_sha256(path)
     assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 3, 64, 64]}]
     assert facts["outputs"] == [{"name": "probabilities", "dtype": "float32", "shape": [-1, 10]}]
-    assert facts["output_is_probabilities"] is True
+    assert facts["ending"] == ["softmax"]
     assert facts["precision"] == "fp32"
     assert facts["verdict"]["max_abs"] <= 1e-6
     assert facts["verdict"]["max_log"] <= 1e-5
@@ -251,7 +251,7 @@ def test_the_output_is_called_what_it_is(tmp_path, ending, name):
     path = onnx_from_paddle(open_bundle(folder), verify=lambda *_: {})
     facts = read_sidecar(path)
     assert facts["outputs"][0]["name"] == name
-    assert facts["output_is_probabilities"] is (ending == "softmax")
+    assert (facts["ending"] == ["softmax"]) is (ending == "softmax")
     assert [name in note for note in onnx_notes(path)] == [True] * (ending != "softmax")
 
 
@@ -280,7 +280,7 @@ def test_a_graph_that_onnxslim_cannot_fold_is_converted_unfolded(mini_pir, monke
     (note,) = onnx_notes(path)
     assert "is not folded" in note
     assert "a node of Swin" in note
-    assert read_sidecar(path)["output_is_probabilities"] is True
+    assert read_sidecar(path)["ending"] == ["softmax"]
     np.testing.assert_allclose(
         run_onnx(path, golden["x"]), golden["probabilities"], rtol=0, atol=1e-6
     )
@@ -459,7 +459,7 @@ def test_weights_above_two_gigabytes_go_into_a_file_beside(tmp_path, monkeypatch
     facts = read_sidecar(path)
     assert facts["folded"] is False
     assert "exceed 2 GB" in facts["folding"]
-    assert facts["output_is_probabilities"] is True
+    assert facts["ending"] == ["softmax"]
     with pytest.raises(BundleError, match="only fp32 is available"):
         fp16_from_onnx(path, tmp_path / "inference.fp16.onnx", None, verify=None)
 

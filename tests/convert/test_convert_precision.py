@@ -116,7 +116,7 @@ def test_a_variant_computes_in_16_bits_between_fp32_ends(
     facts = read_sidecar(target)
     assert (facts["precision"], facts["fp32_layers"]) == (precision, [])
     assert facts["scanned_images"] == {"count": 6, "origin": "given"}
-    assert facts["output_is_probabilities"] is True
+    assert facts["ending"] == ["softmax"]
     assert 0 < facts["verdict"]["max_abs"] <= tolerance
     assert facts["verdict"]["top1_agreement"] == 1.0
     assert ("twin" in facts["verdict"]["compared"]) is (precision == "bf16")

@@ -295,7 +295,7 @@ def test_the_sidecar_and_the_file_say_how_it_was_made(folded, crops, tmp_path):
     assert list(facts["source"]) == ["inference.onnx"]
     assert facts["converter"]["onnxruntime"] == onnxruntime.__version__
     assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 3, 64, 64]}]
-    assert facts["output_is_probabilities"] is True
+    assert facts["ending"] == ["softmax"]
     assert facts["quantization"]["recipe"] == report.chosen.recipe
     assert facts["quantization"]["calibration_images"] == 15
     assert len(facts["quantization"]["calibration_sha256"]) == 64

@@ -123,7 +123,7 @@ def test_the_sidecar_says_how_the_bundle_was_made(
     assert facts["model"] == facts["architecture"] == "EfficientNetLite0"
     assert facts["paddle"] == paddle.__version__
     assert facts["precision"] == "fp32"
-    assert facts["output_is_probabilities"] is True
+    assert facts["ending"] == ["softmax"]
     assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [-1, 3, 224, 224]}]
     assert facts["outputs"] == [{"dtype": "float32", "shape": [-1, 1000]}]
     for name, digest in facts["files"].items():

@@ -27,7 +27,7 @@ from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.classify.source import Found, Source, each_image
 from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.ending import read_ending
-from hgdeploy.engines.fit import batch_that_fits, check_feed, check_image
+from hgdeploy.engines.fit import batch_that_fits, check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.engines.scores import class_count
@@ -100,13 +100,10 @@ class Classifier:
         if settings.image_timeout is not None:
             self.read_apart(settings.image_timeout)
         self.cpus = settings.options.cpu_threads * settings.options.streams
-        size = self.reader.preprocessor.output_size or (-1, -1)
-        options = dataclasses.replace(
-            settings.options, max_batch=settings.batch_size, image_size=size
-        )
+        options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
         self._postprocess = chosen_postprocess(settings, bundle)
         run = Run(settings.engine, options.precision, options.device)
-        opened = open_run(bundle, run, options)
+        opened = open_run(bundle, run, options, self.reader.preprocessor)
         self.engine: Engine = opened.engine
         self.warnings += self.engine.warnings
         self._source = source = opened.source
@@ -115,7 +112,6 @@ class Classifier:
             self.batch_size = batch_that_fits(
                 spec, source, settings.batch_size, self.warnings.append
             )
-            check_feed(spec, source, self.reader.preprocessor)
             classes = class_count(self.engine.outputs[0].shape) or -1
             self._postprocess.check_classes(classes, source)
             self._scores = Scores(

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.convert.graph_parts import (
     describe,
     rename_in,
     replace_items,
+    specs_of,
     tensor_names,
 )
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.engines.ending import Ending, onnx_chain, onnx_ending
+from hgdeploy.engines.fit import image_input
 from hgdeploy.engines.scores import score_output
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library, installed_version
@@ -44,14 +47,14 @@ class OnnxGraph:
 
     @classmethod
     def read(cls, path: Path, *, external_data: bool = False) -> OnnxGraph:
-        """Read an ONNX file of one input and one output.
+        """Read a bundle's ONNX file; of several outputs, only the one that has the scores is kept.
 
         Args:
             path: the file.
             external_data: also read the weights that are kept in another file.
 
         Raises:
-            BundleError: it is missing, unreadable, or not a classifier.
+            BundleError: it is missing, unreadable, or not an image classifier.
         """
         onnx = import_library("onnx", "convert")
         if not path.is_file():
@@ -61,7 +64,8 @@ class OnnxGraph:
         # protobuf's DecodeError is not a public class of onnx, and onnx adds others.
         except Exception as error:
             raise BundleError(f"{path} is not a readable ONNX model: {one_line(error)}") from None
-        graph.require_classifier()
+        graph.image_input()
+        graph.keep_output(open_bundle(path.parent).output_name)
         return graph
 
     def copy(self) -> OnnxGraph:
@@ -168,9 +172,7 @@ class OnnxGraph:
             BundleError: there are several and none was chosen, or none of that name.
         """
         outputs = self.model.graph.output
-        described = map(describe, outputs)
-        specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
-        kept = score_output(specs, Path(self.source), name)
+        kept = score_output(specs_of(outputs), Path(self.source), name)
         replace_items(outputs, [value for value in outputs if value.name == kept.name])
 
     def repair(self) -> None:
@@ -241,19 +243,13 @@ class OnnxGraph:
         norms = [node.input[0] for node in self.nodes if node.op_type == "BatchNormalization"]
         return sum(makers.get(name) == "Conv" and uses.count(name) == 1 for name in norms)
 
-    def require_classifier(self) -> None:
-        """Refuse a graph that does not have exactly one input and one output.
+    def image_input(self) -> TensorSpec:
+        """Return the only input, NCHW or NHWC, as an engine describes it.
 
         Raises:
-            BundleError: it has others; the message names them.
+            BundleError: the inputs are not those of an image classifier.
         """
-        graph = self.model.graph
-        inputs, outputs = ([v.name for v in values] for values in (graph.input, graph.output))
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BundleError(
-                f"{self.source} is not an image classifier: expected one input and one output, got "
-                f"inputs {inputs} and outputs {outputs}"
-            )
+        return image_input(specs_of(self.model.graph.input), Path(self.source))
 
     def check(self, *, full: bool = True, file: Path | None = None) -> None:
         """Check the graph by the rules of the ONNX standard.

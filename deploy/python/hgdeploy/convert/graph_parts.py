@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.engines.fit import image_input
 from hgdeploy.errors import BundleError
 from hgdeploy.system.libraries import import_library
 
@@ -24,38 +23,21 @@ def dims_of(value: Any) -> Dims:
     ]
 
 
-def image_dims(inputs: Sequence[Any], source: Path | str) -> Dims:
-    """Return the dimensions of an image classifier's only input, NCHW.
+def require_pixels(spec: TensorSpec, source: Path, what: str) -> None:
+    """Refuse a model that takes neither normalised pixels nor bytes that it normalises itself.
 
     Args:
-        inputs: the graph's inputs.
-        source: what the graph was made from, for the error.
-
-    Raises:
-        BundleError: the inputs are not those of an image classifier.
-    """
-    described = map(describe, inputs)
-    specs = [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
-    image_input(specs, Path(source))
-    return dims_of(inputs[0])
-
-
-def require_float32(value: Any, source: Path, what: str) -> None:
-    """Refuse a model that takes another number type, such as one that normalises bytes itself.
-
-    Args:
-        value: the graph's input.
+        spec: its input.
         source: its file, for the error.
         what: what is to be done with it, such as `quantized`.
 
     Raises:
         BundleError: the type, and what to do.
     """
-    taken = describe(value)["dtype"]
-    if taken != "float32":
+    if spec.dtype not in ("float32", "uint8"):
         raise BundleError(
-            f"{source} takes {taken}, and only a model that takes float32 can be {what}; export it "
-            "with a float32 input, and leave the normalising to NormalizeImage"
+            f"{source} takes {spec.dtype}, and only a model that takes float32 or uint8 can be "
+            f"{what}; export it with a float32 input"
         )
 
 
@@ -77,6 +59,12 @@ def describe(value: Any) -> dict[str, Any]:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     shape = [size if isinstance(size, int) else -1 for size in dims_of(value)]
     return {"name": value.name, "dtype": str(dtype), "shape": shape}
+
+
+def specs_of(values: Iterable[Any]) -> list[TensorSpec]:
+    """Return inputs or outputs as an engine describes them."""
+    described = map(describe, values)
+    return [TensorSpec(d["name"], d["dtype"], tuple(d["shape"])) for d in described]
 
 
 def subgraphs_of(node: Any) -> list[Any]:

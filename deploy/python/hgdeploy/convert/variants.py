@@ -24,6 +24,7 @@ from hgdeploy.bundle.names import (
 )
 from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
@@ -31,6 +32,7 @@ from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
+from hgdeploy.engines.fit import check_feed, check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
@@ -116,7 +118,7 @@ def _convert_to_16_bits(
     bundle: ModelBundle, onnx: Path, options: ConvertOptions, on_warning: OnLine
 ) -> Path:
     """Write the fp16 or bf16 variant of an fp32 ONNX file."""
-    images = _preprocessed(bundle, options.images, on_warning)
+    images = _preprocessed(bundle, onnx, options.images, on_warning)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
     verify = verify_precision(options.precision, images) if options.check else None
     target = bundle.path(onnx_name(options.precision))
@@ -275,17 +277,23 @@ def _ensure_onnx(
 
 
 def _preprocessed(
-    bundle: ModelBundle, images: Sequence[ImageFile], on_warning: OnLine
+    bundle: ModelBundle, onnx: Path, images: Sequence[ImageFile], on_warning: OnLine
 ) -> list[NDArray[Any]]:
-    """Return evenly picked images as (1, 3, H, W); those that cannot be read are reported."""
+    """Return evenly picked images as a model takes one; those that it cannot take are reported."""
     if not images:
         return []
     reader = ImageReader(bundle.own_preprocess())
-    tensors = []
+    taken = OnnxGraph.read(onnx).image_input()
+    check_feed(taken, onnx, reader.preprocessor)
+    tensors: list[NDArray[Any]] = []
     step = max(1, len(images) // _MOST_IMAGES)
     for file in images[::step][:_MOST_IMAGES]:
         try:
-            tensors.append(reader.read_file(file.path).tensor[None])
+            tensor = reader.read_file(file.path).tensor
+            check_image(taken, tensor)
+            if tensors and tensor.shape != tensors[0].shape[1:]:
+                raise ImageError("is of another size than the first, and left out")
+            tensors.append(tensor[None])
         except ImageError as error:
             on_warning(f"{file.name}: {error}")
     return tensors

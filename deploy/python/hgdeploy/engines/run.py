@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
+from hgdeploy.engines.fit import channels_last, check_feed
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import one_of
 from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.preprocess import Preprocessor
 
 # The engine that serves where none is asked for, and the one where that has nothing to read.
 _USUAL = ("paddle", "onnxruntime")
@@ -187,25 +189,41 @@ def _has(path_of: Callable[[str], Path], names: Sequence[str]) -> bool:
     return any(path_of(name).is_file() for name in names)
 
 
-def open_run(bundle: ModelBundle, run: Run, options: EngineOptions | None = None) -> OpenedRun:
+def open_run(
+    bundle: ModelBundle,
+    run: Run,
+    options: EngineOptions | None = None,
+    preprocessor: Preprocessor | None = None,
+) -> OpenedRun:
     """Load the file that `run` reads from a bundle into its engine, on its device.
 
     Args:
         bundle: the bundle.
         run: engine, precision and device; these override those of `options`.
         options: further options of the engine; None for the defaults.
+        preprocessor: makes the images that it will be fed; None where it is fed others.
 
     Raises:
-        BundleError: the file is missing, stale, cannot be loaded, or is not an image classifier.
+        BundleError: the file is missing, stale, cannot be loaded, is not an image classifier, or
+            does not take what the preprocessor makes.
         EngineError: the engine, precision or device is not available here.
     """
     source = artifact_of(bundle, run)
     chosen = run.options(options or EngineOptions())
     if chosen.output_name is None:
         chosen = dataclasses.replace(chosen, output_name=bundle.output_name)
+    if preprocessor is not None:
+        size = preprocessor.output_size or (-1, -1)
+        chosen = dataclasses.replace(chosen, image_size=size)
     start = time.perf_counter()
     engine = load_engine(run.engine, source, chosen)
     seconds = time.perf_counter() - start - engine.once_seconds
+    if preprocessor is not None:
+        try:
+            check_feed(engine.inputs[0], source, preprocessor)
+        except BundleError:
+            engine.close()
+            raise
     return OpenedRun(engine, source, seconds)
 
 
@@ -215,11 +233,13 @@ def intermediates_of(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> dict[s
     Args:
         bundle: the bundle.
         run: the run; its device is used.
-        row: one input of shape (1, 3, H, W).
+        row: one input of shape (1, 3, H, W), or (1, H, W, 3).
 
     Raises:
         BundleError: the file is missing, stale or cannot be loaded.
         EngineError: the engine cannot show its layers, or the device is not available here.
     """
     source = artifact_of(bundle, run)
-    return engine_module(run.engine).intermediates(source, run.options(EngineOptions()), row)
+    height, width = row.shape[1:3] if channels_last(row.shape) else row.shape[2:]
+    options = run.options(EngineOptions(image_size=(height, width)))
+    return engine_module(run.engine).intermediates(source, options, row)

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.engines.run import Run, intermediates_of, open_run
+from hgdeploy.engines.run import Run, intermediates_of
 from hgdeploy.images.reader import ImageReader
-from hgdeploy.validation.inputs import random_rows
-from hgdeploy.validation.validate import Report, ValidateOptions
+from hgdeploy.validation.validate import Report, ValidateOptions, open_runs, random_inputs
 
 # A layer's largest difference over its largest value. In coarser precisions every layer differs
 # more, and errors grow with depth, so the limits are well above what single layers show.
@@ -65,18 +64,17 @@ def bisect_failures(bundle: ModelBundle, options: ValidateOptions, report: Repor
             reader = ImageReader(bundle.own_preprocess())
             row = reader.read_file(files[worst].path).tensor[None]
         else:
-            row = _random_row(bundle, runs[pair.reference], options, int(worst.split()[1]))
+            row = _random_row(bundle, options, int(worst.split()[1]))
         found = first_divergence(bundle, runs[pair.reference], runs[pair.candidate], row)
         lines.append(f"{pair.reference} / {pair.candidate} on {worst}: {found.text()}")
     return lines or ["no pair failed, so there is nothing to bisect"]
 
 
-def _random_row(
-    bundle: ModelBundle, run: Run, options: ValidateOptions, index: int
-) -> NDArray[Any]:
-    with contextlib.closing(open_run(bundle, run, options.engine_options).engine) as engine:
-        rows = random_rows(engine.inputs[0], bundle, options.random_rows, options.seed)
-        return rows[index : index + 1]
+def _random_row(bundle: ModelBundle, options: ValidateOptions, index: int) -> NDArray[Any]:
+    with contextlib.ExitStack() as stack:
+        opened = open_runs(bundle, options, stack)
+        engines = {name: each.engine for name, each in opened.items()}
+        return random_inputs(bundle, engines, options)[index : index + 1]
 
 
 def first_divergence(

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import Engine, infer_rows
+from hgdeploy.engines.fit import check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
-from hgdeploy.errors import ConfigError, ImageError, TensorError
+from hgdeploy.errors import BundleError, ConfigError, ImageError, TensorError
 from hgdeploy.images.decode import read_image
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.operators import (
@@ -136,7 +137,8 @@ def explain(image: Path, a: Side, b: Side, on_warning: OnLine = nothing) -> Expl
 
     Raises:
         ImageError: the image cannot be read, or one of the two runs cannot preprocess it.
-        BundleError: a model is missing or cannot be loaded.
+        BundleError: a model is missing, cannot be loaded, or does not take what its run's
+            preprocessing makes.
         EngineError: an engine or precision is not available here.
     """
     try:
@@ -147,7 +149,7 @@ def explain(image: Path, a: Side, b: Side, on_warning: OnLine = nothing) -> Expl
 
 
 # What a mixture of two runs may raise although each of them is fine by itself.
-_MISFITS = (ImageError, ConfigError, TensorError)
+_MISFITS = (BundleError, ImageError, ConfigError, TensorError)
 
 
 def _explain(image: Path, scorer: _Scorer, a: Side, b: Side) -> Explanation:
@@ -225,11 +227,13 @@ class _Scorer:
 
     def scores(self, side: Side) -> NDArray[np.float32]:
         """Return all classes' scores."""
-        tensor = Preprocessor(side.ops)(self._rgb)
-        key = side.bundle.root, side.run, side.options
+        preprocessor = Preprocessor(side.ops)
+        tensor = preprocessor(self._rgb)
+        key = side.bundle.root, side.run, side.options, tensor.shape, tensor.dtype
         if key not in self._engines:
-            engine = open_run(side.bundle, side.run, side.options).engine
+            engine = open_run(side.bundle, side.run, side.options, preprocessor).engine
             self._stack.callback(engine.close)
+            check_image(engine.inputs[0], tensor)
             self._engines[key] = engine
             for warning in set(engine.warnings) - self._warned:
                 self._on_warning(warning)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import Engine, TensorSpec, infer_rows
+from hgdeploy.engines.fit import channels_last
+from hgdeploy.errors import BundleError, ValidationError
 from hgdeploy.transforms.preprocess import Preprocessor
 
 
@@ -26,20 +28,55 @@ def infer_in_batches(engine: Engine, rows: NDArray[Any], batch_size: int) -> NDA
     return np.concatenate([infer_rows(engine, rows[i : i + batch_size]) for i in starts])
 
 
+def common_input(engines: Mapping[str, Engine]) -> TensorSpec:
+    """Return the input that all runs have in common: one may leave open what another fixes.
+
+    Args:
+        engines: the loaded models by the run's name, at least one.
+
+    Raises:
+        ValidationError: no input fits all of them.
+    """
+    (first, one), *others = ((name, engine.inputs[0]) for name, engine in engines.items())
+    common = one
+    for name, spec in others:
+        sizes = list(zip(common.shape[1:], spec.shape[1:], strict=True))
+        if spec.dtype != one.dtype or any(a != b and -1 not in (a, b) for a, b in sizes):
+            raise ValidationError(
+                f"{first} takes {one.dtype} {list(one.shape)} and {name} {spec.dtype} "
+                f"{list(spec.shape)}, so the same inputs do not fit both; convert the bundle again"
+            )
+        shape = (one.shape[0], *(max(pair) for pair in sizes))
+        common = TensorSpec(one.name, one.dtype, shape)
+    return common
+
+
 def random_rows(
     spec: TensorSpec, bundle: ModelBundle | None, count: int, seed: int
 ) -> NDArray[Any]:
-    """Return standard normal rows, which resemble normalised images.
+    """Return standard normal rows, which resemble normalised images; of whole numbers, pixels.
 
     Args:
-        spec: the model's input.
-        bundle: gives the image size if the model leaves it open; without it, the size is 224.
+        spec: the model's input, NCHW or NHWC.
+        bundle: gives what the model leaves open; without it, images are 224 x 224 and in colour.
         count: how many rows.
         seed: the same seed gives the same rows.
+
+    Raises:
+        BundleError: the model takes numbers of a type that numpy does not have.
     """
-    size = None
+    size, channels = None, 3
     if bundle is not None and bundle.preprocess is not None:
-        size = Preprocessor(bundle.preprocess).output_size
-    height, width = size or (224, 224)
-    shape = [s if s > 0 else d for s, d in zip(spec.shape[1:], (3, height, width), strict=True)]
-    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(spec.dtype)
+        preprocessor = Preprocessor(bundle.preprocess)
+        size, channels = preprocessor.output_size, preprocessor.channels
+    size = size or (224, 224)
+    usual = (*size, channels) if channels_last(spec.shape) else (channels, *size)
+    shape = [s if s > 0 else d for s, d in zip(spec.shape[1:], usual, strict=True)]
+    random = np.random.default_rng(seed)
+    if not hasattr(np, spec.dtype):
+        raise BundleError(f"the model takes {spec.dtype}, of which no random input can be made")
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":
+        most = min(255, np.iinfo(dtype).max)
+        return random.integers(0, most, (count, *shape), endpoint=True).astype(dtype)
+    return random.standard_normal((count, *shape)).astype(dtype)

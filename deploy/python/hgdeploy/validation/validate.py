@@ -18,16 +18,23 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import Engine, RuntimeInfo, infer_rows
+from hgdeploy.engines.fit import check_image
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.engines.run import Run, open_run
-from hgdeploy.errors import ConfigError, InputError
+from hgdeploy.engines.run import OpenedRun, Run, open_run
+from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader, read_batches
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, MANY, THREADS, optional, whole
 from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.accuracy import Accuracy, measure_accuracy
-from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
+from hgdeploy.validation.inputs import (
+    common_batch_size,
+    common_input,
+    infer_in_batches,
+    random_rows,
+)
 from hgdeploy.validation.noise import NOISE_ROWS
 from hgdeploy.validation.pairs import Answers, PairReport, compare_pairs
 
@@ -112,7 +119,7 @@ def validate(
     Raises:
         ConfigError: there is nothing to compare, or the bundle does not say how to preprocess the
             images.
-        BundleError: an artifact is missing or cannot be loaded.
+        BundleError: an artifact is missing, cannot be loaded, or does not take the images.
         EngineError: an engine or precision is not available here.
         InputError: images were given and none can be read, or a label is none of the classes.
     """
@@ -122,13 +129,12 @@ def validate(
             "such as paddle,onnxruntime, or give --labels to measure its accuracy"
         )
     with contextlib.ExitStack() as stack:
-        engines, sources = {}, {}
-        for run in options.runs:
-            opened = open_run(bundle, run, options.engine_options)
-            engines[run.name], sources[run.name] = opened.engine, opened.source
-            stack.callback(opened.engine.close)
-            for warning in opened.engine.warnings:
-                on_warning(f"{run.name}: {warning}")
+        opened = open_runs(bundle, options, stack)
+        engines = {name: each.engine for name, each in opened.items()}
+        sources = {name: each.source for name, each in opened.items()}
+        for name, engine in engines.items():
+            for warning in engine.warnings:
+                on_warning(f"{name}: {warning}")
         names, rows, found, failed = _on_images(bundle, engines, options, on_progress)
         pairs = []
         if names:
@@ -145,6 +151,28 @@ def validate(
         accuracies = tuple(measure_accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
     return Report(str(bundle.place), runtimes, len(names), failed, tuple(pairs), accuracies)
+
+
+def open_runs(
+    bundle: ModelBundle, options: ValidateOptions, stack: contextlib.ExitStack
+) -> dict[str, OpenedRun]:
+    """Load the model of every run, by the run's name, for the images or else for any input.
+
+    Args:
+        bundle: the bundle.
+        options: what to compare.
+        stack: closes the engines.
+
+    Raises:
+        HGDeployError: as `open_run`; or the bundle does not say how to preprocess the images.
+    """
+    fed = Preprocessor(bundle.own_preprocess()) if options.images else None
+    opened = {}
+    for run in options.runs:
+        one = open_run(bundle, run, options.engine_options, fed)
+        stack.callback(one.engine.close)
+        opened[run.name] = one
+    return opened
 
 
 def _check_classes(
@@ -175,7 +203,15 @@ def _on_images(
     first: list[NDArray[Any]] = []
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
     for chunk_names, rows in read_batches(reader, options.images, batch, failed):
-        if len(names) < NOISE_ROWS:
+        try:
+            for engine in engines.values():
+                check_image(engine.inputs[0], rows[0])
+        except ImageError as error:
+            failed += [(name, str(error)) for name in chunk_names]
+            continue
+        held = sum(map(len, first))
+        same = not first or rows.shape[1:] == first[0].shape[1:]
+        if held == len(names) and held < NOISE_ROWS and same:
             first.append(rows.copy())
         names += chunk_names
         for name, engine in engines.items():
@@ -188,12 +224,18 @@ def _on_images(
     return names, np.concatenate(first), answers, tuple(failed)
 
 
+def random_inputs(
+    bundle: ModelBundle, engines: Mapping[str, Engine], options: ValidateOptions
+) -> NDArray[Any]:
+    """Return the random inputs of all runs."""
+    return random_rows(common_input(engines), bundle, options.random_rows, options.seed)
+
+
 def _on_random(
     bundle: ModelBundle, engines: Mapping[str, Engine], options: ValidateOptions
 ) -> Answers:
-    loaded = list(engines.values())
-    rows = random_rows(loaded[0].inputs[0], bundle, options.random_rows, options.seed)
-    batch = common_batch_size(loaded, options.batch_size)
+    rows = random_inputs(bundle, engines, options)
+    batch = common_batch_size(list(engines.values()), options.batch_size)
     found = {name: infer_in_batches(engine, rows, batch) for name, engine in engines.items()}
     names = [f"random {i}" for i in range(options.random_rows)]
     return Answers("random", names, rows, found)

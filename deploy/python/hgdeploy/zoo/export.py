@@ -221,7 +221,6 @@ def _write_sidecar(
         "precision": "fp32",
         "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, size, size]}],
         "outputs": [{"dtype": "float32", "shape": [-1, num_classes]}],
-        "output_is_probabilities": True,
         "ending": ["softmax"],
     }
     write_sidecar(folder, facts)

@@ -20,17 +20,18 @@ from hgdeploy.bundle.model_files import model_files
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
-from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import dims_of, require_float32
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of, require_pixels
 from hgdeploy.convert.onnx import large
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library
+from hgdeploy.validation.inputs import random_rows
 
 Batch = NDArray[np.float32]
 # fp16 ends at 65504; half of it leaves room for images that were not among those scanned.
 FP16_LIMIT = 65504 / 2
-_SEED, _RANDOM_IMAGES, _RANDOM_SIZE = 0, 4, 224
+_SEED, _RANDOM_IMAGES = 0, 4
 _LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -89,7 +90,6 @@ def _convert(
         "converter": converter_versions(*_LIBRARIES),
         "precision": precision,
         **variant.facts(),
-        "output_is_probabilities": graph.output_kind() == PROBABILITIES,
         "fp32_layers": [names[i] for i in kept],
         "scanned_images": {
             "count": sum(len(batch) for batch in batches),
@@ -135,19 +135,16 @@ def _load(source: Path) -> OnnxGraph:
     sidecar = read_sidecar(source) or {}
     if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:
         raise BundleError(f"{source} is not an fp32 model; start from inference.onnx")
-    require_float32(graph.input, source, "converted to 16 bits")
+    require_pixels(graph.image_input(), source, "converted to 16 bits")
     graph.check_weights()
     return graph.with_inferred_shapes()
 
 
 def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch]:
     """Cut images, or random ones, into batches: of 1, or of the size that the model fixes."""
-    batch, channels, *size = dims_of(graph.input)
+    batch = dims_of(graph.input)[0]
     if images is None:
-        shape = [s if isinstance(s, int) else _RANDOM_SIZE for s in size]
-        rng = np.random.default_rng(_SEED)
-        count = (_RANDOM_IMAGES, int(channels), *shape)
-        images = [rng.standard_normal(count, dtype=np.float32)]
+        images = [random_rows(graph.image_input(), None, _RANDOM_IMAGES, _SEED)]
     rows = batch if isinstance(batch, int) else 1
     for group in images:
         for start in range(0, len(group), rows):

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
-from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.options import ACTIVATIONS, QuantizeOptions, QuantizeReport, Try
 from hgdeploy.convert.int8.selection import split_images
 from hgdeploy.convert.int8.trial import RECIPES, Trial
+from hgdeploy.engines.fit import check_feed
 from hgdeploy.errors import BundleError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.progress import OnLine
@@ -60,7 +60,9 @@ def int8_from_onnx(
         OutputError: the file cannot be written.
     """
     graph = qdq.load_folded(source)
-    split = split_images(images, preprocess, options, on_progress)
+    taken = graph.image_input()
+    check_feed(taken, source, preprocess)
+    split = split_images(images, preprocess, options, on_progress, taken)
     trial = Trial(graph, split, preprocess, options, on_progress)
     tries = list(_tries(trial))
     best = max(tries, key=lambda one: (one.result.top1_agreement, -one.result.mean_abs))
@@ -117,7 +119,6 @@ def _facts(
 ) -> dict[str, Any]:
     """Return the sidecar's content."""
     images, options = trial.images, trial.options
-    known = read_sidecar(source) or {}
     return {
         **source_facts(source),
         "converter": converter_versions(*_LIBRARIES),
@@ -125,9 +126,6 @@ def _facts(
         "weight_bits": options.weight_bits,
         "activations": options.activations,
         **graph.facts(),
-        "output_is_probabilities": known.get(
-            "output_is_probabilities", graph.output_kind() == PROBABILITIES
-        ),
         "fp32_layers": list(best.fp32_layers),
         "quantization": {
             "options": asdict(options),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert.graph import OnnxGraph
-from hgdeploy.convert.graph_parts import require_float32
+from hgdeploy.convert.graph_parts import require_pixels
 from hgdeploy.convert.int8.norms import fold_dense_norms
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
@@ -43,7 +43,7 @@ def load_folded(source: Path) -> OnnxGraph:
     kinds = [node.op_type for node in graph.nodes]
     if graph.is_quantized:
         raise BundleError(f"{source} is quantized already; start from inference.onnx")
-    require_float32(graph.input, source, "quantized")
+    require_pixels(graph.image_input(), source, "quantized")
     if graph.opset < 13:
         raise BundleError(
             f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert.int8.options import MIN_IMAGES, QuantizeOptions
+from hgdeploy.engines.base import TensorSpec
+from hgdeploy.engines.fit import check_image
 from hgdeploy.errors import ImageError, InputError
 from hgdeploy.images.decode import read_image
 from hgdeploy.images.find import ImageFile
@@ -49,6 +51,7 @@ def split_images(
     preprocess: Preprocessor,
     options: QuantizeOptions,
     on_progress: OnLine,
+    taken: TensorSpec | None = None,
 ) -> SplitImages:
     """Draw images, skip those that cannot be used, and split the others in two.
 
@@ -57,6 +60,7 @@ def split_images(
         preprocess: the model's own preprocessing.
         options: how many to draw, and how many of them to hold out.
         on_progress: called with one line at a time.
+        taken: the model's input, which may refuse an image's size; None for any size.
 
     Raises:
         InputError: there are too few, or all are alike.
@@ -69,6 +73,8 @@ def split_images(
             break
         try:
             tensor = preprocess(read_image(images[index].path))
+            if taken is not None:
+                check_image(taken, tensor)
             planes = tensor if preprocess.channels_first else tensor.transpose(2, 0, 1)
             if not np.ptp(planes, axis=(-2, -1)).any():
                 raise ImageError("has one colour only, which says nothing about ranges")

@@ -17,7 +17,7 @@ from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import BATCH, INPUT_NAME, PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import Dims, dims_of, image_dims, set_dims
+from hgdeploy.convert.graph_parts import Dims, dims_of, set_dims
 from hgdeploy.convert.onnx.large import UNFOLDED, LargeWeights, is_large
 from hgdeploy.convert.onnx.paddle2onnx_process import run_paddle2onnx
 from hgdeploy.engines.fit import channels_last
@@ -118,7 +118,6 @@ def onnx_from_paddle(
         "options": dataclasses.asdict(options),
         "folded": folded,
         "folding": folding,
-        "output_is_probabilities": kind == PROBABILITIES,
         "verdict": None,
     }
     graph.set_metadata(_metadata(bundle, facts))
@@ -155,7 +154,7 @@ def onnx_notes(artifact: Path) -> list[str]:
     if not facts.get("folded", True):
         reason = facts["folding"]
         notes.append(f"{artifact} is not folded, so it is slower in some engines: {reason}")
-    if facts.get("output_is_probabilities") is False:
+    if (facts.get("ending") or [None])[0] != "softmax":
         name = facts["outputs"][0]["name"]
         notes.append(f"{artifact} gives {name}, not probabilities: the model has no final softmax")
     if facts.get("verdict", True) is None:
@@ -222,8 +221,8 @@ def _check_converted(graph: OnnxGraph) -> None:
 
 def _set_shapes(graph: OnnxGraph, options: OnnxOptions) -> None:
     """Give input and output the shapes that were asked for, and the batch the same name in both."""
-    graph.require_classifier()
-    dims = image_dims(graph.model.graph.input, graph.source)
+    graph.image_input()
+    dims = dims_of(graph.input)
     if options.dynamic_size and channels_last(dims):
         raise BundleError(
             f"{graph.source} takes NHWC {dims} (channels last), but --dynamic-size needs NCHW; "

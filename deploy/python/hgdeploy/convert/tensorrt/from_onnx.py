@@ -15,8 +15,8 @@ from typing import Any
 from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
-from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
-from hgdeploy.convert.graph_parts import image_dims
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of
 from hgdeploy.convert.tensorrt.network import (
     TIMING_RUNS,
     BuildJob,
@@ -134,7 +134,7 @@ def engine_from_onnx(
     """
     builder = open_builder(options)
     graph = OnnxGraph.read(onnx)
-    dims = image_dims(graph.model.graph.input, onnx)
+    dims = dims_of(graph.input)
     if options.accept_wider and isinstance(dims[0], int):
         shapes = dataclasses.replace(shapes, batch=None)
     profile = profile_to_serve(dims, shapes, onnx)
@@ -154,7 +154,6 @@ def engine_from_onnx(
             **sources,
             "converter": converter_versions(*_LIBRARIES),
             "precision": options.precision,
-            "output_is_probabilities": graph.output_kind() == PROBABILITIES,
             "ending": graph.activations(),
             "verdict": None,
             "key": key.to_json(),

@@ -432,7 +432,7 @@ def test_wrong_options_are_refused_with_what_is_allowed(options, message):
 
 def test_images_of_another_size_are_one_line(folded, crops, tmp_path):
     other = Preprocessor(imagenet_ops(256, 224))
-    with pytest.raises(HGDeployError, match=r"does not take one preprocessed image of float32"):
+    with pytest.raises(HGDeployError, match=r"takes images of 64x64, but the preprocessing makes"):
         int8_from_onnx(
             folded, tmp_path / "a.onnx", find_images(crops), other, QuantizeOptions(), print
         )

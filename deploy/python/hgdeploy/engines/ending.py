@@ -142,7 +142,7 @@ def is_neutral(node: Any, makers: dict[str, Any]) -> bool:
     if neutral is None:
         return False
     other = makers.get(node.input[1])
-    while other is not None and other.op_type == "Identity":
+    while other is not None and other.op_type in ("Identity", "Cast"):
         other = makers.get(other.input[0])
     if other is None or other.op_type != "Constant":
         return False

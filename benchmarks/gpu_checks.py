@@ -177,8 +177,7 @@ def check_concurrent(task: Task) -> str:
 
 def check_memory(task: Task) -> str:
     """Load, run and close several times, and ask the driver for the free memory after each."""
-    device = open_device(GPU)
-    with contextlib.closing(device), device.activate():
+    with open_device(GPU).activate():
         free = []
         for _ in range(LOADS):
             with task.load() as engine:

@@ -35,6 +35,7 @@ __all__ = [
     "TensorIOMode",
     "TensorLocation",
     "__version__",
+    "init_libnvinfer_plugins",
 ]
 
 DataType = enum.Enum("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 BF16 INT64")
@@ -72,17 +73,30 @@ def engine_file(onnx: bytes, profile: Mapping[str, Sequence[Sequence[int]]], **f
     Args:
         onnx: the model.
         profile: (min, opt, max) shapes of each input with open axes.
-        facts: `version` and `capability` that it was built for, and quirks: `packed` (its inputs
-            have a packed format), `shape_io` (they are shape tensors), `dtypes` (types to claim, by
-            tensor), `fails_at` (a batch for which a run fails), `uncapturable_at` (batches for
-            which a run does what no graph can hold).
+        facts: `version` and `capability` that it was built for, `profiles` after the first, and
+            quirks: `packed` (its inputs have a packed format), `shape_io` (they are shape tensors),
+            `dtypes` (types to claim, by tensor), `fails_at` (a batch for which a run fails),
+            `uncapturable_at` (batches for which a run does what no graph can hold), `host_code`
+            (it has code for the CPU), `plugin` (it needs NVIDIA's), `warns` (of what loading
+            warns).
     """
     content = {"version": __version__, "capability": "8.9", **facts}
     content["onnx"] = base64.b64encode(onnx).decode()
-    content["profile"] = {
-        name: [list(shape) for shape in shapes] for name, shapes in profile.items()
-    }
+    content["profiles"] = [
+        {name: [list(shape) for shape in shapes] for name, shapes in each.items()}
+        for each in (profile, *facts.get("profiles", ()))
+    ]
     return json.dumps(content).encode()
+
+
+_PLUGINS: list[str] = []
+
+
+def init_libnvinfer_plugins(logger: ILogger, namespace: str) -> bool:
+    """Register NVIDIA's plugins."""
+    assert isinstance(logger, ILogger)
+    _PLUGINS.append(namespace)
+    return True
 
 
 class ILogger:
@@ -187,6 +201,7 @@ class Runtime:
     def __init__(self, logger: ILogger) -> None:
         self._driver = _Driver()
         self._logger = logger
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         """Return the engine, or None with the reason in the log."""
@@ -205,6 +220,12 @@ class Runtime:
                 "The engine plan file is generated on an incompatible device, expecting compute "
                 f"{here} got compute {content['capability']}, please rebuild."
             )
+        if content.get("host_code") and not self.engine_host_code_allowed:
+            return self._refuse("IRuntime::getEngineHostCodeAllowed() is false")
+        if content.get("plugin") and not _PLUGINS:
+            return self._refuse(f"getPluginCreator could not find plugin: {content['plugin']}")
+        if content.get("warns"):
+            self._logger.log(ILogger.WARNING, content["warns"])
         engine = self._engine.__new__(self._engine)
         return engine if engine._open(self, content) else self._refuse("Out of memory.")
 
@@ -229,7 +250,7 @@ class ICudaEngine:
         "_facts",
         "_logger",
         "_names",
-        "_profile",
+        "_profiles",
         "_runtime",
         "_session",
         "_shapes",
@@ -260,7 +281,7 @@ class ICudaEngine:
         }
         for name, dtype in content.get("dtypes", {}).items():
             self._dtypes[name] = DataType[dtype]
-        self._profile = content["profile"]
+        self._profiles = content["profiles"]
         self._facts = content
         self._runtime = runtime
         self._logger = runtime._logger
@@ -281,7 +302,7 @@ class ICudaEngine:
     @property
     def num_optimization_profiles(self) -> int:
         """Number of profiles."""
-        return 1
+        return len(self._profiles)
 
     def get_tensor_name(self, index: int) -> str:
         """Return the name of an input or output."""
@@ -316,9 +337,9 @@ class ICudaEngine:
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         """Return the smallest, the optimal and the largest shape of an input."""
-        if profile_index != 0 or self.get_tensor_mode(name) is not TensorIOMode.INPUT:
-            raise ValueError("no such profile or input")
-        shapes = self._profile.get(name, [self._shapes[name]] * 3)
+        if self.get_tensor_mode(name) is not TensorIOMode.INPUT:
+            raise ValueError("no such input")
+        shapes = self._profiles[profile_index].get(name, [self._shapes[name]] * 3)
         return [tuple(shape) for shape in shapes]
 
     def create_runtime_config(self) -> IRuntimeConfig:
@@ -396,17 +417,22 @@ class IExecutionContext:
         return self._profile_index
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        """Choose the profile."""
-        if profile_index != 0 or not stream_handle:
-            return self._error("no such profile")
+        """Choose the profile; the real one raises where another answers False."""
+        if profile_index >= self._engine.num_optimization_profiles or not stream_handle:
+            self._error("no such profile")
+            raise RuntimeError("Error in set optimization profile async.")
         self._profile_index = profile_index
+        self._inputs, self._addresses = {}, {}
+        self._changes += 1
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         """Set the shape of an input."""
         if self._engine.get_tensor_mode(name) is not TensorIOMode.INPUT:
             return self._error(f"{name} is no input")
-        low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+        if self._profile_index < 0:
+            return self._error("no profile is chosen")
+        low, _, high = self._engine.get_tensor_profile_shape(name, self._profile_index)
         if len(shape) != len(low) or not all(
             a <= b <= c for a, b, c in zip(low, shape, high, strict=True)
         ):
@@ -445,7 +471,7 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Put a run on a stream."""
         facts, driver = self._engine._facts, self._driver
-        if self._profile_index != 0 or self.infer_shapes():
+        if self._profile_index < 0 or self.infer_shapes():
             return self._error("no profile is chosen, or shapes are missing")
         shapes = {name: self.get_tensor_shape(name) for name, _ in self._engine._names}
         batch = next(iter(shapes.values()))[0]

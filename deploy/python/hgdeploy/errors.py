@@ -22,6 +22,7 @@ SIGTERM ended it.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Iterator
 
 EXIT_OK = 0
@@ -147,3 +148,14 @@ def one_line(error: BaseException) -> str:
     useful = [line for line in lines if line and not line.startswith(("---", "C++ Traceback"))]
     marked = [line for line in useful if "Error" in line or "Hint" in line]
     return " ".join(marked or useful)[:400] or type(error).__name__
+
+
+def drop_locals(error: BaseException) -> None:
+    """Let go of what the functions that an error has left still hold; its traceback stays.
+
+    Some libraries' objects must be freed before others, and a traceback would keep them alive.
+    """
+    left: BaseException | None = error
+    while left is not None:
+        traceback.clear_frames(left.__traceback__)
+        left = left.__context__

@@ -257,7 +257,7 @@ def test_a_load_that_fails_anywhere_frees_everything(tmp_path, function: str, af
         assert "\n" not in message
         # The library's own allocations fail in its own words.
         assert f"{function} returns CUDA_ERROR_ILLEGAL_ADDRESS" in message or "emory" in message
-    assert count("contexts") == count("device bytes") == count("pinned bytes") == 0
+    assert count("streams") == count("device bytes") == count("pinned bytes") == 0
 
 
 @with_graphs

@@ -104,7 +104,7 @@ enum { RED = 64, DEEPEST = 64, DEVICES = 8 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Object *objects;
 static int initialised;
-static long long live[KINDS], bytes[KINDS], pushed, violations, launches, kernels, syncs, now;
+static long long live[KINDS], bytes[KINDS], retains, pushed, violations, launches, kernels, syncs, now;
 static char first_violation[256];
 static char fail_name[64];
 static CUresult fail_code;
@@ -279,6 +279,7 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(Object **context, int device) {
     (*context)->device = device;
   }
   (*context)->retained++;
+  retains++;
   return leave(OK);
 }
 
@@ -734,6 +735,11 @@ EXPORT void fake_cuda_violation(const char *reason) {
   pthread_mutex_unlock(&lock);
 }
 
+// The end of a process that has done what a real GPU would punish is told; nobody else is there.
+__attribute__((destructor)) static void report(void) {
+  if (violations) fprintf(stderr, "fake CUDA: violation: %s\n", first_violation);
+}
+
 EXPORT const char *fake_cuda_first_violation(void) { return first_violation; }
 
 EXPORT long long fake_cuda_count(const char *name) {
@@ -746,7 +752,7 @@ EXPORT long long fake_cuda_count(const char *name) {
       {"device bytes", bytes[DEVICE_MEMORY]}, {"pinned bytes", bytes[PINNED_MEMORY]},
       {"pushed", pushed},                   {"violations", violations},
       {"graph launches", launches},         {"kernels", kernels},
-      {"synchronisations", syncs},
+      {"synchronisations", syncs},          {"retains", retains},
   };
   for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
     if (strcmp(counters[i].name, name) == 0) return counters[i].value;

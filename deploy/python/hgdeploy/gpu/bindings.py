@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -148,7 +149,7 @@ class BindingsStream(Stream):
 
 
 class BindingsDevice(Device):
-    """A GPU; its primary context is retained until `close`."""
+    """A GPU."""
 
     captures = True
 
@@ -156,18 +157,18 @@ class BindingsDevice(Device):
         self._driver = driver
         doing = f"open gpu:{index}"
         driver(doing, "cuInit", 0)
-        self._device = driver(doing, "cuDeviceGet", index)
-        name = driver(doing, "cuDeviceGetName", _NAME_LENGTH, self._device)
+        device = driver(doing, "cuDeviceGet", index)
+        name = driver(doing, "cuDeviceGetName", _NAME_LENGTH, device)
         self.name = name.split(b"\0")[0].decode(errors="replace").strip()
         attributes = driver.api.CUdevice_attribute
         self.compute_capability = ".".join(
-            str(driver(doing, "cuDeviceGetAttribute", attribute, self._device))
+            str(driver(doing, "cuDeviceGetAttribute", attribute, device))
             for attribute in (
                 attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        self._context = driver(doing, "cuDevicePrimaryCtxRetain", self._device)
+        self._context = _primary_context(index)
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
@@ -182,11 +183,15 @@ class BindingsDevice(Device):
         """Make a stream that can record `marks` times."""
         return BindingsStream(self._driver, marks)
 
-    def close(self) -> None:
-        """Release the context."""
-        if self._context is not None:
-            self._context = None
-            self._driver("close the GPU", "cuDevicePrimaryCtxRelease", self._device)
+
+@functools.cache
+def _primary_context(index: int) -> Any:
+    """Return a device's primary context, which is retained once and until the process ends.
+
+    TensorRT's own CUDA runtime uses the same one, and loses all it has in it with the last release.
+    """
+    driver, doing = _Driver(), f"open gpu:{index}"
+    return driver(doing, "cuDevicePrimaryCtxRetain", driver(doing, "cuDeviceGet", index))
 
 
 def open_device(index: int) -> Device:

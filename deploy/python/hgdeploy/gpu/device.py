@@ -110,6 +110,9 @@ class Stream(abc.ABC):
 class Device(abc.ABC):
     """A GPU and its primary context, the one that all libraries in a process share.
 
+    The context is retained once, and stays until the process ends: a library that still has objects
+    in it would lose them.
+
     Attributes:
         name: the GPU's name.
         compute_capability: such as `8.9`.
@@ -127,10 +130,6 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def stream(self, marks: int) -> Stream:
         """Make a stream that can record `marks` times; the device must be active."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Release the context, once everything in it is freed; a second call does nothing."""
 
 
 def chosen_library() -> str:

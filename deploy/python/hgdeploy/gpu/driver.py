@@ -31,14 +31,21 @@ def reason_gpu_is_missing(index: int) -> str | None:
     return reason or f"this machine has only {', '.join(f'gpu:{i}' for i in range(count))}"
 
 
-def nvidia_gpu_names() -> tuple[str, ...]:
-    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
+def driver_cuda() -> str | None:
+    """Return the newest CUDA version that the NVIDIA driver supports; None without a driver."""
     driver = _nvidia_driver()
     if driver is None:
-        return ()
+        return None
     version = ctypes.c_int(0)
     driver.cuDriverGetVersion(ctypes.byref(version))
-    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def nvidia_gpu_names() -> tuple[str, ...]:
+    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
+    driver, cuda = _nvidia_driver(), driver_cuda()
+    if driver is None:
+        return ()
     names = []
     for index in range(nvidia_gpus()[0]):
         device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import importlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,7 +100,7 @@ class PyCudaStream(Stream):
 
 
 class PyCudaDevice(Device):
-    """A GPU; its primary context is kept until the process ends, see `_primary_context`."""
+    """A GPU."""
 
     captures = False
 
@@ -128,19 +128,17 @@ class PyCudaDevice(Device):
         """Make a stream that can record `marks` times."""
         return PyCudaStream(self._pycuda, marks)
 
-    def close(self) -> None:
-        """Do nothing: the context is shared, and is released when the process ends."""
-
 
 @functools.cache
 def _primary_context(index: int) -> Any:
-    """Return a device's primary context, which is retained once per process.
+    """Return a device's primary context, which is retained once and until the process ends.
 
     pycuda releases a context only in the thread that made it, and even then leaves it on CUDA's own
-    stack; so it is released at the end of the process.
+    stack; so it is released at the end of the process. Finalizers run in the reverse order of their
+    making: this one after those of the engines.
     """
     context = _PyCuda().api.Device(index).retain_primary_context()
-    atexit.register(context.detach)
+    weakref.finalize(_PyCuda, context.detach)
     return context
 
 

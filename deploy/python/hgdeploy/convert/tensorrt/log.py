@@ -5,43 +5,27 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from hgdeploy.bundle.names import TensorRtRuntime
-from hgdeploy.errors import one_line
+from hgdeploy.engines.tensorrt.logger import Messages
 from hgdeploy.system.progress import OnLine
 
 _PROGRESS_SECONDS = 5.0
 
 
-@dataclass
-class BuildLog:
-    """The library's errors and warnings, and whether it should stop.
+class BuildLog(Messages):
+    """What the library says during a build, and whether it should stop.
 
-    Attributes:
+    Args:
         stop: set by another thread to end the build.
         on_progress: called with one line at a time.
-        errors: the errors so far.
-        warnings: the warnings so far.
     """
 
-    stop: threading.Event
-    on_progress: OnLine
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def take(self, severity: str, message: str) -> None:
-        """Keep an error or a warning; drop everything else."""
-        kept = {"INTERNAL_ERROR": self.errors, "ERROR": self.errors, "WARNING": self.warnings}
-        if severity in kept:
-            kept[severity].append(message)
-
-    def reason(self) -> str:
-        """Return the errors so far on one line."""
-        if not self.errors:
-            return "it gives no reason"
-        return one_line(RuntimeError("\n".join(dict.fromkeys(self.errors))))
+    def __init__(self, stop: threading.Event, on_progress: OnLine) -> None:
+        super().__init__()
+        self.stop = stop
+        self.on_progress = on_progress
 
 
 def progress_monitor(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:

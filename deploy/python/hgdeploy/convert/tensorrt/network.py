@@ -8,9 +8,10 @@ writing the reason to their log, so every result is checked and the log is kept.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.convert.tensorrt.log import BuildLog, progress_monitor
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from hgdeploy.engines.tensorrt.logger import forwarding_logger
-from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.engines.tensorrt.logger import cannot_start, hearing, shared_logger
+from hgdeploy.errors import BundleError, EngineError, drop_locals, one_line
 from hgdeploy.system.documents import parse_json
 from hgdeploy.system.progress import OnLine
 
@@ -90,16 +91,18 @@ def write_engine(
         EngineError: the library fails.
         OSError: a file cannot be written.
     """
-    if job.gpu is None:
-        return _build(trt, job, target, BuildLog(stop, on_progress))
-    with working_on(job.gpu):
-        return _build(trt, job, target, BuildLog(stop, on_progress))
+    log = BuildLog(stop, on_progress)
+    with hearing(log), contextlib.nullcontext() if job.gpu is None else working_on(job.gpu):
+        try:
+            return _build(trt, job, target, log)
+        except BaseException as error:
+            drop_locals(error)  # the library's objects must go before the GPU is left
+            raise
 
 
 def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, Any]:
-    # Named here so that it lives to the end: the library keeps no references of its own.
-    logger = forwarding_logger(trt, log.take)
-    builder = _made(lambda: trt.Builder(logger), "a builder", job, log)
+    logger = shared_logger(trt)
+    builder = _made(lambda: trt.Builder(logger), "a builder", job, log, cannot_start)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = _made(lambda: builder.create_network(typed), "a network", job, log)
     _parse(trt, network, logger, job)
@@ -125,15 +128,24 @@ def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, An
     return {**facts, "plan_bytes": plan.nbytes, "engine": loaded}
 
 
-def _made(make: Callable[[], Any], what: str, job: BuildJob, log: BuildLog) -> Any:
-    """Return what `make` returns; None, or pybind's TypeError for a null pointer, is a failure."""
+def _made(
+    make: Callable[[], Any],
+    what: str,
+    job: BuildJob,
+    log: BuildLog,
+    explain: Callable[[str], str] = str,
+) -> Any:
+    """Return what `make` returns; None, or an error of the bindings, is a failure.
+
+    The bindings make a TypeError of a null pointer, and a RuntimeError of some refusals.
+    """
     try:
         made = make()
-    except TypeError as error:
-        log.errors.append(str(error))
+    except (RuntimeError, TypeError) as error:
+        log.raised = one_line(error)
         made = None
     if made is None:
-        raise EngineError(f"{job.runtime.name} cannot create {what}: {log.reason()}")
+        raise EngineError(f"{job.runtime.name} cannot create {what}: {explain(log.reason())}")
     return made
 
 
@@ -225,14 +237,23 @@ def _add_profile(builder: Any, network: Any, config: Any, job: BuildJob, log: Bu
     x, ranges = network.get_input(0), job.profile
     axes = zip(ranges.batch, ranges.height, ranges.width, strict=True)
     shapes = [(batch, x.shape[1], height, width) for batch, height, width in axes]
-    profile.set_shape(x.name, *shapes)
-    if config.add_optimization_profile(profile) < 0:
+    try:
+        profile.set_shape(x.name, *shapes)
+        added = config.add_optimization_profile(profile)
+    except RuntimeError as error:  # of shapes that do not fit the network
+        log.raised, added = one_line(error), -1
+    if added < 0:
         raise EngineError(f"{job.runtime.name} refuses the profile {ranges.text()}: {log.reason()}")
 
 
-def _loaded(trt: Any, logger: Any, plan: Any, job: BuildJob, log: BuildLog) -> dict[str, Any]:
-    """Load the engine on the GPU it was built for, and return facts about the layers it runs."""
-    runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log)
+def _loaded(
+    trt: Any, logger: Any, plan: Any, job: BuildJob, log: BuildLog
+) -> dict[str, Any] | None:
+    """Load the engine on the GPU it was built for, and return facts about the layers it runs.
+
+    None where the library describes them in words of its own that we do not know.
+    """
+    runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log, cannot_start)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
@@ -243,9 +264,17 @@ def _loaded(trt: Any, logger: Any, plan: Any, job: BuildJob, log: BuildLog) -> d
     try:
         layers = parse_json(text)["Layers"]
     except (KeyError, TypeError, ValueError) as error:
-        raise EngineError(
-            f"{job.runtime.name} cannot describe its engine: {one_line(error)}"
-        ) from None
-    outputs = [out for layer in layers if isinstance(layer, dict) for out in layer["Outputs"]]
-    formats = Counter(str(output.get("Format/Datatype")) for output in outputs)
+        log.on_progress(f"{job.runtime.name} does not describe its engine: {one_line(error)}")
+        return None
+    outputs = [
+        out for layer in layers if isinstance(layer, dict) for out in layer.get("Outputs", ())
+    ]
+    formats = Counter(_format(output) for output in outputs)
     return {"layers": len(layers), "output_formats": dict(sorted(formats.items()))}
+
+
+def _format(output: Mapping[str, Any]) -> str:
+    """Return an output's format and type, which TensorRT 10 says in one word and 11 in two."""
+    together = output.get("Format/Datatype")
+    parts = (output.get("Format"), output.get("DataType") or output.get("Datatype"))
+    return str(together or ", ".join(str(part) for part in parts if part) or "not said")

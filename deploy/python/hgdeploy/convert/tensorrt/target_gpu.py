@@ -39,8 +39,8 @@ def local_gpu(index: int, runtime: TensorRtRuntime) -> Gpu:
     missing = reason_gpu_is_missing(index)
     if missing is not None:
         raise EngineError(f"{runtime.name} needs NVIDIA GPU {index}, but {missing}")
-    with contextlib.closing(open_device(index)) as device:
-        return Gpu(index, device.name, device.compute_capability)
+    device = open_device(index)
+    return Gpu(index, device.name, device.compute_capability)
 
 
 @contextlib.contextmanager
@@ -50,5 +50,5 @@ def working_on(gpu: Gpu) -> Iterator[None]:
     Raises:
         EngineError: the driver refuses it.
     """
-    with contextlib.closing(open_device(gpu.index)) as device, device.activate():
+    with open_device(gpu.index).activate():
         yield

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,19 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
-from hgdeploy.engines.tensorrt.engine_file import check_key, read_key, runtime_from_name
+from hgdeploy.engines.tensorrt.engine_file import (
+    check_batch,
+    check_key,
+    read_key,
+    runtime_from_name,
+    tuned_elsewhere,
+    warnings_of,
+)
 from hgdeploy.engines.tensorrt.lane import Lane
+from hgdeploy.engines.tensorrt.options import TensorRtOptions
 from hgdeploy.engines.tensorrt.session import Graphs, Session
-from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.engines.tensorrt.tensors import plan_run
+from hgdeploy.errors import BundleError, EngineError, drop_locals
 from hgdeploy.gpu.device import open_device
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.libraries import import_library, installed_version
@@ -70,6 +81,9 @@ class TensorRtEngine(CheckedEngine):
         for lane in lanes:
             self._idle.put(lane)
         self._timings: Mapping[str, float] = {}
+        # Where nobody closes the engine: when it is dropped, or when the process ends.
+        given = (session, lanes, self._idle, os.getpid())
+        self._unclosed = weakref.finalize(self, _close_if_idle, *given)
 
     def last_timings(self) -> Mapping[str, float]:
         """Return the stages, in milliseconds, of the run that ended last in any thread.
@@ -82,12 +96,11 @@ class TensorRtEngine(CheckedEngine):
         return self._timings
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
-        for tensor in self._session.inputs:
-            tensor.check(feeds[tensor.name].shape)
+        plan = plan_run(self._session.inputs, {name: feed.shape for name, feed in feeds.items()})
         lane = self._idle.get_nowait()  # there is one for each caller that has a slot
         try:
             with self._session.device.activate():
-                results, self._timings = lane.run(feeds)
+                results, self._timings = lane.run(feeds, plan)
         finally:
             self._idle.put(lane)
         self._update_runtime()
@@ -95,11 +108,13 @@ class TensorRtEngine(CheckedEngine):
 
     def _update_runtime(self) -> None:
         """Keep `runtime` true when a later shape could not be captured."""
-        library, note = self.runtime.providers
+        library, note, *more = self.runtime.providers
         if note != self._graphs.note:
-            self.runtime = dataclasses.replace(self.runtime, providers=(library, self._graphs.note))
+            now = (library, self._graphs.note, *more)
+            self.runtime = dataclasses.replace(self.runtime, providers=now)
 
     def _free(self) -> None:
+        self._unclosed.detach()
         lanes, self._lanes = self._lanes, []
         self._idle = queue.LifoQueue()
         _close(self._session, lanes)
@@ -128,14 +143,11 @@ def load(source: Path, options: EngineOptions) -> Engine:
     key = read_key(source)
     kind = runtime_from_name(source) if key is None else runtime_named(key.runtime)
     device = open_device(index)
-    with contextlib.ExitStack() as undo:
-        undo.callback(device.close)
-        trt = import_library(kind.module, kind.extra)
-        if key is not None:
-            check_key(key, source, trt, device, options)
-        session = Session(trt, device)
-        undo.pop_all()
-    return _opened(session, source, kind, options)
+    trt = import_library(kind.module, kind.extra)
+    if key is not None:
+        check_key(key, source, trt, device, options)
+    session = Session(trt, device, options.own_of(TensorRtOptions))
+    return _opened(session, source, kind, options, tuned_elsewhere(key, device))
 
 
 def intermediates(
@@ -209,43 +221,40 @@ def _gpu(options: EngineOptions) -> int:
 
 
 def _opened(
-    session: Session, source: Path, kind: TensorRtRuntime, options: EngineOptions
+    session: Session,
+    source: Path,
+    kind: TensorRtRuntime,
+    options: EngineOptions,
+    elsewhere: str | None,
 ) -> TensorRtEngine:
     """Load the file and open its lanes; if anything fails, everything is freed."""
     lanes: list[Lane] = []
     try:
         with session.device.activate():
             session.load(source)
-            _check_batch(session, source, options)
+            check_batch(session, source, options)
             graphs = session.graphs()
             for _ in range(max(_LEAST_LANES, options.streams)):
                 lanes.append(Lane(session, session.device.stream(_MARKS), graphs))
                 lanes[-1].open()
+        library = "TensorRT" if kind is RUNTIMES[0] else "TensorRT-RTX"
         runtime = RuntimeInfo(
             engine="tensorrt",
             library=kind.name,
             version=str(session.trt.__version__),
             device=options.device,
-            providers=("TensorRT" if kind is RUNTIMES[0] else "TensorRT-RTX", graphs.note),
+            providers=(library, graphs.note, *([elsewhere] if elsewhere else [])),
             precision=options.precision,
             threads=None,
         )
-        return TensorRtEngine(session, lanes, graphs, runtime)
-    except BaseException:
+        engine = TensorRtEngine(session, lanes, graphs, runtime)
+    except BaseException as error:
+        drop_locals(error)  # the library's objects must go before the device is left
         with contextlib.suppress(EngineError):  # the first failure is the one to report
             _close(session, lanes)
         raise
-
-
-def _check_batch(session: Session, source: Path, options: EngineOptions) -> None:
-    """Refuse an engine that is too small for the batch that will be fed."""
-    for tensor in session.inputs:
-        if tensor.most and options.max_batch > tensor.most[0]:
-            raise BundleError(
-                f"{source} serves batches of {tensor.least[0]} to {tensor.most[0]}, and the batch "
-                f"size is {options.max_batch}; use at most {tensor.most[0]}, or build it again "
-                f"with hgdeploy build --batch 1,{options.max_batch}"
-            )
+    engine.warnings = tuple(warnings_of(session, source, options, elsewhere))
+    return engine
 
 
 def _close(session: Session, lanes: list[Lane]) -> None:
@@ -255,3 +264,12 @@ def _close(session: Session, lanes: list[Lane]) -> None:
         closing.enter_context(session.device.activate())
         for lane in lanes:
             closing.callback(lane.close)
+
+
+def _close_if_idle(
+    session: Session, lanes: list[Lane], idle: queue.LifoQueue[Lane], opened_by: int
+) -> None:
+    """Free an engine that nobody has closed, unless a thread still runs it or this is a fork."""
+    if os.getpid() == opened_by and idle.qsize() == len(lanes):
+        with contextlib.suppress(EngineError):
+            _close(session, lanes)

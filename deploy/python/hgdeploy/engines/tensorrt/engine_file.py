@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, runtime_of
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.tensorrt.session import Session
 from hgdeploy.errors import BundleError
 from hgdeploy.gpu.device import Device
 
@@ -50,7 +52,7 @@ def check_key(
     if key.precision != options.precision:
         raise BundleError(
             f"{source} was built in {key.precision}, but {options.precision} was asked for; build "
-            f"that with hgdeploy build --precision {options.precision}"
+            f"that with {build_command(options.device)} --precision {options.precision}"
         )
     capabilities = ", ".join(key.compute_capabilities)
     if key.version != str(trt.__version__) or (
@@ -59,5 +61,56 @@ def check_key(
         raise BundleError(
             f"{source} was built with {key.runtime} {key.version} for compute capability "
             f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
-            f"({device.name}); build it again with hgdeploy build"
+            f"({device.name}); build it again with {build_command(options.device)}"
         )
+
+
+def tuned_elsewhere(key: EngineKey | None, device: Device) -> str | None:
+    """Return `tuned on NAME` where a file was tuned on another GPU than the one that is to run it.
+
+    With the same compute capability the library runs it all the same, and not at its best speed.
+    """
+    if key is None or key.gpu in (None, device.name):
+        return None
+    return f"tuned on {key.gpu}"
+
+
+def check_batch(session: Session, source: Path, options: EngineOptions) -> None:
+    """Refuse an engine that is too small for the batch that will be fed.
+
+    Raises:
+        BundleError: the message has both batches.
+    """
+    for tensor in session.inputs:
+        if tensor.most and options.max_batch > tensor.most[0]:
+            raise BundleError(
+                f"{source} serves batches of {tensor.least[0]} to {tensor.most[0]}, and the batch "
+                f"size is {options.max_batch}; use at most {tensor.most[0]}, or build it again "
+                f"with {build_command(options.device)} --batch 1,{options.max_batch}"
+            )
+
+
+def warnings_of(
+    session: Session, source: Path, options: EngineOptions, elsewhere: str | None
+) -> Iterator[str]:
+    """Yield what the user should know of a loaded file."""
+    if elsewhere is not None:
+        yield (
+            f"{source} was {elsewhere} and runs on {session.device.name}, where another may be "
+            f"faster; build it for this GPU with {build_command(options.device)}"
+        )
+    for tensor in session.inputs:
+        least, most = tensor.least[0], tensor.most[0]
+        if options.max_batch < least < most:
+            yield (
+                f"{source} serves batches of {least} to {most}: a smaller one is filled up with "
+                f"zeros and takes as long as {least}; build it with {build_command(options.device)}"
+                f" --batch {options.max_batch},{most} for less"
+            )
+    for warning in session.warnings:
+        yield f"{session.name} warns: {warning}"
+
+
+def build_command(device: str) -> str:
+    """Return how to build for a device of this machine, such as `gpu:1`."""
+    return "hgdeploy build" + ("" if device == "gpu:0" else f" --device {device}")

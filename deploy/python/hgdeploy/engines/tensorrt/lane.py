@@ -6,15 +6,15 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.engines.base import Tensors
-from hgdeploy.engines.tensorrt.session import PROFILE, Graphs, Session, Shape, set_shapes
-from hgdeploy.errors import EngineError
+from hgdeploy.engines.tensorrt.session import Graphs, Session, set_shapes, use_profile
+from hgdeploy.engines.tensorrt.tensors import Plan, Shape, Shapes, Tensor
+from hgdeploy.errors import EngineError, drop_locals
 from hgdeploy.gpu.device import Buffer, Stream
 
 # The marks of a run: before and after the copy in, after the network, after the copy out.
@@ -40,39 +40,32 @@ class Lane:
         self._graphs = graphs
         self._context: Any = None
         self._buffers: dict[str, Buffer] = {}
-        self._shapes: dict[str, Shape] = {}
+        self._plan: Plan | None = None  # that the context is set to
+        self._shapes: Shapes = {}
         self._captured = False
 
     def open(self) -> None:
-        """Make the context and the buffers, and run the shape that the engine is tuned for.
+        """Make the context and the buffers, and run the shapes that the engine is tuned for.
 
-        The first run of a context is slow and the second is captured, so both are done here: what
+        The first run of a profile is slow and the second is captured, so both are done here: what
         the engine's `runtime` says about graphs is then true from the start.
         """
         session, stream = self._session, self._stream
         self._context = session.context()
-        session.forget_reasons()
-        if self._context.active_optimization_profile != PROFILE:
-            answer = self._context.set_optimization_profile_async(PROFILE, stream.handle)
-            session.check("choose its profile", answer)
-            stream.synchronize()
         for tensor in (*session.inputs, *session.outputs):
-            buffer = stream.buffer(tensor.size(tensor.most))
-            self._buffers[tensor.name] = buffer
-            answer = self._context.set_tensor_address(tensor.name, buffer.address)
-            session.check(f"place {tensor.name!r}", answer)
-        zeros = {
-            tensor.name: np.zeros(
-                tuple(session.engine.get_tensor_profile_shape(tensor.name, PROFILE)[1]),
-                tensor.dtype,
-            )
-            for tensor in session.inputs
-        }
-        self.run(zeros)
-        self.run(zeros)
+            self._buffers[tensor.name] = stream.buffer(tensor.size(tensor.most))
+        for profile in reversed(range(len(session.inputs[0].ranges))):
+            best = {tensor.name: tensor.ranges[profile].best for tensor in session.inputs}
+            zeros = {t.name: np.zeros(best[t.name], t.dtype) for t in session.inputs}
+            for _ in range(2):
+                self.run(zeros, Plan(profile, best))
 
-    def run(self, feeds: Tensors) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    def run(self, feeds: Tensors, plan: Plan) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
         """Run on feeds that fit; the device must be active.
+
+        Args:
+            feeds: the inputs by name.
+            plan: how to serve them; rows that the engine wants in addition are zeros.
 
         Returns:
             The outputs, and the milliseconds of each stage, see `TensorRtEngine.last_timings`.
@@ -83,14 +76,13 @@ class Lane:
         start = time.perf_counter()
         try:
             self._session.forget_reasons()
-            self._prepare({name: feed.shape for name, feed in feeds.items()})
+            self._prepare(plan)
             for name, feed in feeds.items():
-                np.copyto(self._host(name, feed.shape, feed.dtype), feed)
+                self._fill(name, feed, plan)
             enqueue_ms = self._enqueue()
             self._stream.synchronize()
             results = {
-                tensor.name: self._host(tensor.name, self._shapes[tensor.name], tensor.dtype).copy()
-                for tensor in self._session.outputs
+                tensor.name: self._result(tensor, plan.padding) for tensor in self._session.outputs
             }
             timings = {
                 "h2d": self._stream.elapsed_ms(_START, _UPLOADED),
@@ -98,8 +90,9 @@ class Lane:
                 "d2h": self._stream.elapsed_ms(_COMPUTED, _DOWNLOADED),
                 "enqueue": enqueue_ms,
             }
-        except BaseException:
+        except BaseException as error:
             self._recover()
+            drop_locals(error)
             raise
         timings["host"] = 1000 * (time.perf_counter() - start)
         return results, timings
@@ -113,23 +106,51 @@ class Lane:
             self._buffers = {}
             self._stream.close()
 
-    def _prepare(self, shapes: Mapping[str, Shape]) -> None:
+    def _prepare(self, plan: Plan) -> None:
         """Set the shapes if they are new; capture the graph if they have run before."""
-        if all(self._shapes.get(name) == shape for name, shape in shapes.items()):
+        if plan == self._plan:
             if self._graphs.wanted and not self._captured:
                 self._capture()
             return
         self._drop_graph()
-        self._shapes = {}
-        outputs = self._session.outputs
-        known = set_shapes(self._session, self._context, shapes, [t.name for t in outputs])
+        self._plan = None
+        session, outputs = self._session, self._session.outputs
+        use_profile(session, self._context, plan.profile, self._stream)
+        for name, buffer in self._buffers.items():
+            self._place(name, buffer)
+        known = set_shapes(session, self._context, plan.shapes, [t.name for t in outputs])
         for tensor in outputs:
+            rows = known[tensor.name][:1]
+            if plan.padding and rows not in [shape[:1] for shape in plan.shapes.values()]:
+                raise EngineError(
+                    f"output {tensor.name!r} of shape {list(known[tensor.name])} has no row for "
+                    "each image, so a smaller batch cannot be padded; feed what the engine serves"
+                )
             if tensor.size(known[tensor.name]) > len(self._buffers[tensor.name].host):
                 raise EngineError(
                     f"output {tensor.name!r} of shape {list(known[tensor.name])} is larger than "
                     f"that of the largest inputs, {list(tensor.most)}"
                 )
-        self._shapes = {**shapes, **known}
+        self._plan, self._shapes = plan, {**plan.shapes, **known}
+
+    def _place(self, name: str, buffer: Buffer) -> None:
+        place = f"place {name!r}"
+        self._session.ask(place, lambda: self._context.set_tensor_address(name, buffer.address))
+
+    def _fill(self, name: str, feed: NDArray[Any], plan: Plan) -> None:
+        """Put a feed into its buffer on the host, and zeros after it where the plan has padding."""
+        host = self._host(name, plan.shapes[name], feed.dtype)
+        if plan.padding:
+            host[len(feed) :] = 0
+            host = host[: len(feed)]
+        np.copyto(host, feed)
+
+    def _result(self, tensor: Tensor, padding: int) -> NDArray[Any]:
+        """Return an output of the caller's own, without what the padding gave."""
+        shape = self._shapes[tensor.name]
+        host = self._host(tensor.name, shape, tensor.dtype)
+        rows = host[: shape[0] - padding] if padding else host
+        return np.array(rows)
 
     def _enqueue(self) -> float:
         """Put one run on the stream; return the milliseconds it took to enqueue the network."""
@@ -140,7 +161,7 @@ class Lane:
             stream.upload(self._buffers[tensor.name], size)
         stream.mark(_UPLOADED)
         before = time.perf_counter()
-        if self._captured:
+        if self._captured and self._graphs.wanted:
             stream.launch()
         else:
             self._execute()
@@ -153,7 +174,8 @@ class Lane:
         return 1000 * (after - before)
 
     def _execute(self) -> None:
-        self._session.check("run the model", self._context.execute_async_v3(self._stream.handle))
+        handle = self._stream.handle
+        self._session.ask("run the model", lambda: self._context.execute_async_v3(handle))
 
     def _capture(self) -> None:
         try:
@@ -172,7 +194,7 @@ class Lane:
             self._stream.synchronize()
         with contextlib.suppress(EngineError):
             self._drop_graph()
-        self._shapes = {}
+        self._plan = None
 
     def _host(self, name: str, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the start of a buffer's host side as an array."""

@@ -1,28 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine file loaded by TensorRT on a GPU, with its inputs and outputs.
 
-TensorRT reports a failure by returning None or False and by writing to its log, so every result is
-checked and the log is kept for the reason. TensorRT and TensorRT-RTX, and TensorRT's major versions
-10 and 11, are used in the same way.
+TensorRT reports a failure by returning None or False, or by an exception that names no cause, and
+by writing to its log: so every result is checked and the log is kept for the reason. TensorRT and
+TensorRT-RTX, and TensorRT's major versions 10 and 11, are used in the same way.
 """
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hgdeploy.engines.base import TensorSpec
-from hgdeploy.engines.tensorrt.logger import forwarding_logger
-from hgdeploy.errors import BundleError, EngineError, TensorError, one_line
-from hgdeploy.gpu.device import Device
-
-Shape = tuple[int, ...]
+from hgdeploy.engines.tensorrt.logger import cannot_start, messages_here, shared_logger
+from hgdeploy.engines.tensorrt.options import TensorRtOptions
+from hgdeploy.engines.tensorrt.tensors import Range, Shape, Shapes, Tensor
+from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.gpu.device import Device, Stream
 
 # TensorRT's names of the element types that numpy has too.
 _DTYPES = {
@@ -34,51 +30,6 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
-# The only profile that is used; our builder makes one.
-PROFILE = 0
-_LONGEST_REASON = 400
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of an engine.
-
-    Attributes:
-        name: its name.
-        dtype: its element type.
-        least: the smallest shape; of an output, that of the smallest inputs.
-        most: the largest shape, likewise.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    least: Shape
-    most: Shape
-
-    @property
-    def spec(self) -> TensorSpec:
-        """What callers see: an axis that can have only one size is fixed."""
-        shape = tuple(
-            low if low == high else -1 for low, high in zip(self.least, self.most, strict=True)
-        )
-        return TensorSpec(self.name, self.dtype.name, shape)
-
-    def size(self, shape: Shape) -> int:
-        """Return how many bytes a shape takes."""
-        return math.prod(shape) * self.dtype.itemsize
-
-    def check(self, shape: Shape) -> None:
-        """Raise a TensorError if the engine does not serve a shape."""
-        fits = (
-            low <= size <= high
-            for low, size, high in zip(self.least, shape, self.most, strict=True)
-        )
-        if not all(fits):
-            raise TensorError(
-                f"input {self.name!r} has shape {list(shape)}, and the TensorRT engine serves "
-                f"{list(self.least)} to {list(self.most)}; feed what it serves, or build it again "
-                "with hgdeploy build"
-            )
 
 
 class Graphs:
@@ -102,44 +53,90 @@ class Graphs:
 class Session:
     """An engine file loaded by its library, on a device.
 
-    Its objects are attributes only, never locals of a function that may raise: an error's
-    traceback would keep them alive beyond the device.
-
     Args:
         trt: the library.
-        device: the GPU; closed with the session.
+        device: the GPU.
+        options: what the file may do.
+
+    Attributes:
+        inputs: the engine's inputs.
+        outputs: its outputs.
+        warnings: what the library warned of while it loaded the file.
     """
 
-    def __init__(self, trt: Any, device: Device) -> None:
+    def __init__(self, trt: Any, device: Device, options: TensorRtOptions) -> None:
         self.trt = trt
         self.device = device
         self.engine: Any = None
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: tuple[Tensor, ...] = ()
-        self._errors = _Errors()
-        self._logger = forwarding_logger(trt, self._errors.take)
+        self.warnings: tuple[str, ...] = ()
+        self._options = options
         self._runtime: Any = None
+
+    @property
+    def name(self) -> str:
+        """The library and its version."""
+        return f"{self.trt.__name__} {self.trt.__version__}"
 
     def load(self, source: Path) -> None:
         """Load an engine file; the device must be active.
 
         Raises:
+            EngineError: the library cannot start here.
             BundleError: the library refuses it, or it has inputs or outputs that we cannot serve.
         """
         try:
             data = source.read_bytes()
         except OSError as error:
             raise BundleError(f"{source} cannot be read: {error.strerror}") from None
-        name = self.trt.__name__
-        self._errors.clear()
-        self._runtime = self.trt.Runtime(self._logger)
-        self.engine = self._runtime.deserialize_cuda_engine(data)
+        self.forget_reasons()
+        self._runtime = self._made(lambda: self.trt.Runtime(shared_logger(self.trt)))
+        if self._runtime is None:
+            raise EngineError(f"{self.name} cannot start: {cannot_start(self.reason())}")
+        if self._options.host_code:
+            self._runtime.engine_host_code_allowed = True
+        self.engine = self._made(lambda: self._runtime.deserialize_cuda_engine(data))
         if self.engine is None:
-            raise BundleError(
-                f"{name} {self.trt.__version__} cannot load {source}: {self.reason()}; build it "
-                "again on this machine with hgdeploy build"
-            )
+            raise BundleError(self._refused(source))
+        self.warnings = tuple(dict.fromkeys(messages_here().warnings))
         self.inputs, self.outputs = _read_tensors(self, source)
+
+    def _refused(self, source: Path) -> str:
+        reason = self.reason()
+        advice = "build it again on this machine with hgdeploy build"
+        if "hostcode" in reason.lower().replace(" ", "") and not self._options.host_code:
+            advice = (
+                "it has code for the CPU in it, which is not run unless you allow it with "
+                "--allow-host-code (TensorRtOptions(host_code=True)); do so if you trust the file"
+            )
+        return f"{self.name} cannot load {source}: {reason}; {advice}"
+
+    def _made(self, make: Callable[[], Any]) -> Any:
+        """Return what a call makes; None where it makes nothing, or raises instead.
+
+        The bindings make a TypeError of a null pointer, and a RuntimeError of some refusals.
+        """
+        try:
+            return make()
+        except (RuntimeError, TypeError, ValueError) as error:
+            messages_here().raised = one_line(error)
+            return None
+
+    def ask(self, doing: str, call: Callable[[], Any]) -> Any:
+        """Return what a call of the library answers.
+
+        Args:
+            doing: the purpose of the call, to follow "TensorRT cannot" in the error.
+            call: the call; False, None and the bindings' own errors are failures.
+
+        Raises:
+            EngineError: it failed; the message has the library's reason.
+        """
+        answer = self._made(call)
+        if not answer:
+            raise EngineError(f"TensorRT cannot {doing}: {self.reason()}")
+        return answer
 
     def context(self) -> Any:
         """Make an execution context.
@@ -147,20 +144,19 @@ class Session:
         Raises:
             EngineError: the library cannot make one, usually because memory is short.
         """
-        self._errors.clear()
+        self.forget_reasons()
+        return self.ask("make an execution context", self._context)
+
+    def _context(self) -> Any:
         strategy = getattr(self.trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategy is None:
-            made = self.engine.create_execution_context()
-        else:
-            # TensorRT-RTX compiles on this machine: a shape's kernels before its first run, not
-            # during it, and it decides itself when to capture them as a graph.
-            config = self.engine.create_runtime_config()
-            config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
-            config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            made = self.engine.create_execution_context(runtime_config=config)
-        if made is None:
-            raise EngineError(f"TensorRT cannot make an execution context: {self.reason()}")
-        return made
+            return self.engine.create_execution_context()
+        # TensorRT-RTX compiles on this machine: a shape's kernels before its first run, not
+        # during it, and it decides itself when to capture them as a graph.
+        config = self.engine.create_runtime_config()
+        config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+        config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return self.engine.create_execution_context(runtime_config=config)
 
     def graphs(self) -> Graphs:
         """Decide whether the network is captured as a graph, and by whom."""
@@ -170,36 +166,23 @@ class Session:
             return Graphs(False, "no CUDA graph: pycuda cannot capture one")
         return Graphs(True, "CUDA graph")
 
-    def check(self, doing: str, answer: Any) -> None:
-        """Raise an EngineError with the library's reason if it returned False or None.
-
-        Args:
-            doing: the purpose of the call, to follow "TensorRT cannot" in the error.
-            answer: what the library returned.
-        """
-        if not answer:
-            raise EngineError(f"TensorRT cannot {doing}: {self.reason()}")
-
     def forget_reasons(self) -> None:
-        """Forget the errors that were logged in this thread."""
-        self._errors.clear()
+        """Forget what was logged in this thread."""
+        messages_here().clear()
 
     def reason(self) -> str:
-        """Return the errors logged in this thread since they were last forgotten, on one line."""
-        return self._errors.reason()
+        """Return what was logged in this thread since it was last forgotten, on one line."""
+        return messages_here().reason()
 
     def close(self) -> None:
-        """Free the engine, then its library's runtime, then the device."""
-        try:
-            with self.device.activate():
-                self.engine = None
-                self._runtime = None
-        finally:
-            self.device.close()
+        """Free the engine, then its library's runtime; the GPU's context stays the process's."""
+        with self.device.activate():
+            self.engine = None
+            self._runtime = None
 
 
 def set_shapes(
-    session: Session, context: Any, shapes: Mapping[str, Shape], outputs: Sequence[str]
+    session: Session, context: Any, shapes: Shapes, outputs: Sequence[str]
 ) -> dict[str, Shape]:
     """Set a context's input shapes, and return those that its outputs then have.
 
@@ -207,8 +190,7 @@ def set_shapes(
         EngineError: the library refuses the shapes.
     """
     for name, shape in shapes.items():
-        answer = context.set_input_shape(name, shape)
-        session.check(f"take shape {list(shape)} for {name!r}", answer)
+        _set_shape(session, context, name, shape)
     try:
         missing = context.infer_shapes()
     except RuntimeError as error:
@@ -218,42 +200,71 @@ def set_shapes(
     return {name: tuple(context.get_tensor_shape(name)) for name in outputs}
 
 
+def _set_shape(session: Session, context: Any, name: str, shape: Shape) -> None:
+    doing = f"take shape {list(shape)} for {name!r}"
+    session.ask(doing, lambda: context.set_input_shape(name, shape))
+
+
+def use_profile(session: Session, context: Any, profile: int, stream: Stream) -> None:
+    """Have a context use a profile; where that is another one, its shapes are to be set again.
+
+    Raises:
+        EngineError: the library refuses it.
+    """
+    if context.active_optimization_profile != profile:
+        session.ask(
+            f"choose its profile {profile}",
+            lambda: context.set_optimization_profile_async(profile, stream.handle),
+        )
+        stream.synchronize()
+
+
 def _read_tensors(session: Session, source: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return an engine's inputs and outputs, with the smallest and largest shape of each."""
+    """Return an engine's inputs and outputs."""
     names = [session.engine.get_tensor_name(i) for i in range(session.engine.num_io_tensors)]
     dtypes = {name: _dtype(session, name, source) for name in names}
     given = session.trt.TensorIOMode.INPUT
     inputs = [name for name in names if session.engine.get_tensor_mode(name) == given]
-    outputs = [name for name in names if name not in inputs]
-    ranges: dict[str, list[Shape]] = {}
-    for name in inputs:
-        shapes = session.engine.get_tensor_profile_shape(name, PROFILE)
-        ranges[name] = [tuple(shapes[0]), tuple(shapes[-1])]
-    for end in (0, 1):
-        shapes_in = {name: ranges[name][end] for name in inputs}
-        for name, shape in _output_shapes(session, shapes_in, outputs).items():
-            if min(shape, default=0) < 0:
-                raise BundleError(
-                    f"{source}: the shape of output {name!r} depends on the data, which HGDeploy "
-                    "does not serve; export the model without such operators"
-                )
-            ranges.setdefault(name, []).append(shape)
-    tensors = {name: Tensor(name, dtypes[name], *ranges[name]) for name in names}
-    return tuple(tensors[name] for name in inputs), tuple(tensors[name] for name in outputs)
+    if not inputs:
+        raise BundleError(f"{source} has no inputs, expected those of an image classifier")
+    ranges = _read_ranges(session, inputs, [name for name in names if name not in inputs])
+    tensors = {name: Tensor(name, dtypes[name], tuple(ranges[name])) for name in names}
+    outputs = tuple(tensors[name] for name in names if name not in inputs)
+    for tensor in outputs:
+        if any(min((*r.least, *r.most), default=0) < 0 for r in tensor.ranges):
+            raise BundleError(
+                f"{source}: the shape of output {tensor.name!r} depends on the data, which "
+                "HGDeploy does not serve; export the model without such operators"
+            )
+    return tuple(tensors[name] for name in inputs), outputs
 
 
-def _output_shapes(
-    session: Session, inputs: Mapping[str, Shape], outputs: Sequence[str]
-) -> dict[str, Shape]:
-    """Return the outputs' shapes for shapes of the inputs, without memory for a run."""
+def _read_ranges(
+    session: Session, inputs: Sequence[str], outputs: Sequence[str]
+) -> dict[str, list[Range]]:
+    """Return the shapes of each tensor in each profile."""
     strategy = session.trt.ExecutionContextAllocationStrategy.USER_MANAGED
     session.forget_reasons()
-    contexts = [session.engine.create_execution_context(strategy=strategy)]
+    # A context without memory for a run, which infers the outputs' shapes.
+    context = session.ask(
+        "infer the shapes of its outputs",
+        lambda: session.engine.create_execution_context(strategy=strategy),
+    )
+    ranges: dict[str, list[Range]] = {name: [] for name in (*inputs, *outputs)}
+    stream = session.device.stream(0)
     try:
-        session.check("infer the shapes of its outputs", contexts[0])
-        return set_shapes(session, contexts[0], inputs, outputs)
+        for profile in range(session.engine.num_optimization_profiles):
+            use_profile(session, context, profile, stream)
+            given = {n: session.engine.get_tensor_profile_shape(n, profile) for n in inputs}
+            ends: list[dict[str, Shape]] = []
+            for end in range(3):
+                shapes = {name: tuple(given[name][end]) for name in inputs}
+                ends.append({**shapes, **set_shapes(session, context, shapes, outputs)})
+            for name, found in ranges.items():
+                found.append(Range(*(shapes[name] for shapes in ends)))
     finally:
-        contexts.clear()  # see Session: a traceback must not keep it alive
+        stream.close()
+    return ranges
 
 
 def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
@@ -276,24 +287,3 @@ def _dtype(session: Session, name: str, source: Path) -> np.dtype[Any]:
             f"{', '.join(_DTYPES.values())}"
         )
     return np.dtype(_DTYPES[element])
-
-
-class _Errors:
-    """The errors that the library logs, separately for each thread."""
-
-    def __init__(self) -> None:
-        self._own = threading.local()
-
-    def take(self, severity: str, message: str) -> None:
-        """Keep a message if it is an error."""
-        if severity in ("INTERNAL_ERROR", "ERROR"):
-            vars(self._own).setdefault("errors", []).append(" ".join(message.split()))
-
-    def clear(self) -> None:
-        """Forget this thread's errors."""
-        vars(self._own).clear()
-
-    def reason(self) -> str:
-        """Return this thread's errors on one line."""
-        errors = dict.fromkeys(vars(self._own).get("errors", []))
-        return "; ".join(errors)[:_LONGEST_REASON] or "it does not say why"

@@ -17,6 +17,7 @@ from hgdeploy.gpu.device import LIBRARY_VARIABLE
 from hgdeploy.gpu.driver import nvidia_gpus
 
 CHECKS = DOUBLES / "fake_cuda"
+OF_TENSORRT = [str(CHECKS / f"checks_tensorrt{end}.py") for end in ("", "_causes")]
 without_gpu = pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")
 needs_bindings = pytest.mark.skipif(
     not has("cuda.bindings.driver") and not has("cuda.cuda"), reason="needs cuda-bindings"
@@ -31,13 +32,13 @@ def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @needs_bindings
 def test_it_runs_on_cuda_bindings(fake_gpu):
-    check_on_fake_gpu(fake_gpu, str(CHECKS / "checks_tensorrt.py"))
+    check_on_fake_gpu(fake_gpu, *OF_TENSORRT)
 
 
 @pytest.mark.skipif(not has("pycuda"), reason="needs pycuda")
 def test_it_runs_on_pycuda(fake_gpu):
     environment = {**fake_gpu, LIBRARY_VARIABLE: "pycuda"}
-    check_on_fake_gpu(environment, str(CHECKS / "checks_tensorrt.py"), may_skip=True)
+    check_on_fake_gpu(environment, *OF_TENSORRT, may_skip=True)
 
 
 @needs_bindings

@@ -72,6 +72,7 @@ def write_small(folder: Path, nodes: list[Any], inputs: dict, outputs: dict, **f
         for name, (_, shape) in inputs.items()
     }
     path = folder / "inference.engine"
+    onnx.save(model, folder / "small.onnx")
     path.write_bytes(fake_tensorrt.engine_file(model.SerializeToString(), profile, **facts))
     return path
 

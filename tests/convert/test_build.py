@@ -6,6 +6,7 @@ TensorRT-RTX builds without a GPU, so these builds are real; running them is for
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ import pytest
 
 from conftest import DEADLINE, DOUBLES, HGDEPLOY, IMAGES, run_command
 from hgdeploy import cli
-from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
@@ -34,6 +36,7 @@ from hgdeploy.convert.graph_parts import set_dims
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions
 from hgdeploy.convert.tensorrt import from_onnx as tensorrt
+from hgdeploy.convert.tensorrt import network
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.convert.tensorrt.target_gpu import Gpu
@@ -504,6 +507,122 @@ def test_the_builders_reason_is_reported_and_the_old_engine_stays(mini):
     assert "\n" not in str(error.value)
     assert file_sha256(target) == before
     assert not build(source, target)[0].built
+
+
+CUDA_35 = "CUDA initialization failure with error: 35. Please check your CUDA installation"
+
+
+def test_a_library_that_is_newer_than_the_driver_says_so(rtx, mini, monkeypatch):
+    def null(logger: Any) -> None:
+        logger.log(rtx.ILogger.WARNING, CUDA_35)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(rtx, "Builder", null)
+    with pytest.raises(EngineError, match=rf"cannot create a builder: {CUDA_35} \(.*driver"):
+        build(mini / "inference.onnx", mini / "inference.rtx.engine")
+
+
+def test_all_builds_share_one_logger(rtx, mini, tmp_path, monkeypatch):
+    builder, loggers = rtx.Builder, []
+
+    def remember(logger: Any) -> Any:
+        loggers.append(logger)
+        return builder(logger)
+
+    monkeypatch.setattr(rtx, "Builder", remember)
+    for name in "ab":
+        build(mini / "inference.onnx", tmp_path / name)
+    assert len(loggers) == 2
+    assert loggers[0] is loggers[1]
+
+
+def builds_on_a_gpu(monkeypatch, on_leaving: Any) -> None:
+    """Have a build think that it works on a GPU of this machine."""
+
+    @contextlib.contextmanager
+    def working_on(_: Gpu) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            on_leaving()
+
+    monkeypatch.setattr(tensorrt, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
+    monkeypatch.setattr(network, "working_on", working_on)
+
+
+@pytest.mark.parametrize("fails_at", ["parse", "precision", "profile", "build", "load"])
+def test_a_build_that_fails_leaves_nothing_alive_on_the_gpu(
+    rtx, mini, tmp_path, monkeypatch, fails_at: str
+):
+    alive, left = set(), []
+
+    class Builder(rtx.Builder):
+        def __init__(self, logger: Any) -> None:
+            super().__init__(logger)
+            alive.add("builder")
+
+        def __del__(self) -> None:
+            alive.discard("builder")
+
+        def build_serialized_network(self, *_: Any) -> Any:
+            return None if fails_at == "build" else super().build_serialized_network(*_)
+
+    def leaves() -> None:
+        left.append(set(alive))
+
+    none = SimpleNamespace(deserialize_cuda_engine=lambda _: None)
+    monkeypatch.setattr(rtx, "Runtime", lambda _: none)
+    monkeypatch.setattr(rtx, "Builder", Builder)
+    builds_on_a_gpu(monkeypatch, leaves)
+    source, precision, batch = mini / "inference.onnx", "fp32", (1, 2, 4)
+    if fails_at == "parse":
+        source = write_model(mini / "odd.onnx", onnx.helper.make_node("Nothing", ["x"], ["y"]))
+    if fails_at == "precision":
+        precision = "fp16"
+    if fails_at == "profile":
+        source = edited(source, mini / "fixed.onnx", [2, 3, 64, 64])
+        monkeypatch.setattr(tensorrt, "profile_to_serve", lambda *_: Profile(*[(1, 1, 4)] * 3))
+    options = BuildOptions(RTX, precision)
+    with pytest.raises(HGDeployError) as caught:
+        engine_from_onnx(source, tmp_path / "e", Shapes(batch), options, lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert left == [set()]
+    assert [path.name for path in tmp_path.iterdir()] == ["mini"]
+
+
+TENSORRT_10 = {"Name": "y", "Format/Datatype": "Row major linear FP16 format"}
+TENSORRT_11 = {"Name": "y", "Format": "Row major linear", "DataType": "Half"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "formats"),
+    [
+        ([{"Outputs": [TENSORRT_10]}], {"Row major linear FP16 format": 1}),
+        ([{"Outputs": [TENSORRT_11] * 2}, {"Name": "sync"}], {"Row major linear, Half": 2}),
+        ([{"Outputs": [{"Name": "y"}]}, "a name alone"], {"not said": 1}),
+        (None, None),
+    ],
+    ids=["10", "11", "less", "none"],
+)
+def test_an_engines_layers_are_described_by_each_version(
+    rtx, mini, monkeypatch, layers: Any, formats: Any
+):
+    """The library cannot load an engine without a GPU, so what it would say is put here."""
+    inspector = SimpleNamespace(
+        get_engine_information=lambda _: json.dumps({"Layers": layers} if layers else {})
+    )
+    engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda _: engine)
+    monkeypatch.setattr(rtx, "Runtime", lambda _: runtime)
+    builds_on_a_gpu(monkeypatch, lambda: None)
+    target, said = mini / "inference.rtx.engine", []
+    engine_from_onnx(mini / "inference.onnx", target, Shapes(), BuildOptions(RTX), said.append)
+    found = facts_of(target)["network"]["engine"]
+    if layers is None:
+        assert found is None
+        assert "does not describe its engine" in " ".join(said)
+    else:
+        assert (found["layers"], found["output_formats"]) == (len(layers), formats)
 
 
 @pytest.mark.usefixtures("rtx")

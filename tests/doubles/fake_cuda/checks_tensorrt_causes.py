@@ -177,15 +177,7 @@ def test_each_batch_runs_in_the_profile_that_is_tuned_for_it(tmp_path, golden, m
     source = write_engine(tmp_path, profile=profile(1, 1, 2), profiles=others)
     with load_engine("tensorrt", source, dataclasses.replace(GPU, max_batch=8)) as engine:
         assert engine.inputs[0].shape[0] == -1
-        for batch, expected in (
-            (1, [0]),
-            (2, [0]),
-            (3, [1]),
-            (4, [1]),
-            (1, [0]),
-            (6, [2]),
-            (8, [2]),
-        ):
+        for batch, number in ((1, 0), (2, 0), (3, 1), (4, 1), (1, 0), (6, 2), (8, 2)):
             x = np.resize(golden["x"], SHAPES[batch])
             chosen.clear()
             for _ in range(3):

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import os
 import queue
+import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ from hgdeploy.system.libraries import import_library, installed_version
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
 _MARKS = 4
+# At the end of a process, runs that go on are waited for: for two lanes at most twice as long.
+_LONGEST_RUN_S = 5.0
 # The names of the distributions that may have installed each library.
 _DISTRIBUTIONS = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
@@ -82,8 +85,8 @@ class TensorRtEngine(CheckedEngine):
             self._idle.put(lane)
         self._timings: Mapping[str, float] = {}
         # Where nobody closes the engine: when it is dropped, or when the process ends.
-        given = (session, lanes, self._idle, os.getpid())
-        self._unclosed = weakref.finalize(self, _close_if_idle, *given)
+        given = (session, lanes, self._slots, os.getpid())
+        self._unclosed = weakref.finalize(self, _close_when_idle, *given)
 
     def last_timings(self) -> Mapping[str, float]:
         """Return the stages, in milliseconds, of the run that ended last in any thread.
@@ -266,10 +269,19 @@ def _close(session: Session, lanes: list[Lane]) -> None:
             closing.callback(lane.close)
 
 
-def _close_if_idle(
-    session: Session, lanes: list[Lane], idle: queue.LifoQueue[Lane], opened_by: int
+def _close_when_idle(
+    session: Session, lanes: list[Lane], slots: threading.Semaphore, opened_by: int
 ) -> None:
-    """Free an engine that nobody has closed, unless a thread still runs it or this is a fork."""
-    if os.getpid() == opened_by and idle.qsize() == len(lanes):
+    """Free an engine that nobody has closed, unless a run does not end or this is a fork.
+
+    Who calls it from then on waits for a slot that never comes: that is at the end of a process,
+    when a thread that came back from the library would have no Python to come back to.
+    """
+    if os.getpid() != opened_by:
+        return
+    taken = sum(slots.acquire(timeout=_LONGEST_RUN_S) for _ in lanes)
+    if taken == len(lanes):
         with contextlib.suppress(EngineError):
             _close(session, lanes)
+    elif taken:
+        slots.release(taken)

@@ -20,7 +20,7 @@ endif
 
 # Engines whose tests must not be skipped, because the extras below install them.
 ifeq ($(shell uname -sm),Linux x86_64)
-export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,tensorrt-rtx,tensorrt-bindings
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,mnn,ncnn,tensorrt-rtx,tensorrt-bindings
 endif
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
@@ -57,15 +57,18 @@ format: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+# pnnx demands torch, which it does not use.
+$(VENV)/.test $(VENV)/.dev: NO_DEPS := pnnx
 # Each stamp installs a set of extras, and also counts as the stamp of the smaller sets.
 $(VENV)/.cpu: EXTRAS := cpu
-$(VENV)/.test: EXTRAS := cpu,openvino,convert,test
+$(VENV)/.test: EXTRAS := cpu,openvino,convert,mnn,ncnn,test
 $(VENV)/.test: STANDS_FOR := .cpu
 $(VENV)/.docs: EXTRAS := docs
-$(VENV)/.dev: EXTRAS := cpu,openvino,convert,test,docs,dev
+$(VENV)/.dev: EXTRAS := cpu,openvino,convert,mnn,ncnn,test,docs,dev
 $(VENV)/.dev: STANDS_FOR := .cpu .test .docs
 $(VENV)/.cpu $(VENV)/.test $(VENV)/.docs $(VENV)/.dev: $(SETUP) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	$(if $(NO_DEPS),$(BIN)/python -m pip install --quiet --no-deps $(NO_DEPS))
 	@touch $@ $(addprefix $(VENV)/,$(STANDS_FOR))
 
 .cache/tensorrt-bindings/%: $(VENV)/.test

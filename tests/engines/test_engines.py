@@ -40,6 +40,8 @@ MODELS = [
     ("openvino", MINI / "inference.onnx"),
     ("openvino", MINI / "inference.pdmodel"),
     ("tensorrt", MINI / "inference.engine"),
+    ("mnn", MINI / "inference.mnn"),
+    ("ncnn", MINI / "inference.ncnn.param"),
 ]
 
 

@@ -54,6 +54,8 @@ HEAVY = {
     "pycuda": ("gpu/pycuda.py",),
     "tensorrt": ("convert/tensorrt/", "engines/tensorrt/"),
     "tensorrt_rtx": ("convert/tensorrt/", "engines/tensorrt/"),
+    "MNN": ("engines/mnn/",),
+    "ncnn": ("engines/ncnn/",),
     "tritonclient": ("serving/triton/",),
     "cv2": ("images/", "transforms/"),
     "simplejpeg": ("images/jpeg.py",),

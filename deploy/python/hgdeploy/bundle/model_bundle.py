@@ -71,7 +71,7 @@ class ModelBundle:
             if path.is_file():
                 check_artifact(path)
                 return path
-        models = (".json", ".pdmodel", ".pdiparams", *ALONE)
+        models = (".json", ".pdmodel", ".pdiparams", *ALONE, ".mnn", ".param")
         present = sorted(
             path.name
             for path in self.root.iterdir()

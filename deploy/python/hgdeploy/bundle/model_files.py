@@ -19,12 +19,12 @@ from hgdeploy.errors import BundleError
 from hgdeploy.system.digests import combined_digest, file_sha256
 
 # What lies beside a model under the same stem.
-_BESIDE = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin"}
+_BESIDE = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin", ".param": ".bin"}
 
 # The ends of the names of what nothing but a model's folder has.
 _KEPT = (
-    *(".pdmodel", ".pdiparams", ".onnx", ".engine", ".plan", ".xml", ".bin"),
-    *(".yml", ".yaml", ".txt"),
+    *(".pdmodel", ".pdiparams", ".onnx", ".engine", ".plan", ".xml", ".bin", ".mnn"),
+    *(".param", ".yml", ".yaml", ".txt"),
 )
 _SIDECAR = ".meta.json"
 
@@ -43,8 +43,8 @@ def model_files(artifact: Path) -> tuple[Path, ...]:
 
     Args:
         artifact: the file that an engine loads. A Paddle program has its parameters beside it, an
-            ONNX file every file of weights that it names, OpenVINO's `.xml` its `.bin`; an engine
-            file has its sidecar, which says what it was built for.
+            ONNX file every file of weights that it names, OpenVINO's `.xml` and ncnn's `.param`
+            their `.bin`; an engine file has its sidecar, which says what it was built for.
 
     Raises:
         BundleError: it cannot be read, or names weights that are missing or lie outside its folder.

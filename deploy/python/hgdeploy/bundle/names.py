@@ -34,6 +34,16 @@ def onnx_name(precision: str) -> str:
     return ONNX_FILE if precision in ("fp32", "tf32") else f"inference.{precision}.onnx"
 
 
+def mnn_name(precision: str) -> str:
+    """Return the name of MNN's file: `inference.mnn`, `inference.int8.mnn`."""
+    return "inference.mnn" if precision == "fp32" else f"inference.{precision}.mnn"
+
+
+def ncnn_name(precision: str) -> str:
+    """Return the name of ncnn's graph, beside which its weights lie in `.bin`."""
+    return "inference.ncnn.param" if precision == "fp32" else f"inference.{precision}.ncnn.param"
+
+
 @dataclass(frozen=True)
 class TensorRtRuntime:
     """One of the two libraries that share TensorRT's API.

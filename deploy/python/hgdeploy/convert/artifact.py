@@ -7,8 +7,9 @@ with, its precision, its tensors, and the verdict of the comparison it passed.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,27 @@ def write_artifact(target: Path, write: Callable[[Path], None], facts: Mapping[s
         others = sorted(path for path in folder.iterdir() if path != aside)
         if others:
             content["files"] = _digests(others)
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        write_text(sidecar_path(aside), text)
+        write_text(sidecar_path(aside), _text_of(content))
     return target
+
+
+@contextlib.contextmanager
+def described(aside: Path, facts: Mapping[str, Any]) -> Iterator[None]:
+    """Put a sidecar beside an artifact that is being written, for an engine that reads it.
+
+    Args:
+        aside: the artifact.
+        facts: the sidecar's content so far.
+    """
+    sidecar = write_text(sidecar_path(aside), _text_of(facts))
+    try:
+        yield
+    finally:
+        sidecar.unlink()
+
+
+def _text_of(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def source_facts(source: Path) -> dict[str, dict[str, str]]:

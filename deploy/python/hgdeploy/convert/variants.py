@@ -27,6 +27,7 @@ from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_f
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
+from hgdeploy.convert.mobile.from_onnx import mnn_from_onnx, ncnn_from_onnx
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
@@ -39,7 +40,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.verify import verify_conversion, verify_precision
+from hgdeploy.validation.verify import verify_conversion, verify_engine, verify_precision
 
 # Images that show where fp16 would overflow and whether the variant agrees; more add minutes.
 _MOST_IMAGES = 32
@@ -123,6 +124,35 @@ def _convert_to_16_bits(
     verify = verify_precision(options.precision, images) if options.check else None
     target = bundle.path(onnx_name(options.precision))
     return convert(onnx, target, images or None, verify=verify)
+
+
+def convert_for_engine(
+    bundle: ModelBundle,
+    engine: str,
+    on_warning: OnLine,
+    on_progress: OnLine = nothing,
+    *,
+    check: bool = True,
+) -> Path:
+    """Write the file of an engine's own format; `inference.onnx` is made first where it is missing.
+
+    Args:
+        bundle: the bundle; the artifact is written into it.
+        engine: `mnn` or `ncnn`.
+        on_warning: called with each thing the user should know about the result.
+        on_progress: called with a line at the start of each long step.
+        check: compare the result with the ONNX file.
+
+    Returns:
+        Path of the artifact.
+
+    Raises:
+        HGDeployError: as `convert_to_onnx`.
+    """
+    source = _ensure_fp32_onnx(bundle, on_progress, on_warning)
+    on_progress(f"converting {source} for {engine}")
+    convert = {"mnn": mnn_from_onnx, "ncnn": ncnn_from_onnx}[engine]
+    return convert(source, verify=verify_engine(engine) if check else None)
 
 
 def quantize(

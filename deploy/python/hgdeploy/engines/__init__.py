@@ -32,7 +32,7 @@ __all__ = [
     "load_engine",
 ]
 
-ENGINES = ("paddle", "onnxruntime", "openvino", "tensorrt")
+ENGINES = ("paddle", "onnxruntime", "openvino", "tensorrt", "mnn", "ncnn")
 """The names of the engines; each is a module or folder of this package."""
 
 

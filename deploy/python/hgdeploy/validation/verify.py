@@ -107,6 +107,20 @@ def verify_precision(
     )
 
 
+def verify_engine(engine: str) -> Callable[[Path, Path], dict[str, Any]]:
+    """Return a function that compares an fp32 ONNX file with the form of it that `engine` reads.
+
+    Args:
+        engine: the engine's name.
+
+    Returns:
+        A function like `verify_conversion`.
+    """
+    return lambda source, target: _verify(
+        _Side("onnxruntime", source, _AS_WRITTEN), _Side(engine, target), "fp32", None
+    )
+
+
 def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         engines = []

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
-from hgdeploy.errors import EXIT_OK
+from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.checks import Given, check
 from hgdeploy.system.kinds import one_of, parse_literal
 
 
 def add_convert(verbs: Verbs) -> None:
     """Add `hgdeploy convert`."""
-    parser = verbs.add_parser("convert", help="make the ONNX variant of a bundle")
+    parser = verbs.add_parser("convert", help="make a bundle's ONNX variants, or MNN's or ncnn's")
     parser.add_argument("bundle", type=Path, help="the model's folder")
+    parser.add_argument(
+        "--to", default="onnx", help="onnx (default); or mnn or ncnn, made from the ONNX file"
+    )
     parser.add_argument("--opset", type=int, help="ONNX opset, 7 to 21 (17)")
     parser.add_argument("--batch", help="dynamic (default) or a fixed number")
     parser.add_argument(
@@ -32,11 +35,15 @@ def add_convert(verbs: Verbs) -> None:
 def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.names import ONNX_FILE
     from hgdeploy.convert import OnnxOptions
+    from hgdeploy.convert.mobile.from_onnx import TARGETS
     from hgdeploy.convert.onnx.from_paddle import recorded_options
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.images.find import find_images
 
     check("--check", arguments.check, one_of(("on", "off")))
+    check("--to", arguments.to, one_of(("onnx", *TARGETS)))
+    if arguments.to != "onnx":
+        return _convert_for_engine(arguments, out)
     check("--precision", arguments.precision, one_of(("fp32", "fp16", "bf16")))
     if arguments.precision == "fp32":
         refuse_without_effect(arguments, ["images"], "with --precision fp32")
@@ -53,6 +60,18 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
         arguments.check == "on",
     )
     out.write(f"{convert_to_onnx(opened_bundle(arguments.bundle), options, warn, say)}\n")
+    return EXIT_OK
+
+
+def _convert_for_engine(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.convert.variants import convert_for_engine
+
+    of_onnx = ("opset", "batch", "dynamic_size", "images")
+    refuse_without_effect(arguments, of_onnx, f"with --to {arguments.to}")
+    if arguments.precision != "fp32":
+        raise ConfigError(f"--to {arguments.to} makes fp32; leave --precision out")
+    bundle, checked = opened_bundle(arguments.bundle), arguments.check == "on"
+    out.write(f"{convert_for_engine(bundle, arguments.to, warn, say, check=checked)}\n")
     return EXIT_OK
 
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run MNN's converter and pnnx in a process of its own; see `from_onnx`."""
+
+from __future__ import annotations
+
+import subprocess
+
+from hgdeploy.system.libraries import import_library
+from hgdeploy.system.messages import Message, serve
+
+
+def mnn(request: Message) -> Message:
+    """Convert with MNN's own function; it answers True even where it has written nothing.
+
+    Its command line would send usage data, and install a package for that. `bizCode`, which names
+    whose model it is, is required.
+    """
+    wanted = request.values
+    files = ["--modelFile", wanted["source"], "--MNNModel", wanted["target"]]
+    arguments = ["mnnconvert", "-f", "ONNX", *files, "--bizCode", "hgdeploy", *wanted["options"]]
+    import_library("MNN", "mnn")  # the library that the converter links to
+    import_library("_tools", "mnn").mnnconvert(arguments)
+    return Message({})
+
+
+def pnnx(request: Message) -> Message:
+    """Run the program pnnx in the current folder, into which it writes ten files."""
+    wanted = request.values
+    command = [wanted["program"], wanted["source"], *wanted["options"]]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    return Message({"code": done.returncode})
+
+
+if __name__ == "__main__":
+    serve({"mnn": mnn, "pnnx": pnnx})

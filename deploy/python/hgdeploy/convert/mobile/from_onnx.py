@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the forms of an fp32 ONNX model that MNN and ncnn read.
+
+Both converters print, leave files about, and say little where they fail, so they run in a child
+process and a folder of their own, and what they wrote is compared with the ONNX file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.bundle.names import mnn_name, ncnn_name
+from hgdeploy.convert.artifact import (
+    converter_versions,
+    described,
+    source_facts,
+    write_artifact,
+)
+from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph_parts import dims_of, require_float32
+from hgdeploy.convert.onnx.from_paddle import Verify
+from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.messages import Message
+from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
+
+_MODULE = "hgdeploy.convert.mobile.child"
+# Hundreds of megabytes take seconds; this limit is for a process that hangs.
+_TIME_LIMIT_S = 900
+_MOST_LETTERS = 300
+
+TARGETS = ("mnn", "ncnn")
+"""The engines whose own formats are made from ONNX here."""
+
+
+def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
+    """Write `inference.mnn`, for images in batches of any size.
+
+    Args:
+        source: the fp32 model.
+        verify: compares the two models before the file is published; None skips that.
+
+    Returns:
+        Path of the file, beside the source.
+
+    Raises:
+        BundleError: the source is no fp32 classifier, MNN cannot convert it, or the result differs.
+        EngineError: MNN or onnx is missing.
+        OutputError: the file cannot be written.
+    """
+    if installed_version("MNN") is None:
+        raise EngineError("MNN is not installed; pip install 'hgdeploy[mnn]'")
+
+    def convert(source: Path, aside: Path) -> None:
+        request = {"do": "mnn", "source": str(source.absolute()), "target": str(aside)}
+        _run({**request, "options": []}, "MNN's converter", source, aside.parent, aside)
+
+    target = source.with_name(mnn_name("fp32"))
+    return _write(source, target, convert, ("MNN",), verify)
+
+
+def ncnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
+    """Write `inference.ncnn.param` and `inference.ncnn.bin`, for one image at a time.
+
+    Arguments, result and errors are those of `mnn_from_onnx`; the converter is pnnx.
+    """
+    program = _pnnx()
+
+    def convert(source: Path, aside: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="hgdeploy-pnnx-") as name:
+            folder = Path(name)
+            model = folder / "model.onnx"
+            model.symlink_to(source.absolute())
+            shape = ",".join(map(str, _image_shape(OnnxGraph.read(source))))
+            options = [f"inputshape=[1,{shape}]", "fp16=0"]
+            request = {"do": "pnnx", "program": program, "source": model.name, "options": options}
+            made = folder / "model.ncnn.param"
+            _run(request, "pnnx", source, folder, made)
+            shutil.copyfile(made, aside)
+            shutil.copyfile(made.with_suffix(".bin"), aside.with_suffix(".bin"))
+
+    target = source.with_name(ncnn_name("fp32"))
+    return _write(source, target, convert, ("pnnx", "ncnn"), verify)
+
+
+def _write(
+    source: Path,
+    target: Path,
+    convert: Callable[[Path, Path], None],
+    libraries: Sequence[str],
+    verify: Verify | None,
+) -> Path:
+    graph = OnnxGraph.read(source)
+    require_float32(graph.input, source, f"converted to {target.name}")
+    shape = _image_shape(graph)
+    facts: dict[str, Any] = {
+        **source_facts(source),
+        "converter": converter_versions(*libraries, "onnx"),
+        "precision": "fp32",
+        **graph.facts(),
+        "output_is_probabilities": graph.output_kind() == PROBABILITIES,
+        "verdict": None,
+    }
+    facts["inputs"][0]["shape"] = [-1, *shape]
+    facts["outputs"][0]["shape"][0] = -1
+
+    def write(aside: Path) -> None:
+        convert(source, aside)
+        if verify is not None:
+            with described(aside, facts):
+                facts["verdict"] = verify(source, aside)
+
+    return write_artifact(target, write, facts)
+
+
+def _image_shape(graph: OnnxGraph) -> list[int]:
+    """Return channels, height and width of the images, which these formats fix.
+
+    Raises:
+        BundleError: the batch is fixed, or the size is not.
+    """
+    batch, *image = dims_of(graph.input)
+    if isinstance(batch, int) and batch != 1:
+        raise BundleError(
+            f"{graph.source} takes {batch} images at a time, and phones classify one; make it with "
+            "hgdeploy convert BUNDLE --batch dynamic, from a model exported so"
+        )
+    sizes = [size for size in image if isinstance(size, int)]
+    if len(sizes) != len(image):
+        raise BundleError(
+            f"{graph.source} takes images of any size, and mnn and ncnn plan for one; make it with "
+            "hgdeploy convert BUNDLE, without --dynamic-size"
+        )
+    return sizes
+
+
+def _pnnx() -> str:
+    """Return the path of the program pnnx: that of its package, or the one on PATH.
+
+    The package is not imported: it would need torch, which pnnx itself does not.
+    """
+    package = importlib.util.find_spec("pnnx")
+    for folder in (package.submodule_search_locations or []) if package is not None else []:
+        found = shutil.which("pnnx", path=folder)
+        if found is not None:
+            return found
+    found = shutil.which("pnnx")
+    if found is None:
+        raise EngineError(
+            "pnnx, which converts ONNX to ncnn, is not installed; pip install --no-deps pnnx "
+            "(without --no-deps it would bring torch, which is not needed)"
+        )
+    return found
+
+
+def _run(request: dict[str, Any], what: str, source: Path, folder: Path, made: Path) -> None:
+    """Run a converter in a child process; raise with what it said where it wrote no file."""
+    with ChildProcess(_MODULE, folder=folder, quiet=True) as child:
+        try:
+            child.ask(Message(request), _TIME_LIMIT_S)
+            how = "it wrote no model"
+        except ChildTimeoutError:
+            raise BundleError(f"{what} did not convert {source} in {_TIME_LIMIT_S} s") from None
+        except ChildError as error:
+            how = f"it ended ({error.how})"
+    if made.is_file() and made.stat().st_size:
+        return
+    said = [line.strip() for line in child.printed.splitlines() if line.strip()]
+    last = f"; it said: {said[-1][:_MOST_LETTERS]}" if said else ""
+    raise BundleError(f"{what} cannot convert {source}: {how}{last}")

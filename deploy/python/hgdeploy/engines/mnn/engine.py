@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MNN on a CPU: fp32 by Winograd's algorithm.
+
+MNN holds Python's lock while it runs, prints to stdout when it is imported, and ends the process on
+some damaged files; so it always runs in processes of its own, see `engines.processes`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.bundle.names import mnn_name
+from hgdeploy.engines.base import (
+    Capability,
+    CheckedEngine,
+    Engine,
+    RuntimeInfo,
+    Tensors,
+    TensorSpec,
+    device_index,
+)
+from hgdeploy.engines.described import described_specs
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.processes import as_many_as_fit, load_processes
+from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.libraries import import_library, installed_version
+
+_PRECISIONS = ("fp32",)
+_VERB = "hgdeploy convert BUNDLE --to mnn"
+# MNN's hint WINOGRAD_MEMORY_LEVEL, 0 to 3: which tiles Winograd's algorithm may use. By default, 3,
+# they are so large that rounding moves a log-probability by 2e-4; up to 1, by 5e-6, as in other
+# engines.
+_WINOGRAD_HINT, _WINOGRAD_LEVEL = 3, 1
+_CPU_BACKEND = 0
+# What one process takes besides the weights, and how often it has these. Measured at batch 1.
+_PROCESS_MB, _COPIES_OF_WEIGHTS = 100, 3
+
+
+class MnnEngine(CheckedEngine):
+    """One module of MNN; calls take turns."""
+
+    def __init__(
+        self,
+        module: Any,
+        expressions: Any,
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        runtime: RuntimeInfo,
+    ) -> None:
+        super().__init__(*specs, runtime, concurrency=1)
+        self._module = module
+        self._expressions = expressions
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        expr = self._expressions
+        (rows,) = feeds.values()
+        variable = expr.placeholder(list(rows.shape), expr.NCHW, expr.float)
+        variable.write(rows)
+        results = self._module.forward([variable])
+        if not results:
+            raise EngineError("MNN failed to run the model")
+        found = {}
+        for spec, result in zip(self.outputs, results, strict=True):
+            shape = (len(rows), *spec.shape[1:])
+            # Copied: MNN owns the memory.
+            values = np.array(expr.convert(result, expr.NCHW).read(), dtype=np.float32)
+            if values.size != np.prod(shape):
+                raise EngineError(
+                    f"MNN gave {spec.name} of {values.size} values, expected {list(shape)}"
+                )
+            found[spec.name] = values.reshape(shape)
+        return found
+
+    def _free(self) -> None:
+        self._module = None
+
+
+def artifact_names(precision: str) -> tuple[str, ...]:
+    """Return the names of the bundle files this engine can read for `precision`, best first."""
+    return (mnn_name(precision),)
+
+
+def load(source: Path, options: EngineOptions) -> Engine:
+    """Load a model of MNN, in as many processes as inferences are to run at once.
+
+    Args:
+        source: the `.mnn` file, with its sidecar beside it.
+        options: `device` is `cpu`.
+
+    Raises:
+        EngineError: MNN, the device or the precision is not available.
+        BundleError: a file is missing, or MNN cannot read it.
+    """
+    if device_index(options.device) is not None:
+        raise EngineError(
+            f"{options.device} was asked for, but the mnn engine here runs on a CPU only; use the cpu "
+            "(-o Global.use_gpu=False)"
+        )
+    if options.precision not in _PRECISIONS:
+        raise EngineError(
+            f"MNN cannot run {options.precision} here, available: {', '.join(_PRECISIONS)}"
+        )
+    described_specs(source, _VERB)
+    if installed_version("MNN") is None:
+        raise EngineError("MNN is not installed; pip install 'hgdeploy[mnn]'")
+    weights_mb = source.stat().st_size / 2**20
+    return load_processes(
+        "mnn", source, as_many_as_fit(options, _PROCESS_MB + _COPIES_OF_WEIGHTS * weights_mb)
+    )
+
+
+def load_here(source: Path, options: EngineOptions) -> MnnEngine:
+    """Load a model of MNN in this process; raises what `load` raises."""
+    specs = described_specs(source, _VERB)
+    nn = import_library("MNN.nn", "mnn")
+    settings = {
+        "backend": _CPU_BACKEND,
+        "precision": "high",  # fp32, on every CPU
+        "numThread": options.cpu_threads,
+    }
+    manager = nn.create_runtime_manager((settings,))
+    manager.set_hint(_WINOGRAD_HINT, _WINOGRAD_LEVEL)
+    inputs, outputs = ([spec.name for spec in some] for some in specs)
+    try:
+        module = nn.load_module_from_file(str(source), inputs, outputs, runtime_manager=manager)
+    except SystemError:  # what MNN's binding raises for every failure
+        raise BundleError(f"MNN cannot read {source}; make it again with {_VERB}") from None
+    runtime = RuntimeInfo(
+        engine="mnn",
+        library="MNN",
+        version=installed_version("MNN") or "source",
+        device="cpu",
+        providers=("CPU", f"Winograd level {_WINOGRAD_LEVEL}"),
+        precision=options.precision,
+        threads=options.cpu_threads,
+    )
+    return MnnEngine(module, import_library("MNN.expr", "mnn"), specs, runtime)
+
+
+def intermediates(
+    source: Path, options: EngineOptions, row: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Refuse: MNN's layers are fused, and have other names than those of the ONNX file.
+
+    Raises:
+        EngineError: always.
+    """
+    del options, row
+    raise EngineError(f"the mnn engine does not show the layers inside {source}")
+
+
+def capability() -> Capability:
+    """Return what MNN can do on this machine."""
+    version = installed_version("MNN")
+    if version is None:
+        return Capability(None, notes=("pip install 'hgdeploy[mnn]'",))
+    note = "needs the bundle's inference.mnn, made by hgdeploy convert --to mnn"
+    return Capability(version, ("cpu",), _PRECISIONS, (note,))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ncnn on a CPU: fp32 by Winograd's algorithm, and fp16 and bf16 as forms in which it keeps values.
+
+ncnn knows no batch: images are run one after the other. One network serves any number of threads,
+each with an extractor of its own, and Python's lock is free meanwhile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.bundle.names import ncnn_name
+from hgdeploy.engines.base import (
+    Capability,
+    CheckedEngine,
+    Engine,
+    RuntimeInfo,
+    Tensors,
+    TensorSpec,
+    device_index,
+)
+from hgdeploy.engines.described import described_specs
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.libraries import import_library, installed_version
+
+# The options of ncnn that keep values in 16 bits; all others stay off, whatever the default.
+_STORAGE = {
+    "fp32": (),
+    "fp16": ("use_fp16_packed", "use_fp16_storage"),
+    "bf16": ("use_bf16_packed", "use_bf16_storage"),
+}
+_ALL_STORAGE = (
+    *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_fp16_uniform"),
+    *("use_bf16_packed", "use_bf16_storage"),
+)
+_VERB = "hgdeploy convert BUNDLE --to ncnn"
+# What pnnx calls a network's first input and output.
+_INPUT, _OUTPUT = "in0", "out0"
+
+
+class NcnnEngine(CheckedEngine):
+    """One network; each call has an extractor of its own."""
+
+    def __init__(
+        self,
+        network: Any,
+        mat: Any,
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        runtime: RuntimeInfo,
+        concurrency: int,
+    ) -> None:
+        super().__init__(*specs, runtime, concurrency)
+        self._network = network
+        self._mat = mat
+
+    def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        (rows,) = feeds.values()
+        return {self.outputs[0].name: np.stack([self._run_one(row) for row in rows])}
+
+    def _run_one(self, row: NDArray[Any]) -> NDArray[Any]:
+        extractor = self._network.create_extractor()
+        failed = extractor.input(_INPUT, self._mat(row))
+        if not failed:
+            failed, result = extractor.extract(_OUTPUT)
+        if failed:
+            raise EngineError(f"ncnn failed to run the model (code {failed})")
+        # Copied: the extractor owns the memory.
+        return np.array(result, dtype=np.float32).reshape(self.outputs[0].shape[1:])
+
+    def _free(self) -> None:
+        self._network.clear()
+        self._network = None
+
+
+def artifact_names(precision: str) -> tuple[str, ...]:
+    """Return the names of the bundle files this engine can read for `precision`, best first.
+
+    For fp16 and bf16, ncnn itself converts the fp32 weights.
+    """
+    return (ncnn_name("int8" if precision == "int8" else "fp32"),)
+
+
+def load(source: Path, options: EngineOptions) -> Engine:
+    """Load a network of ncnn.
+
+    Args:
+        source: `.ncnn.param`, with its `.ncnn.bin` and its sidecar beside it.
+        options: `device` is `cpu`.
+
+    Raises:
+        EngineError: ncnn, the device or the precision is not available.
+        BundleError: a file is missing, or ncnn cannot read it.
+    """
+    if device_index(options.device) is not None:
+        raise EngineError(
+            f"{options.device} was asked for, but the ncnn engine here runs on a CPU only; use the cpu "
+            "(-o Global.use_gpu=False)"
+        )
+    if options.precision not in _STORAGE:
+        raise EngineError(
+            f"ncnn cannot run {options.precision} here, available: {', '.join(_STORAGE)}"
+        )
+    specs = described_specs(source, _VERB)
+    ncnn = import_library("ncnn", "ncnn")
+    network = ncnn.Net()
+    settings = network.opt
+    settings.num_threads = options.cpu_threads
+    settings.use_vulkan_compute = False
+    settings.use_winograd_convolution = options.graph_optimization
+    for name in _ALL_STORAGE:
+        if hasattr(settings, name):
+            setattr(settings, name, name in _STORAGE[options.precision])
+    for path, read in (
+        (source, network.load_param),
+        (source.with_suffix(".bin"), network.load_model),
+    ):
+        if not path.is_file():
+            raise BundleError(f"{path} does not exist; make it with {_VERB}")
+        if read(str(path)):
+            raise BundleError(f"ncnn cannot read {path}; make it again with {_VERB}")
+    runtime = RuntimeInfo(
+        engine="ncnn",
+        library="ncnn",
+        version=installed_version("ncnn") or "source",
+        device="cpu",
+        providers=("CPU", *_STORAGE[options.precision]),
+        precision=options.precision,
+        threads=options.cpu_threads,
+    )
+    return NcnnEngine(network, ncnn.Mat, specs, runtime, max(2, options.streams))
+
+
+def intermediates(
+    source: Path, options: EngineOptions, row: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Refuse: ncnn's layers are fused, and have other names than those of the ONNX file.
+
+    Raises:
+        EngineError: always.
+    """
+    del options, row
+    raise EngineError(f"the ncnn engine does not show the layers inside {source}")
+
+
+def capability() -> Capability:
+    """Return what ncnn can do on this machine."""
+    version = installed_version("ncnn")
+    if version is None:
+        return Capability(None, notes=("pip install 'hgdeploy[ncnn]'",))
+    notes = (
+        "needs the bundle's inference.ncnn.param, made by hgdeploy convert --to ncnn",
+        "fp16 and bf16 are forms in which values are kept; sums are in fp32 where the CPU lacks "
+        "arithmetic in them",
+    )
+    return Capability(version, ("cpu",), tuple(_STORAGE), notes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import IMAGES
+from conftest import IMAGES, require_engine
 from hgdeploy import Classifier
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.engines.base import TensorSpec
@@ -56,9 +56,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["nhwc", "uint8"])
+@pytest.mark.parametrize("engine_name", ["paddle", "onnxruntime", "openvino"])
 def test_every_engine_answers_as_a_bare_predictor_does(
     bundles: dict[str, Path], name: str, engine_name: str
 ) -> None:
+    require_engine(engine_name)
     expected = bare_paddle(bundles[name])
     with Classifier(bundles[name], engine_name) as classifier:
         (prediction,) = classifier.predict(PHOTO)

@@ -16,7 +16,8 @@ from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert import OnnxOptions
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.mobile import from_onnx
-from hgdeploy.convert.variants import ConvertOptions, convert_for_engine, convert_to_onnx
+from hgdeploy.convert.mobile.variants import convert_for_engine
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import BundleError, EngineError, ValidationError
 

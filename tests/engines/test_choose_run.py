@@ -85,7 +85,7 @@ def test_the_error_for_a_missing_file_names_what_runs_here(mini):
     (mini / "inference.int8.onnx").touch()
     with pytest.raises(BundleError) as caught:
         artifact_of(open_bundle(mini), Run("paddle"))
-    runs = "onnxruntime, onnxruntime:int8, openvino, openvino:int8"
+    runs = "onnxruntime, onnxruntime:int8, openvino, openvino:int8, mnn, ncnn"
     assert f"; it has files for {runs}: choose" in str(caught.value)
 
 

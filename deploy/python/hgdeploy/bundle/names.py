@@ -44,6 +44,18 @@ def ncnn_name(precision: str) -> str:
     return "inference.ncnn.param" if precision == "fp32" else f"inference.{precision}.ncnn.param"
 
 
+def made_by(name: str) -> str:
+    """Return the command that makes a bundle's file of this name; empty for the model's own."""
+    quantized = ".int8." in name
+    commands = {
+        ".onnx": "hgdeploy quantize" if quantized else "hgdeploy convert",
+        ".engine": "hgdeploy build",
+        ".mnn": "hgdeploy convert --to mnn",
+        ".param": "hgdeploy convert --to ncnn",
+    }
+    return commands.get(Path(name).suffix, "")
+
+
 @dataclass(frozen=True)
 class TensorRtRuntime:
     """One of the two libraries that share TensorRT's API.

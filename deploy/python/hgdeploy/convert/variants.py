@@ -27,7 +27,6 @@ from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_f
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
-from hgdeploy.convert.mobile.from_onnx import mnn_from_onnx, ncnn_from_onnx
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
@@ -40,7 +39,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.preprocess import Preprocessor
-from hgdeploy.validation.verify import verify_conversion, verify_engine, verify_precision
+from hgdeploy.validation.verify import verify_conversion, verify_precision
 
 # Images that show where fp16 would overflow and whether the variant agrees; more add minutes.
 _MOST_IMAGES = 32
@@ -126,35 +125,6 @@ def _convert_to_16_bits(
     return convert(onnx, target, images or None, verify=verify)
 
 
-def convert_for_engine(
-    bundle: ModelBundle,
-    engine: str,
-    on_warning: OnLine,
-    on_progress: OnLine = nothing,
-    *,
-    check: bool = True,
-) -> Path:
-    """Write the file of an engine's own format; `inference.onnx` is made first where it is missing.
-
-    Args:
-        bundle: the bundle; the artifact is written into it.
-        engine: `mnn` or `ncnn`.
-        on_warning: called with each thing the user should know about the result.
-        on_progress: called with a line at the start of each long step.
-        check: compare the result with the ONNX file.
-
-    Returns:
-        Path of the artifact.
-
-    Raises:
-        HGDeployError: as `convert_to_onnx`.
-    """
-    source = _ensure_fp32_onnx(bundle, on_progress, on_warning)
-    on_progress(f"converting {source} for {engine}")
-    convert = {"mnn": mnn_from_onnx, "ncnn": ncnn_from_onnx}[engine]
-    return convert(source, verify=verify_engine(engine) if check else None)
-
-
 def quantize(
     bundle: ModelBundle,
     images: Sequence[ImageFile],
@@ -182,7 +152,7 @@ def quantize(
         OutputError: the bundle cannot be written.
     """
     preprocessor = Preprocessor(bundle.own_preprocess())
-    source = _ensure_fp32_onnx(bundle, on_progress, on_warning)
+    source = ensure_fp32_onnx(bundle, on_progress, on_warning)
     target = bundle.root / onnx_name("int8")
     return int8_from_onnx(source, target, images, preprocessor, options, on_progress)
 
@@ -271,7 +241,8 @@ def installed_runtime(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
     return next(found, runtimes[0])
 
 
-def _ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLine) -> Path:
+def ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLine) -> Path:
+    """Return a bundle's `inference.onnx`; make it first where it is missing or stale."""
     source = bundle.root / ONNX_FILE
     if bundle.file is not None:  # other models in its folder have nothing to do with it
         return bundle.find([ONNX_FILE])
@@ -286,7 +257,7 @@ def _ensure_onnx(
 ) -> Path:
     """Return the bundle's ONNX file of a precision; make it first where it is missing or stale."""
     if onnx_name(precision) == ONNX_FILE:
-        return _ensure_fp32_onnx(bundle, on_progress, on_warning)
+        return ensure_fp32_onnx(bundle, on_progress, on_warning)
     path = bundle.path(onnx_name(precision))
     if bundle.fresh(onnx_name(precision)) is not None:
         return path
@@ -300,7 +271,7 @@ def _ensure_onnx(
             f"{path} is missing or older than the model, and int8 needs real images; make it with "
             f"hgdeploy quantize {bundle.root} --calibration FOLDER"
         )
-    onnx = _ensure_fp32_onnx(bundle, on_progress, on_warning)
+    onnx = ensure_fp32_onnx(bundle, on_progress, on_warning)
     on_progress(f"{path} is missing or older than the model: converting")
     on_warning(f"{path} is made without real images; hgdeploy convert takes some with --images")
     return _convert_to_16_bits(bundle, onnx, ConvertOptions(precision=precision), on_warning)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS
+from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS, made_by
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.fit import channels_last, check_feed
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
@@ -123,7 +123,8 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
     if others:
         raise BundleError(
             f"{bundle.root} has no {' or '.join(names)}; it has files for {', '.join(others)}: "
-            "choose engine and precision so"
+            + (f"make it with {how}, or " if (how := made_by(names[0])) else "")
+            + "choose engine and precision so"
         )
     source = bundle.find(names)
     if bundle.file is not None:

@@ -64,7 +64,7 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
 
 
 def _convert_for_engine(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.convert.variants import convert_for_engine
+    from hgdeploy.convert.mobile.variants import convert_for_engine
 
     of_onnx = ("opset", "batch", "dynamic_size", "images")
     refuse_without_effect(arguments, of_onnx, f"with --to {arguments.to}")

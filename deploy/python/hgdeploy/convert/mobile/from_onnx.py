@@ -21,11 +21,11 @@ from hgdeploy.convert.artifact import (
     source_facts,
     write_artifact,
 )
-from hgdeploy.convert.graph import PROBABILITIES, OnnxGraph
+from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import dims_of, require_float32
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError
-from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.libraries import installed_version, installing
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess, ChildTimeoutError
 
@@ -54,7 +54,7 @@ def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
         OutputError: the file cannot be written.
     """
     if installed_version("MNN") is None:
-        raise EngineError("MNN is not installed; pip install 'hgdeploy[mnn]'")
+        raise EngineError(f"MNN is not installed; {installing('mnn')}")
 
     def convert(source: Path, aside: Path) -> None:
         request = {"do": "mnn", "source": str(source.absolute()), "target": str(aside)}
@@ -103,7 +103,6 @@ def _write(
         "converter": converter_versions(*libraries, "onnx"),
         "precision": "fp32",
         **graph.facts(),
-        "output_is_probabilities": graph.output_kind() == PROBABILITIES,
         "verdict": None,
     }
     facts["inputs"][0]["shape"] = [-1, *shape]

@@ -27,7 +27,7 @@ from hgdeploy.engines.described import described_specs
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 
 _PRECISIONS = ("fp32",)
 _VERB = "hgdeploy convert BUNDLE --to mnn"
@@ -96,8 +96,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if device_index(options.device) is not None:
         raise EngineError(
-            f"{options.device} was asked for, but the mnn engine here runs on a CPU only; use the cpu "
-            "(-o Global.use_gpu=False)"
+            f"{options.device} was asked for, but the mnn engine runs on a CPU only; "
+            "use the cpu (-o Global.use_gpu=False)"
         )
     if options.precision not in _PRECISIONS:
         raise EngineError(
@@ -105,7 +105,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         )
     described_specs(source, _VERB)
     if installed_version("MNN") is None:
-        raise EngineError("MNN is not installed; pip install 'hgdeploy[mnn]'")
+        raise EngineError(f"MNN is not installed; {installing('mnn')}")
     weights_mb = source.stat().st_size / 2**20
     return load_processes(
         "mnn", source, as_many_as_fit(options, _PROCESS_MB + _COPIES_OF_WEIGHTS * weights_mb)
@@ -156,6 +156,6 @@ def capability() -> Capability:
     """Return what MNN can do on this machine."""
     version = installed_version("MNN")
     if version is None:
-        return Capability(None, notes=("pip install 'hgdeploy[mnn]'",))
+        return Capability(None, notes=(installing("mnn"),))
     note = "needs the bundle's inference.mnn, made by hgdeploy convert --to mnn"
     return Capability(version, ("cpu",), _PRECISIONS, (note,))

@@ -26,7 +26,7 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.described import described_specs
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 
 # The options of ncnn that keep values in 16 bits; all others stay off, whatever the default.
 _STORAGE = {
@@ -98,8 +98,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if device_index(options.device) is not None:
         raise EngineError(
-            f"{options.device} was asked for, but the ncnn engine here runs on a CPU only; use the cpu "
-            "(-o Global.use_gpu=False)"
+            f"{options.device} was asked for, but the ncnn engine runs on a CPU only; "
+            "use the cpu (-o Global.use_gpu=False)"
         )
     if options.precision not in _STORAGE:
         raise EngineError(
@@ -151,7 +151,7 @@ def capability() -> Capability:
     """Return what ncnn can do on this machine."""
     version = installed_version("ncnn")
     if version is None:
-        return Capability(None, notes=("pip install 'hgdeploy[ncnn]'",))
+        return Capability(None, notes=(installing("ncnn"),))
     notes = (
         "needs the bundle's inference.ncnn.param, made by hgdeploy convert --to ncnn",
         "fp16 and bf16 are forms in which values are kept; sums are in fp32 where the CPU lacks "

@@ -22,7 +22,7 @@ from hgdeploy.convert.artifact import (
     write_artifact,
 )
 from hgdeploy.convert.graph import OnnxGraph
-from hgdeploy.convert.graph_parts import dims_of, require_float32
+from hgdeploy.convert.graph_parts import describe, dims_of
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import installed_version, installing
@@ -96,7 +96,6 @@ def _write(
     verify: Verify | None,
 ) -> Path:
     graph = OnnxGraph.read(source)
-    require_float32(graph.input, source, f"converted to {target.name}")
     shape = _image_shape(graph)
     facts: dict[str, Any] = {
         **source_facts(source),
@@ -121,8 +120,14 @@ def _image_shape(graph: OnnxGraph) -> list[int]:
     """Return channels, height and width of the images, which these formats fix.
 
     Raises:
-        BundleError: the batch is fixed, or the size is not.
+        BundleError: the batch is fixed, the size is not, or the numbers are not float32.
     """
+    taken = describe(graph.input)["dtype"]
+    if taken != "float32":
+        raise BundleError(
+            f"{graph.source} takes {taken}, and mnn and ncnn are given float32; export it with a "
+            "float32 input, and leave the normalising to NormalizeImage"
+        )
     batch, *image = dims_of(graph.input)
     if isinstance(batch, int) and batch != 1:
         raise BundleError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import mnn_name
 from hgdeploy.engines.base import (
+    USE_CPU,
     Capability,
     CheckedEngine,
     Engine,
@@ -96,8 +97,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     """
     if device_index(options.device) is not None:
         raise EngineError(
-            f"{options.device} was asked for, but the mnn engine runs on a CPU only; "
-            "use the cpu (-o Global.use_gpu=False)"
+            f"{options.device} was asked for, but the mnn engine runs on a CPU only; {USE_CPU}"
         )
     if options.precision not in _PRECISIONS:
         raise EngineError(

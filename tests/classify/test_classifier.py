@@ -208,7 +208,7 @@ def test_labels_that_do_not_fit_the_model_are_refused(mini, engine_name):
 def test_a_missing_model_lists_what_the_bundle_has(mini):
     (mini / "inference.pdmodel").unlink()
     with pytest.raises(BundleError, match=r"has no inference\.json or inference\.pdmodel; it has"):
-        Classifier(mini)
+        Classifier(mini, "paddle")
 
 
 def test_a_precision_without_its_file_is_refused(mini):

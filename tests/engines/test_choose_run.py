@@ -9,10 +9,13 @@ import shutil
 import pytest
 
 from conftest import IMAGES, require_engine
+from hgdeploy import Classifier, ClassifierSettings
+from hgdeploy.benchmark.case import Suite
+from hgdeploy.benchmark.worker.prepare import served
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.cli.main import main, predict_cls
 from hgdeploy.engines.run import Run, artifact_of, choose_run
-from hgdeploy.errors import BundleError
+from hgdeploy.errors import BundleError, ConfigError
 
 PHOTO = str(IMAGES / "coffee.jpg")
 
@@ -103,3 +106,55 @@ def test_a_bundle_of_an_onnx_file_alone_is_served_by_every_verb(mini, capsys, tm
         assert predict_cls(words) == 0
     assert main(["convert", str(mini)]) == BundleError.exit_code
     assert "inference.onnx is the model then" in capsys.readouterr().err
+
+
+def test_what_is_asked_for_wins_over_the_config_before_anything_is_chosen(
+    slim, foreign_models, capsys, tmp_path
+):
+    """PaddleSlim's int8 is Paddle's choice, and none of another engine's."""
+    require_engine("openvino")
+    if not (slim / "inference.onnx").is_file():
+        pytest.importorskip("paddle2onnx")
+        assert main(["convert", str(slim), "--check", "off"]) == 0
+    plain, config = answer(capsys, foreign_models("plain")), tmp_path / "config.yaml"
+    config.write_text("Global: {infer_imgs: x, inference_model_dir: x, use_onnx: True}\n")
+    assert answer(capsys, slim, "-c", config, "--engine", "openvino") == plain
+    assert answer(capsys, slim, "-c", config) == plain
+    config.write_text("Global: {infer_imgs: x, inference_model_dir: x, use_int8: True}\n")
+    assert answer(capsys, slim, "-c", config, "--engine", "paddle", "--precision", "fp32") == plain
+    assert main(["predict", str(slim), PHOTO, "-c", str(config), "--engine", "tensorrt"]) == 2
+    assert "Global.use_gpu is False" in capsys.readouterr().err
+
+
+def test_python_and_benchmark_follow_the_same_rule(slim, tmp_path):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "inference.onnx").touch()
+    both = [str(slim), str(alone)]
+    said: list[str] = []
+    suite = served(Suite(models=tuple(both)), tmp_path, said.append)
+    found = {case.model: (case.engine, case.precision) for case in suite.cases()}
+    assert found == {str(slim): ("paddle", "int8"), str(alone): ("onnxruntime", "fp32")}
+    assert len(said) == 2
+    suite = served(Suite(models=tuple(both), engines=("openvino",)), tmp_path, said.append)
+    assert {case.engine for case in suite.cases()} == {"openvino"}
+    assert {case.engine for case in Suite(models=tuple(both)).cases()} == {"paddle"}
+    with Classifier(slim) as classifier:
+        assert classifier.engine.runtime.precision == "int8"
+        assert any("PaddleSlim's int8 program runs" in line for line in classifier.warnings)
+        assert classifier.settings.options.precision == "int8"
+    with Classifier(slim, precision="fp32") as classifier:
+        assert classifier.engine.runtime.precision == "fp32"
+    with pytest.raises(ConfigError, match="settings were given with other arguments"):
+        Classifier(slim, precision="fp32", settings=ClassifierSettings())
+
+
+def test_python_runs_an_onnx_file_alone(mini):
+    require_engine("onnxruntime")
+    for name in ("inference.pdmodel", "inference.pdiparams"):
+        (mini / name).unlink()
+    for settings in (None, ClassifierSettings()):
+        with Classifier(mini, settings=settings) as classifier:
+            assert classifier.engine.runtime.engine == "onnxruntime"
+            assert classifier.settings.engine == "onnxruntime"
+            assert "has nothing for paddle to run" in " ".join(classifier.warnings)

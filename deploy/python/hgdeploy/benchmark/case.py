@@ -61,6 +61,7 @@ _LISTS = {
     "threads": "threads",
     "scopes": "scope",
 }
+_USUAL: Mapping[str, tuple[str, ...]] = {"engines": ("paddle",), "precisions": ("fp32",)}
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ class Suite:
     Attributes:
         name: the name of the suite and its results.
         models: models; `Case` describes the values of all lists.
-        engines: engines' names.
-        precisions: precisions.
+        engines: engines' names; none for what serves each model, see `worker.prepare.served`.
+        precisions: precisions; none likewise.
         batches: batch sizes.
         threads: numbers of threads; None for all.
         scopes: scopes.
@@ -169,8 +170,8 @@ class Suite:
 
     name: str = "command line"
     models: tuple[str, ...] = ()
-    engines: tuple[str, ...] = ("paddle",)
-    precisions: tuple[str, ...] = ("fp32",)
+    engines: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1,)
     threads: tuple[int | None, ...] = (None,)
     scopes: tuple[str, ...] = ("engine",)
@@ -179,6 +180,10 @@ class Suite:
     image: Path | None = None
     settings: Settings = field(default_factory=Settings)
 
+    def values(self, name: str) -> tuple[Any, ...]:
+        """Return a list of the suite, by its name; of an empty one, what serves most models."""
+        return getattr(self, name) or _USUAL.get(name, ())
+
     def cases(self) -> tuple[Case, ...]:
         """Return the cases in order: the models change slowest, the scopes fastest.
 
@@ -186,10 +191,11 @@ class Suite:
             ConfigError: a value is not allowed, a case occurs twice, no case is left, or there
                 are more than could be measured in months.
         """
-        number = math.prod(len(getattr(self, name)) for name in _LISTS)
+        lists = [self.values(name) for name in _LISTS]
+        number = math.prod(map(len, lists))
         if number > _MOST_CASES:
             raise ConfigError(f"the suite {self.name} has {number} cases, more than {_MOST_CASES}")
-        product = itertools.product(*(getattr(self, name) for name in _LISTS))
+        product = itertools.product(*lists)
         made = [
             Case(**dict(zip(_LISTS.values(), values, strict=True)), device=self.device)
             for values in product
@@ -266,7 +272,7 @@ def _item(key: str) -> Kind[Any]:
 
 def _exclusion(suite: Suite) -> Kind[dict[str, Any]]:
     """Return the kind of an entry of `exclude`: fields of cases, with values that the suite has."""
-    kinds = {key: _listed(key, getattr(suite, name)) for name, key in _LISTS.items()}
+    kinds = {key: _listed(key, suite.values(name)) for name, key in _LISTS.items()}
 
     def read(given: Given) -> dict[str, Any]:
         entry = keys(kinds)(given)

@@ -29,7 +29,7 @@ from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.fit import batch_that_fits, check_image
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.engines.run import Run, open_run
+from hgdeploy.engines.run import Run, choose_run, open_run
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.images.find import ImageFile
@@ -53,8 +53,11 @@ class Classifier:
 
     Args:
         bundle: the model's folder.
-        engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`.
-        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it.
+        engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`; None for Paddle, or ONNX Runtime
+            where the bundle has nothing for Paddle to run.
+        precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it;
+            None for fp32, or PaddleSlim's int8 where Paddle runs and its `inference_int8.*` is
+            there.
         device: `cpu` or `gpu:N`.
         batch_size: images per inference.
         topk: how many classes to give; None for the bundle's own number.
@@ -69,40 +72,49 @@ class Classifier:
     def __init__(
         self,
         bundle: str | Path,
-        engine: str = "paddle",
+        engine: str | None = None,
         *,
-        precision: str = "fp32",
+        precision: str | None = None,
         device: str = "cpu",
         batch_size: int = 1,
         topk: int | None = None,
         settings: ClassifierSettings | None = None,
     ) -> None:
-        options = EngineOptions(device=device, precision=precision, max_batch=batch_size)
-        single = ClassifierSettings(engine, batch_size, options, topk=topk)
-        if settings is not None and single != ClassifierSettings():
+        others = (engine, precision, device, batch_size, topk)
+        if settings is not None and others != (None, None, "cpu", 1, None):
             raise ConfigError("settings were given with other arguments; put all into settings")
-        self._set_up(open_bundle(bundle), settings or single)
+        if settings is None:
+            options = EngineOptions(device=device, precision=precision or "fp32")
+            settings = ClassifierSettings(engine, batch_size, options, topk=topk)
+        else:
+            engine, precision = settings.engine, settings.options.precision
+        opened = open_bundle(bundle)
+        self.warnings = [*opened.notes]
+        chosen = choose_run(opened.root, engine, precision, self.warnings.append)
+        self._set_up(opened, settings, Run(*chosen, settings.options.device))
 
     @classmethod
     def from_settings(cls, bundle: str | Path, settings: ClassifierSettings) -> Classifier:
         """Load `bundle` with these settings; raises what the constructor raises."""
         return cls(bundle, settings=settings)
 
-    def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings) -> None:
+    def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings, run: Run) -> None:
+        options = dataclasses.replace(
+            settings.options, precision=run.precision, max_batch=settings.batch_size
+        )
+        settings = dataclasses.replace(settings, engine=run.engine, options=options)
         ops = chosen_ops(settings, bundle)
         self.bundle = bundle
         self.times = StageTimes()
         self._times_lock = threading.Lock()
-        self.warnings = [*bundle.notes, *choice_warnings(settings, bundle)]
+        self.warnings += choice_warnings(settings, bundle)
         self.reader = ImageReader(ops, settings.fast_decode)
         self._settings = settings
         self._isolated: IsolatedReader | None = None
         if settings.image_timeout is not None:
             self.read_apart(settings.image_timeout)
         self.cpus = settings.options.cpu_threads * settings.options.streams
-        options = dataclasses.replace(settings.options, max_batch=settings.batch_size)
         self._postprocess = chosen_postprocess(settings, bundle)
-        run = Run(settings.engine, options.precision, options.device)
         opened = open_run(bundle, run, options, self.reader.preprocessor)
         self.engine: Engine = opened.engine
         self.warnings += self.engine.warnings

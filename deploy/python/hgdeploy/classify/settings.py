@@ -22,7 +22,8 @@ class ClassifierSettings:
     """How to load a bundle and classify with it.
 
     Attributes:
-        engine: the engine's name.
+        engine: the engine's name; None for Paddle, or ONNX Runtime where only that has a file for
+            the precision in `options`.
         batch_size: images per inference.
         options: the engine's options.
         preprocess: transform ops instead of the bundle's own.
@@ -34,7 +35,7 @@ class ClassifierSettings:
         softmax: make probabilities of the scores of a model that gives logits.
     """
 
-    engine: str = "paddle"
+    engine: str | None = None
     batch_size: int = 1
     options: EngineOptions = field(default_factory=EngineOptions)
     preprocess: tuple[Op, ...] | None = None

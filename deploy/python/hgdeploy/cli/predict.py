@@ -132,7 +132,7 @@ def _described_job(arguments: argparse.Namespace) -> PredictJob:
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.engines.options import EngineOptions
     from hgdeploy.engines.run import choose_run
-    from hgdeploy.paddleclas.config import load_config
+    from hgdeploy.paddleclas.config import given_values, load_config
 
     if arguments.config is None:
         asked = (arguments.bundle, arguments.engine, arguments.precision)
@@ -140,6 +140,7 @@ def _described_job(arguments: argparse.Namespace) -> PredictJob:
         settings = ClassifierSettings(engine, options=EngineOptions(precision=precision))
         return PredictJob(arguments.bundle, arguments.inputs, settings)
     given = {"inference_model_dir": str(arguments.bundle), "infer_imgs": list(arguments.inputs)}
+    given |= given_values(arguments.engine, arguments.precision, arguments.device)
     return config_job(load_config(arguments.config, given=given), arguments.config)
 
 
@@ -153,11 +154,11 @@ def _chosen_settings(
         values = {name: getattr(arguments, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 
-    settings = dataclasses.replace(settings, **given("engine", "batch_size"))
+    settings = dataclasses.replace(settings, **given("batch_size"))
     options = dataclasses.replace(
         settings.options,
         max_batch=settings.batch_size,
-        **given("device", "precision", "threads"),
+        **given("device", "threads"),
     )
     if arguments.onednn is not None:
         if (settings.engine, options.device) != ("paddle", "cpu"):
@@ -267,7 +268,8 @@ def _load(job: PredictJob, images: int) -> Classifier:
     options = folder_options(job.settings.options, images)
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")
     settings = dataclasses.replace(job.settings, options=options)
-    ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
+    if settings.engine is not None:
+        ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
     return Classifier.from_settings(job.bundle, settings)
 
 

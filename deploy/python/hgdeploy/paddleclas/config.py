@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hgdeploy.bundle.names import RUNTIMES, engine_name
+from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.run import choose_run
@@ -83,7 +84,7 @@ def load_config(
     Args:
         path: the YAML file, or None for no file.
         overrides: `Section.key=value` texts, as after `-o`.
-        given: values of `Global` instead of the file's, such as `infer_imgs`.
+        given: values of `Global` instead of the file's, such as `infer_imgs`; see `given_values`.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
@@ -98,6 +99,26 @@ def load_config(
     overridden = {text.partition("=")[0].strip() for text in overrides}
     place = _Place(path, overridden | {f"Global.{key}" for key in given})
     return _decide(raw, place)
+
+
+def given_values(engine: str | None, precision: str | None, device: str | None) -> dict[str, Any]:
+    """Return the values of `Global` that ask for these, and for nothing that contradicts them.
+
+    Args:
+        engine: the engine's name; None for what the config says.
+        precision: the precision; None likewise.
+        device: `cpu` or `gpu:N`; None likewise.
+    """
+    given: dict[str, Any] = {}
+    if engine is not None:
+        others = (switch for switch, engines in _GOES_WITH.items() if engine not in engines)
+        given |= {"engine": engine, **dict.fromkeys(others, False)}
+    if precision is not None:
+        given |= {"precision": precision, "use_fp16": False, "use_int8": False}
+    if device is not None:
+        index = device_index(device)
+        given |= {"use_gpu": index is not None, "gpu_id": index or 0}
+    return given
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,21 @@ random ones, and the results say so. Reduced precisions need real images, and ar
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy import zoo
-from hgdeploy.benchmark.case import Case
+from hgdeploy.benchmark.case import Case, Suite
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines import engine_module
-from hgdeploy.engines.run import artifact_of
+from hgdeploy.engines.run import artifact_of, choose_run
 from hgdeploy.errors import ConfigError, nearest
+from hgdeploy.system.progress import OnLine
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
 # The default photograph for the scope `pipeline`, relative to the top folder of HGDeploy.
@@ -59,6 +62,36 @@ def bundle_folder(case: Case, bundles: Path) -> Path:
         f"model {case.model!r} is neither a folder nor in the zoo, "
         f"{nearest(case.model, zoo.names())}"
     )
+
+
+def served(suite: Suite, bundles: Path, on_choice: OnLine) -> Suite:
+    """Return a suite with the engine and precision that serve each model, where it names none.
+
+    Args:
+        suite: the suite.
+        bundles: the folder of the zoo's bundles.
+        on_choice: called with a line where that is not Paddle in fp32.
+
+    Raises:
+        ConfigError: a model is neither in the zoo nor a folder.
+    """
+    if not suite.models or (suite.engines and suite.precisions):
+        return suite
+    asked = list(itertools.product(suite.engines or (None,), suite.precisions or (None,)))
+    chosen = {
+        model: [choose_run(bundle_folder(Case(model), bundles), *each, on_choice) for each in asked]
+        for model in suite.models
+    }
+    runs = list(itertools.chain(*chosen.values()))
+    engines, precisions = (tuple(dict.fromkeys(names)) for names in zip(*runs, strict=True))
+    others = tuple(
+        {"model": model, "engine": engine, "precision": precision}
+        for model, own in chosen.items()
+        for engine, precision in itertools.product(engines, precisions)
+        if (engine, precision) not in own
+    )
+    exclude = (*suite.exclude, *others)
+    return dataclasses.replace(suite, engines=engines, precisions=precisions, exclude=exclude)
 
 
 def photograph(image: Path | None) -> Path:

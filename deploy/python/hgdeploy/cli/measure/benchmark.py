@@ -16,7 +16,7 @@ from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import Record, claiming_record
 from hgdeploy.benchmark.result_file import Head
 from hgdeploy.benchmark.suite import Runner, run_suite
-from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph
+from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph, served
 from hgdeploy.cli.measure.benchmark_report import (
     add_compare_arguments,
     add_report_arguments,
@@ -77,8 +77,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", nargs="+", action="extend", type=kind, help=help_text)
 
     add_list("model", str, "models of the zoo, or folders of bundles")
-    add_list("engine", str, "paddle (default), onnxruntime, openvino")
-    add_list("precision", str, "fp32 (default), tf32, fp16, bf16, int8")
+    add_list("engine", str, "paddle (default where it reads the bundle), onnxruntime, openvino")
+    add_list(
+        "precision",
+        str,
+        "fp32 (default; PaddleSlim's int8 where it is), tf32, fp16, bf16, int8",
+    )
     add_list("batch", int, "images per inference (1)")
     add_list("threads", str, "CPU threads, a number or all (all)")
     add_list("scope", str, "engine (default): infer() alone; pipeline: from JPEG to classes")
@@ -113,6 +117,7 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
     suite = suite_of(arguments)
     if suite.settings.interleave and arguments.resume:
         raise ConfigError("--resume does not go with interleaving: all cases take turns at once")
+    suite = served(suite, arguments.bundles, say)
     cases = suite.cases()
     for case in cases:
         bundle_folder(case, arguments.bundles)

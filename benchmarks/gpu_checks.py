@@ -36,7 +36,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(
         f"hgdeploy: error: {error.name} is not installed; "
-        "run pip install '.[gpu,convert,tensorrt]' in HGDeploy's folder"
+        "run pip install '.[gpu-cu12,convert,tensorrt-cu12]' in HGDeploy's folder"
     )
 
 DEVICE, GPU = "gpu:0", 0

@@ -447,6 +447,17 @@ def test_the_capability_names_the_gpus():
     assert "tensorrt 10.16.1.11: gpu:0, gpu:1; fp32, tf32, fp16, bf16, int8" in done.stdout
 
 
+def test_the_doctor_lists_every_gpu_and_says_what_does_not_go_together(monkeypatch):
+    monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "7.0")
+    monkeypatch.setenv("FAKE_CUDA_VERSION", "12040")
+    lines = hgdeploy("doctor").stdout.splitlines()
+    place = lines.index("GPU: 2 NVIDIA (driver of unknown version for CUDA 12.4)")
+    assert lines[place + 1] == "  gpu:0: Fake GPU 0, compute capability 7.0, 16384 MiB"
+    assert lines[place + 2] == "  gpu:1: Fake GPU 1, compute capability 7.0, 16384 MiB"
+    found = lines[lines.index("Problems") :]
+    assert any("tensorrt 10.16.1.11 does not serve gpu:0 Fake GPU 0" in line for line in found)
+
+
 def test_predict_cls_prints_what_onnx_runtime_prints(mini, tmp_path):
     """PaddleClas's own switches, an engine file in the bundle, and a folder with a last batch."""
     write_engine(mini)

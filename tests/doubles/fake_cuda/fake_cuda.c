@@ -11,7 +11,8 @@
 // - A captured stream keeps kernels only; anything else in it ends the capture.
 //
 // Built by the tests: cc -shared -fPIC -pthread -Wl,-soname,libcuda.so.1 -o libcuda.so.1 fake_cuda.c
-// FAKE_CUDA_DEVICES (1) and FAKE_CUDA_CAPABILITY (8.9) choose what is there. fake_cuda_* at the end
+// FAKE_CUDA_DEVICES (1), FAKE_CUDA_CAPABILITY (8.9) and FAKE_CUDA_VERSION (13000, of CUDA 13.0)
+// choose what is there. fake_cuda_* at the end
 // is for the tests: kernels, counters, failures on demand.
 
 #include <pthread.h>
@@ -221,7 +222,8 @@ EXPORT CUresult cuInit(unsigned flags) {
 }
 
 EXPORT CUresult cuDriverGetVersion(int *version) {
-  *version = 13000;
+  const char *text = getenv("FAKE_CUDA_VERSION");
+  *version = text ? atoi(text) : 13000;
   return OK;
 }
 
@@ -262,6 +264,13 @@ EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, int device) {
   (void)device;
   ENTER(0);
   capability(major, minor);
+  return leave(OK);
+}
+
+EXPORT CUresult cuDeviceTotalMem_v2(size_t *size, int device) {
+  (void)device;
+  ENTER(0);
+  *size = (size_t)16 << 30;
   return leave(OK);
 }
 

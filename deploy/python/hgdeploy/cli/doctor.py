@@ -11,7 +11,9 @@ from hgdeploy._version import __version__
 from hgdeploy.cli.terminal import Verbs
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.errors import EXIT_OK, EngineError
-from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.gpu.driver import driver_release, nvidia_gpus
+from hgdeploy.gpu.rules import problems
+from hgdeploy.gpu.stack import Stack, stack_here
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_model
 
@@ -39,12 +41,12 @@ def _doctor(_: argparse.Namespace, out: TextIO) -> int:
 def _report() -> str:
     """Return lines about the machine, about each engine, and the versions of libraries."""
     flags = [flag for flag in _FLAGS if flag in cpu_flags()]
-    gpus, reason = nvidia_gpus()
+    stack = stack_here()
     lines = [
         f"hgdeploy {__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"CPU: {cpu_model()}, {available_cpus()} usable, "
         f"{' '.join(flags) or 'no vector extensions known'}",
-        f"GPU: {gpus} NVIDIA" + (f" ({reason})" if reason else ""),
+        *_gpu_lines(stack),
         "",
         "Engines",
     ]
@@ -54,7 +56,24 @@ def _report() -> str:
     for label, distributions in _LIBRARIES:
         version = installed_version(*distributions)
         lines.append(f"  {label}: {version or 'not installed'}")
+    lines += [f"  {name}: {version}" for name, version in stack.versions.items()]
+    found = problems(stack)
+    if found:
+        lines += ["", "Problems", *(f"  {problem.text}" for problem in found)]
     return "\n".join(lines) + "\n"
+
+
+def _gpu_lines(stack: Stack) -> list[str]:
+    """Say which driver there is, and describe each GPU that it finds."""
+    count, reason = nvidia_gpus()
+    notes = [reason] * bool(reason)
+    if stack.cuda is not None:
+        notes.append(f"driver {driver_release() or 'of unknown version'} for CUDA {stack.cuda}")
+    head = f"GPU: {count} NVIDIA" + (f" ({', '.join(notes)})" if notes else "")
+    return [head] + [
+        f"  gpu:{gpu.index}: {gpu.name}, compute capability {gpu.capability}, {gpu.memory_mb} MiB"
+        for gpu in stack.gpus
+    ]
 
 
 def _engine_lines(name: str) -> list[str]:

@@ -8,6 +8,8 @@ file: `inference.fp16.onnx` is the fp16 variant of `inference.onnx`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +31,8 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.onnx_taps import tapped_outputs
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.gpu.driver import nvidia_gpus, reason_gpu_is_missing
+from hgdeploy.gpu.rules import problems_here
 from hgdeploy.system.libraries import import_library, installed_version, installing
 from hgdeploy.system.machine import int8_saturates
 
@@ -38,6 +42,7 @@ _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64"}
 # Fatal messages only: a failure raises an exception, which becomes our error of one line.
 _LOG_FATAL = 4
+_GPU_BUILD = f"pip uninstall onnxruntime, then {installing('gpu-cu12', 'gpu-cu13')}"
 # Any number of threads may run a session; a second caller prepares while the first runs.
 _LEAST_CALLS = 2
 
@@ -95,22 +100,17 @@ def load(source: Path, options: EngineOptions) -> Engine:
             "tf32 is arithmetic of NVIDIA GPUs, and onnxruntime was asked for it on a CPU, "
             "available: fp32, fp16, int8"
         )
-    _check_int8_weights(source, options)
-    ort = import_library("onnxruntime", "cpu")
     index = device_index(options.device)
-    if index is not None and _CUDA not in ort.get_available_providers():
-        raise EngineError(
-            f"{options.device} was asked for, but this onnxruntime has only "
-            f"{', '.join(ort.get_available_providers())}; {USE_CPU}, "
-            f"or {installing('gpu')}"
-        )
+    _check_int8(source, options)
+    ort = import_library("onnxruntime", "cpu")
+    said = "" if index is None else _load_cuda(ort, options)
     session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())
     if index is not None and providers[0] != _CUDA:
         raise EngineError(
-            f"{options.device} was asked for, but CUDA did not load and ONNX Runtime would run on "
-            f"{', '.join(providers)}; check the driver, CUDA and cuDNN that onnxruntime-gpu "
-            f"{ort.__version__} needs, or {USE_CPU}"
+            f"{options.device} was asked for, but CUDA did not load and ONNX Runtime "
+            f"{ort.__version__} would run on {', '.join(providers)}: {_why_no_cuda(index, said)}; "
+            f"or {USE_CPU}"
         )
     runtime = RuntimeInfo(
         engine="onnxruntime",
@@ -136,30 +136,72 @@ def capability() -> Capability:
     """Return what ONNX Runtime can do on this machine."""
     version = installed_version("onnxruntime-gpu", "onnxruntime")
     if version is None:
-        return Capability(None, notes=(installing("cpu", "gpu"),))
+        return Capability(None, notes=(installing("cpu", "gpu-cu12", "gpu-cu13"),))
     ort = import_library("onnxruntime", "cpu")
     precisions = ["fp32", "fp16", "int8"]
     notes = ["fp16 and int8 need the bundle's inference.PRECISION.onnx"]
     if int8_saturates():
         notes.append("int8 needs 7-bit weights on this CPU, which lacks VNNI")
     devices = ["cpu"]
-    if _CUDA in ort.get_available_providers():
-        devices.append("gpu:0")
+    count, reason = nvidia_gpus()
+    if _CUDA not in ort.get_available_providers():
+        notes.append(f"gpu: this is the CPU build; on a machine with one, {_GPU_BUILD}")
+    elif reason:
+        notes.append(f"gpu: {reason}")
+    else:
+        devices += [f"gpu:{i}" for i in range(count)]
         precisions += ["tf32", "bf16"]
         notes.append("bf16: on a GPU only, and it needs the bundle's inference.bf16.onnx")
+        notes.append("int8: on the cpu only; on a GPU, tensorrt computes it")
         notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
-    else:
-        notes.append(f"gpu: this is the CPU build; on a machine with one, {installing('gpu')}")
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
 
 
-def _check_int8_weights(source: Path, options: EngineOptions) -> None:
-    """Refuse an int8 model whose results would be wrong on this CPU; see `int8_saturates`.
+def _load_cuda(ort: ModuleType, options: EngineOptions) -> str:
+    """Load CUDA and cuDNN before the first session does, from pip's nvidia packages too.
+
+    Returns:
+        What could not be loaded, as ONNX Runtime prints it; empty if nothing is missing.
 
     Raises:
-        EngineError: its sidecar does not say that its weights have 7 bits.
+        EngineError: this ONNX Runtime has no CUDA.
     """
-    if options.precision != "int8" or options.device != "cpu" or not int8_saturates():
+    if _CUDA not in ort.get_available_providers():
+        raise EngineError(
+            f"{options.device} was asked for, but this onnxruntime has only "
+            f"{', '.join(ort.get_available_providers())}; {USE_CPU}, or {_GPU_BUILD}"
+        )
+    printed = io.StringIO()
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        with contextlib.redirect_stdout(printed):
+            ort.preload_dlls()
+    return one_line(RuntimeError(printed.getvalue())) if printed.getvalue().strip() else ""
+
+
+def _why_no_cuda(index: int, said: str) -> str:
+    """Return the likeliest cause: no GPU, a library that does not fit, or what did not load."""
+    if missing := reason_gpu_is_missing(index):
+        return missing
+    wrong = "; ".join(problems_here("onnxruntime-gpu")) or said
+    return wrong or "check the driver, CUDA and cuDNN with hgdeploy doctor and docs/tensorrt.md"
+
+
+def _check_int8(source: Path, options: EngineOptions) -> None:
+    """Refuse int8 where it is not computed, or computed wrongly on this CPU; see `int8_saturates`.
+
+    Raises:
+        EngineError: the device is a GPU, or the model's sidecar does not say that its weights have
+            7 bits.
+    """
+    if options.precision != "int8":
+        return
+    if options.device != "cpu":
+        # CUDA has no kernel for QLinearConv: it would round to int8, and compute in fp32.
+        raise EngineError(
+            "onnxruntime computes no int8 on a GPU, only fp32 with rounding in between, available: "
+            "fp32, tf32, fp16, bf16; use int8 in tensorrt, or on the cpu"
+        )
+    if not int8_saturates():
         return
     bits = (read_sidecar(source) or {}).get("weight_bits")
     if bits != 7:

@@ -4,6 +4,33 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
+
+# Numbers of cuda.h's enum CUdevice_attribute.
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_TEXT_LENGTH = 256
+
+
+@dataclass(frozen=True)
+class NvidiaGpu:
+    """What the driver says about a GPU.
+
+    Attributes:
+        index: N of `gpu:N`.
+        name: its name, such as `Tesla V100-SXM2-16GB`.
+        compute_capability: its generation in two numbers, such as (7, 0).
+        memory_mb: all of its memory, in MiB.
+    """
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    memory_mb: int
+
+    @property
+    def capability(self) -> str:
+        """The compute capability as it is written, such as `7.0`."""
+        return ".".join(map(str, self.compute_capability))
 
 
 def nvidia_gpus() -> tuple[int, str]:
@@ -41,18 +68,46 @@ def driver_cuda() -> str | None:
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
-def nvidia_gpu_names() -> tuple[str, ...]:
-    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
-    driver, cuda = _nvidia_driver(), driver_cuda()
+def driver_release() -> str | None:
+    """Return the driver's own version, such as `550.54.15`; None where NVML does not say it."""
+    for name in ("libnvidia-ml.so.1", "nvml.dll"):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        text = ctypes.create_string_buffer(_TEXT_LENGTH)
+        if library.nvmlInit_v2() != 0:
+            return None
+        status = library.nvmlSystemGetDriverVersion(text, len(text))
+        library.nvmlShutdown()
+        return text.value.decode(errors="replace") if status == 0 else None
+    return None
+
+
+def nvidia_gpu_list() -> tuple[NvidiaGpu, ...]:
+    """Return the NVIDIA GPUs that the driver finds."""
+    driver = _nvidia_driver()
     if driver is None:
         return ()
-    names = []
-    for index in range(nvidia_gpus()[0]):
-        device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetName(name, len(name), device)
-        names.append(f"{name.value.decode(errors='replace')} (driver for CUDA {cuda})")
-    return tuple(names)
+    return tuple(_gpu(driver, index) for index in range(nvidia_gpus()[0]))
+
+
+def nvidia_gpu_names() -> tuple[str, ...]:
+    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
+    cuda = driver_cuda()
+    return tuple(f"{gpu.name} (driver for CUDA {cuda})" for gpu in nvidia_gpu_list())
+
+
+def _gpu(driver: ctypes.CDLL, index: int) -> NvidiaGpu:
+    device, name = ctypes.c_int(0), ctypes.create_string_buffer(_TEXT_LENGTH)
+    major, minor, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    text = name.value.decode(errors="replace")
+    return NvidiaGpu(index, text, (major.value, minor.value), size.value // 2**20)
 
 
 def _nvidia_driver() -> ctypes.CDLL | None:

@@ -183,7 +183,7 @@ def _largest(array: NDArray[Any]) -> float:
 
 def _run(graph: OnnxGraph, batches: Sequence[Batch], names: Sequence[str]) -> Iterator[list[Any]]:
     """Run a graph on each batch, without any optimisation."""
-    ort = import_library("onnxruntime", "convert")
+    ort = import_library("onnxruntime", "cpu")
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 4

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,13 +23,16 @@ from hgdeploy.engines.base import (
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.gpu.stack import release
 from hgdeploy.system.files import updating_folder
-from hgdeploy.system.libraries import installed_version, installing
+from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import cpu_flags
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _TENSORRT_MIN_SUBGRAPH = 30
 _TENSORRT_WORKSPACE_BYTES = 1 << 30
+# NVIDIA's libraries, cuBLAS, cuDNN and TensorRT, compute fp32 in TF32 unless this is 0 for them.
+_TF32 = "NVIDIA_TF32_OVERRIDE"
 
 
 def cpu_has_bf16() -> bool:
@@ -40,8 +46,15 @@ def check_device(paddle: ModuleType, source: Path, options: EngineOptions) -> in
     PaddleSlim's program says itself what runs in int8, so every device has it.
 
     Raises:
-        EngineError: one is not available; the message says what is.
+        EngineError: one is not available; the message says what is. Or the program is of Paddle 3,
+            and Paddle is older.
     """
+    if source.suffix == ".json" and (1,) <= release(str(paddle.__version__)) < (3,):
+        # It would crash. A version of 0.0.0 is a nightly build.
+        raise EngineError(
+            f"Paddle {paddle.__version__} cannot read {source}, the format of Paddle 3; install "
+            "Paddle 3 (for a GPU from Paddle's own index, see docs/tensorrt.md), or use onnxruntime"
+        )
     own = options.own_of(PaddleOptions)
     index = device_index(options.device)
     slim = ("int8",) if source.name in INT8_PROGRAMS else ()
@@ -64,7 +77,7 @@ def check_device(paddle: ModuleType, source: Path, options: EngineOptions) -> in
     if not paddle.is_compiled_with_cuda():
         raise EngineError(
             f"{options.device} was asked for, but this paddlepaddle is the CPU build; {USE_CPU}, "
-            f"or {installing('gpu')}"
+            "or install paddlepaddle-gpu from Paddle's own index (docs/tensorrt.md)"
         )
     count = paddle.device.cuda.device_count()
     if index >= count:
@@ -78,6 +91,18 @@ def check_device(paddle: ModuleType, source: Path, options: EngineOptions) -> in
             f"{', '.join(allowed)}"
         )
     return index
+
+
+def precision_warnings(options: EngineOptions) -> tuple[str, ...]:
+    """Return a line if a program computes in another precision than it is in."""
+    if options.precision != "int8" or options.device == "cpu":
+        return ()
+    if options.own_of(PaddleOptions).tensorrt:
+        return ()
+    return (
+        "Paddle computes int8 on a GPU in TensorRT only: without it PaddleSlim's program runs in "
+        "fp32, with weights rounded to int8 (-o Global.use_tensorrt=True turns it on)",
+    )
 
 
 def build_config(source: Path, params: Path, options: EngineOptions, index: int | None) -> Any:
@@ -118,12 +143,38 @@ def open_predictor(config: Any, source: Path) -> Any:
     from paddle.inference import create_predictor
 
     try:
-        return create_predictor(config)
+        with _ieee_fp32() if config.use_gpu() else contextlib.nullcontext():
+            return create_predictor(config)
     except (ValueError, RuntimeError, OSError, MemoryError, IndexError) as error:
         raise BundleError(
             f"Paddle cannot load {source} with its .pdiparams: {one_line(error)}; check that both "
             "files come from one export and are complete"
         ) from error
+
+
+@contextlib.contextmanager
+def _ieee_fp32() -> Iterator[None]:
+    """Make what is loaded meanwhile compute fp32 as IEEE fp32, as ONNX Runtime does here.
+
+    Paddle's own switches are for its convolutions and matrix products, where convolutions use TF32
+    by default. Its TensorRT subgraphs are built while a predictor is made, and heed only the
+    variable, which TensorRT advises to leave unset when an engine runs.
+
+    Source: NVIDIA's developer guide of TensorRT, on TF32; Paddle's fused_conv2d_add_act_kernel.cu.
+    """
+    from paddle.base import core
+
+    core.set_cudnn_switch(False)
+    core.set_cublas_switch(False)
+    before = os.environ.get(_TF32)
+    os.environ[_TF32] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TF32]
+        else:
+            os.environ[_TF32] = before
 
 
 def provider_names(options: EngineOptions, index: int | None) -> tuple[str, ...]:
@@ -156,7 +207,7 @@ def use_tensorrt(
     for path in (source, params):
         digest.update(path.read_bytes())
     version = installed_version("paddlepaddle-gpu") or "source"
-    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}"
+    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}-ieee"
     cache = (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
     ranges = cache / "shape_ranges.pbtxt"
     if not ranges.exists():

@@ -32,6 +32,7 @@ from hgdeploy.engines.paddle.config import (
     check_device,
     cpu_has_bf16,
     open_predictor,
+    precision_warnings,
     provider_names,
     use_tensorrt,
 )
@@ -47,6 +48,7 @@ from hgdeploy.system.libraries import import_library, installed_version, install
 # (200 MiB with EfficientNetLite0, 287 with PPHGNet_tiny, 370 with PPHGNet_small); batches add some.
 _PROCESS_MB = 256
 _COPIES_OF_PARAMETERS = 3
+_GPU_BUILD = "paddlepaddle-gpu from Paddle's own index (docs/tensorrt.md)"
 # Paddle 2's operator names where Paddle 3, and with it paddle2onnx, uses another.
 _PIR_NAMES = {
     "elementwise_add": "add",
@@ -152,7 +154,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     options, warnings, seconds = decide_onednn(source, options)
     several = options.streams > 1
     engine = load_processes("paddle", source, options) if several else load_here(source, options)
-    engine.warnings = (*warnings, *size_warnings(engine, source))
+    engine.warnings = (*warnings, *precision_warnings(options), *size_warnings(engine, source))
     engine.once_seconds = seconds
     return engine
 
@@ -232,7 +234,7 @@ def capability() -> Capability:
     """Return what Paddle can do on this machine."""
     version = installed_version("paddlepaddle", "paddlepaddle-gpu")
     if version is None:
-        return Capability(None, notes=(installing("cpu", "gpu"),))
+        return Capability(None, notes=(f"{installing('cpu')}, or {_GPU_BUILD}",))
     paddle = import_library("paddle", "cpu")
     precisions, notes = ["fp32"], ["int8 needs PaddleSlim's inference_int8.json or .pdmodel"]
     if cpu_has_bf16():
@@ -241,7 +243,7 @@ def capability() -> Capability:
         notes.append("bf16: this CPU has neither avx512_bf16 nor amx_bf16")
     devices = ["cpu"]
     if not paddle.is_compiled_with_cuda():
-        notes.append(f"gpu: this is the CPU build; on a machine with one, {installing('gpu')}")
+        notes.append(f"gpu: this is the CPU build; on a machine with one, install {_GPU_BUILD}")
     elif paddle.device.cuda.device_count() == 0:
         notes.append("gpu: no CUDA device is visible")
     else:

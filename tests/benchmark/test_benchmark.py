@@ -33,8 +33,9 @@ from hgdeploy.benchmark import (
     split_rounds,
     summarize,
 )
-from hgdeploy.benchmark.case import parse_suite
-from hgdeploy.benchmark.stats import Circumstances, bootstrap_medians
+from hgdeploy.benchmark.advice import Circumstances
+from hgdeploy.benchmark.stats import bootstrap_medians
+from hgdeploy.benchmark.suite_file import parse_suite
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.cli.measure import benchmark as command
 from hgdeploy.cli.terminal import Parser

@@ -7,7 +7,8 @@ that file; `summarize`, `compare_samples` and `advise` say what the samples mean
 
 from __future__ import annotations
 
-from hgdeploy.benchmark.case import Case, Settings, Suite, load_suite
+from hgdeploy.benchmark.advice import advise
+from hgdeploy.benchmark.case import Case, Settings, Suite
 from hgdeploy.benchmark.case_result import CaseResult
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import Record
@@ -15,12 +16,12 @@ from hgdeploy.benchmark.result_file import SCHEMA, Head, ResultFile, load_result
 from hgdeploy.benchmark.stats import (
     Ratio,
     Stats,
-    advise,
     compare_samples,
     split_rounds,
     summarize,
 )
 from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.benchmark.suite_file import load_suite
 
 __all__ = [
     "SCHEMA",

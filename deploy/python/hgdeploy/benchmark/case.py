@@ -1,26 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: cases, the settings of a measurement, and suites, which are read from YAML.
+"""What is measured: cases, the settings of a measurement, and suites.
 
-A suite is the product of its lists, without what is excluded:
-
-    name: smoke
-    models: [PPHGNet_tiny, deploy/models/mine]
-    engines: [paddle, onnxruntime]
-    precisions: [fp32]
-    batches: [1, 8]
-    threads: [1, all]
-    scopes: [engine]
-    exclude: [{engine: paddle, batch: 8}]
-    min_seconds: 3
+A suite is the product of its lists, without what is excluded; `suite_file` reads it from YAML.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,22 +17,16 @@ from hgdeploy.engines import ENGINES
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import ConfigError
-from hgdeploy.system.checks import Given, Kind, check, check_fields
-from hgdeploy.system.documents import read_yaml
+from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import (
     BATCH_SIZE,
     MANY,
     THREADS,
     WEEK_SECONDS,
-    anything,
-    as_text,
     flag,
-    keys,
-    list_of,
     number,
     one_of,
     optional,
-    path,
     text,
     whole,
 )
@@ -53,7 +35,7 @@ SCOPES = ("engine", "pipeline")
 
 # Each list of a suite, and the field of a case that takes its values. The first changes slowest.
 _MOST_CASES = 10_000
-_LISTS = {
+LISTS = {
     "models": "model",
     "engines": "engine",
     "precisions": "precision",
@@ -191,13 +173,13 @@ class Suite:
             ConfigError: a value is not allowed, a case occurs twice, no case is left, or there
                 are more than could be measured in months.
         """
-        lists = [self.values(name) for name in _LISTS]
+        lists = [self.values(name) for name in LISTS]
         number = math.prod(map(len, lists))
         if number > _MOST_CASES:
             raise ConfigError(f"the suite {self.name} has {number} cases, more than {_MOST_CASES}")
         product = itertools.product(*lists)
         made = [
-            Case(**dict(zip(_LISTS.values(), values, strict=True)), device=self.device)
+            Case(**dict(zip(LISTS.values(), values, strict=True)), device=self.device)
             for values in product
         ]
         kept = tuple(case for case in made if not self._excluded(case))
@@ -213,84 +195,3 @@ class Suite:
             all(getattr(case, key) == value for key, value in entry.items())
             for entry in self.exclude
         )
-
-
-def load_suite(path: Path) -> Suite:
-    """Read a suite from a YAML file.
-
-    Its `image` is relative to the file's folder; its models are relative to the current folder.
-
-    Raises:
-        ConfigError: the file, a key or a value is wrong.
-    """
-    raw = read_yaml(path, "suite")
-    try:
-        suite = parse_suite(raw, path.stem)
-        suite.cases()
-    except ConfigError as error:
-        raise ConfigError(f"suite {path}: {error}") from None
-    if suite.image is not None:
-        suite = dataclasses.replace(suite, image=path.parent / suite.image)
-    return suite
-
-
-def parse_suite(raw: Mapping[str, Any], name: str) -> Suite:
-    """Return the `Suite` for the keys and values of a YAML file.
-
-    Args:
-        raw: the content of the YAML file.
-        name: the suite's name if the file gives none.
-
-    Raises:
-        ConfigError: a key is unknown or a value is wrong.
-    """
-    words = "a list with at least one value"
-    lists = {key: list_of(_item(case_key), 1, words=words) for key, case_key in _LISTS.items()}
-    measuring = dict.fromkeys((field.name for field in dataclasses.fields(Settings)), anything)
-    plain = {"name": as_text, "device": as_text, "image": optional(path), "exclude": anything}
-    values = keys({**lists, **plain, **measuring})(Given("", raw))
-    settings = Settings(**{key: values.pop(key) for key in measuring if key in values})
-    exclude = values.pop("exclude", ())
-    suite = Suite(**{"name": name, **values}, settings=settings)
-    entries = list_of(_exclusion(suite), words="a list of mappings such as {engine: paddle}")
-    return dataclasses.replace(suite, exclude=check("exclude", exclude, entries))
-
-
-def threads_of(value: object) -> Any:
-    """Return None for `all` or null, the number for its digits, and anything else unchanged."""
-    if value in (None, "all"):
-        return None
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
-        return int(value)
-    return value
-
-
-def _item(key: str) -> Kind[Any]:
-    """Return the kind of a list's values; `Case` itself checks them further."""
-    return (lambda given: threads_of(given.value)) if key == "threads" else anything
-
-
-def _exclusion(suite: Suite) -> Kind[dict[str, Any]]:
-    """Return the kind of an entry of `exclude`: fields of cases, with values that the suite has."""
-    kinds = {key: _listed(key, suite.values(name)) for name, key in _LISTS.items()}
-
-    def read(given: Given) -> dict[str, Any]:
-        entry = keys(kinds)(given)
-        if not entry:
-            raise given.refused("keys and values such as {engine: paddle, batch: 8}")
-        return entry
-
-    return read
-
-
-def _listed(key: str, values: Sequence[Any]) -> Kind[Any]:
-    """Return the kind of a value in `exclude`: one that is not in the suite's list is a typo."""
-
-    def read(given: Given) -> Any:
-        value = _item(key)(given)
-        if value not in values:
-            names = ", ".join("all" if one is None else str(one) for one in values)
-            raise given.refused(f"one of the suite's own: {names}")
-        return value
-
-    return read

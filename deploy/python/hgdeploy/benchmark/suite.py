@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hgdeploy.benchmark.advice import Circumstances, advise
 from hgdeploy.benchmark.case import Case, Settings, Suite
 from hgdeploy.benchmark.case_result import FAILED, CaseResult
 from hgdeploy.benchmark.record import Record
-from hgdeploy.benchmark.stats import Circumstances, advise, summarize
+from hgdeploy.benchmark.stats import summarize
 from hgdeploy.benchmark.worker.prepare import (
     ModelFacts,
     bundle_folder,

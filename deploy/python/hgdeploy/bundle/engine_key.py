@@ -9,6 +9,8 @@ loaded: the builder then builds again, and the engine refuses.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +41,11 @@ class Profile:
         """Tell whether every shape that `other` serves lies within this profile."""
         pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
         return all(mine[0] <= its[0] and its[2] <= mine[2] for mine, its in pairs)
+
+    @property
+    def best(self) -> tuple[int, int, int]:
+        """The shape that the engine is tuned for: images, height, width."""
+        return self.batch[1], self.height[1], self.width[1]
 
     def text(self) -> str:
         """Return it for people: `batch 1/8/32, height 224/224/224, width 224/224/224`."""
@@ -92,6 +99,11 @@ class EngineKey:
         hint = "delete the engine and its sidecar, and build it again with hgdeploy build"
         given = Given(f"{where}: key", content, hint, BundleError)
         return cls(**all_keys(_KEY)(given))
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that tell this key from every other."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def difference(self, wanted: EngineKey) -> str | None:
         """Tell the first thing in which this key is not the `wanted` one; None where they equal."""

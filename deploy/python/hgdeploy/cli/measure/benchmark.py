@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from hgdeploy.benchmark.case import Suite, load_suite, threads_of
+from hgdeploy.benchmark.case import Suite
 from hgdeploy.benchmark.case_result import OK, CaseResult
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.record import Record, claiming_record
 from hgdeploy.benchmark.result_file import Head
 from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.benchmark.suite_file import load_suite, threads_of
 from hgdeploy.benchmark.worker.prepare import bundle_folder, photograph, served
 from hgdeploy.cli.measure.benchmark_report import (
     add_compare_arguments,

@@ -16,7 +16,7 @@ from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import OnnxGraph
-from hgdeploy.convert.graph_parts import dims_of
+from hgdeploy.convert.graph_parts import Dims, dims_of
 from hgdeploy.convert.tensorrt.network import (
     TIMING_RUNS,
     BuildJob,
@@ -135,9 +135,7 @@ def engine_from_onnx(
     builder = open_builder(options)
     graph = OnnxGraph.read(onnx)
     dims = dims_of(graph.input)
-    if options.accept_wider and isinstance(dims[0], int):
-        shapes = dataclasses.replace(shapes, batch=None)
-    profile = profile_to_serve(dims, shapes, onnx)
+    profile = profile_to_serve(dims, _left_open(dims, shapes, options), onnx)
     folder = target.parent
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,6 +144,13 @@ def engine_from_onnx(
         sources = source_facts(onnx)
         key = _key(sources["source"], profile, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)
+        if reason is not None and options.apart:
+            target = (
+                (options.cache_dir or folder) / options.runtime.name / key.digest() / target.name
+            )
+            reason = _why_build(target, key, options)
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
         if reason is None:
             on_progress(f"{target} fits: there is nothing to build")
             return EngineBuild(target, False)
@@ -162,6 +167,16 @@ def engine_from_onnx(
         _publish(builder.trt, job, target, facts, on_progress)
     on_progress(f"{target}: {_summary(facts['network'])}")
     return EngineBuild(target, True)
+
+
+def _left_open(dims: Dims, shapes: Shapes, options: BuildOptions) -> Shapes:
+    """Return the shapes without what the file fixes, as far as the options leave that to it."""
+    batch, _, height, width = (isinstance(size, int) for size in dims)
+    return Shapes(
+        None if batch and options.accept_wider else shapes.batch,
+        None if height and options.apart else shapes.height,
+        None if width and options.apart else shapes.width,
+    )
 
 
 def _build_job(
@@ -249,7 +264,8 @@ def _why_build(target: Path, wanted: EngineKey, options: BuildOptions) -> str | 
         key = EngineKey.from_json(facts.get("key") or {}, str(sidecar))
     except BundleError:
         return f"its sidecar {sidecar.name} has no readable key"
-    if options.accept_wider and _is_wider(key, wanted):
+    tuned = key.profile.covers(wanted.profile) and key.profile.best == wanted.profile.best
+    if (options.accept_wider and _is_wider(key, wanted)) or (options.apart and tuned):
         key = dataclasses.replace(
             key,
             profile=wanted.profile,

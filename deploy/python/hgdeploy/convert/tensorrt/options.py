@@ -50,6 +50,8 @@ class BuildOptions:
         force: build even if there is an engine with the same key.
         accept_wider: use an existing engine if it serves at least these shapes and GPUs, whatever
             its flags; and use the batch that the ONNX file fixes, whatever is asked for.
+        apart: leave an existing engine alone; use it if it serves exactly these shapes, or is tuned
+            for them, whatever its flags. Else build in `cache_dir`, in a folder named by the key.
     """
 
     runtime: TensorRtRuntime = RUNTIMES[0]
@@ -61,6 +63,7 @@ class BuildOptions:
     cache_dir: Path | None = None
     force: bool = False
     accept_wider: bool = False
+    apart: bool = False
 
     def __post_init__(self) -> None:
         check_fields(

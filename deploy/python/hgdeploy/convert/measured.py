@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine file that a measurement needs: one that is tuned for the very batch it measures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import RUNTIMES, engine_name, onnx_name, runtime_of
+from hgdeploy.bundle.sidecar import sidecar_path
+from hgdeploy.convert.tensorrt.from_onnx import open_builder
+from hgdeploy.convert.tensorrt.options import BuildOptions, Range, Shapes
+from hgdeploy.convert.variants import build_engine, installed_runtime
+from hgdeploy.engines import engine_module
+from hgdeploy.engines.base import device_index
+from hgdeploy.engines.options import EngineOptions
+from hgdeploy.errors import EngineError
+from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.preprocess import Preprocessor
+
+CACHE = ".cache"
+
+
+def is_built(engine: str, precision: str) -> bool:
+    """Return whether an engine runs files that are built for a GPU."""
+    return any(runtime_of(name) for name in engine_module(engine).artifact_names(precision))
+
+
+def check_buildable(options: EngineOptions) -> None:
+    """Refuse, before anything that takes long, what cannot be built on this machine.
+
+    Raises:
+        EngineError: the GPU, its driver or TensorRT is missing.
+    """
+    open_builder(BuildOptions(installed_runtime(RUNTIMES), options.precision, gpu=_gpu(options)))
+
+
+def with_engine(
+    bundle: ModelBundle, options: EngineOptions, on_progress: OnLine, on_warning: OnLine
+) -> ModelBundle:
+    """Return a bundle with the engine file that is tuned for `max_batch`; build it where missing.
+
+    It serves that batch alone, as trtexec's `--shapes` does, and lies in the bundle's cache in a
+    folder named by its key (the model, GPU, library, options). The bundle's own engine is taken
+    where it is tuned for that batch, or where nobody knows what it was made from.
+
+    Args:
+        bundle: a bundle, or an ONNX or engine file that stands for one.
+        options: what will be asked of the engine.
+        on_progress: called with one line at a time.
+        on_warning: called with each warning, on one line.
+
+    Raises:
+        HGDeployError: as `build_engine`.
+    """
+    names = {runtime: engine_name(options.precision, runtime) for runtime in RUNTIMES}
+    present = [runtime for runtime, name in names.items() if bundle.path(name).is_file()]
+    runtime = present[0] if present else installed_runtime(RUNTIMES)
+    own = bundle.path(names[runtime])
+    unknown = not (
+        sidecar_path(own).is_file() and bundle.path(onnx_name(options.precision)).is_file()
+    )
+    if present and (own == bundle.file or (bundle.file is None and unknown)):
+        return bundle
+    how = BuildOptions(
+        runtime,
+        options.precision,
+        gpu=_gpu(options),
+        cache_dir=bundle.root / CACHE,
+        apart=True,
+    )
+    built = build_engine(bundle, _shapes(bundle, options.max_batch), how, on_progress, on_warning)
+    return dataclasses.replace(bundle, file=built.path)
+
+
+def _gpu(options: EngineOptions) -> int:
+    gpu = device_index(options.device)
+    if gpu is None:
+        raise EngineError(
+            "TensorRT runs on an NVIDIA GPU, but the cpu was asked for; ask for gpu:0, or measure "
+            "another engine"
+        )
+    return gpu
+
+
+def _shapes(bundle: ModelBundle, batch: int) -> Shapes:
+    """Return the one shape to serve: that of the rows of `random_rows`, where the model is open."""
+    size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
+    height, width = size or (224, 224)
+    return Shapes(_fixed(batch), _fixed(height), _fixed(width))
+
+
+def _fixed(size: int) -> Range:
+    return (size, size, size)

@@ -265,7 +265,8 @@ def make(task: Task) -> str:
     from hgdeploy.validation.verify import verify_precision
 
     folder = Path(task.bundle)
-    lines = make_missing(Case(task.model, "onnxruntime"), folder)
+    lines: list[str] = []
+    make_missing(Case(task.model, "onnxruntime"), folder, lines.append)
     source, target = folder / ONNX_FILE, folder / FP16_FILE
     if not target.is_file():
         fp16_from_onnx(source, target, None, verify=verify_precision("fp16", ()))

@@ -272,7 +272,7 @@ class FakeWorker:
         self.engine = None
         self.closed = False
 
-    def ask(self, request):
+    def ask(self, request, on_line=None):
         self.engine = request["case"]["engine"] if "case" in request else self.engine
         self.workers.log.append((request["do"], self.engine))
         error = self.workers.failures.get((request["do"], self.engine))

@@ -174,7 +174,7 @@ def test_our_median_stands_beside_the_engines_own_benchmark(engine, tmp_path, ca
     require_engine(engine)
     case = Case("EfficientNetLite0", engine, threads=1)
     bundle = tmp_path / "EfficientNetLite0_infer"
-    make_missing(case, bundle)
+    make_missing(case, bundle, print)
     ours, theirs = [], []
     process = CaseProcess(300)
     try:

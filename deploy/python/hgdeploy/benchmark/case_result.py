@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hgdeploy.benchmark.case import Case
+from hgdeploy.benchmark.case import Case, engine_name
 from hgdeploy.benchmark.stats import Stats
 from hgdeploy.engines import RuntimeInfo
 
@@ -30,15 +31,18 @@ class Configuration:
     threads: int | None
     device: str
     scope: str
+    streams: int = 1
+    tensorrt: bool = False
 
     def text(self) -> str:
         """Return it in words, such as `onnxruntime fp32, 2 threads, batch 1, cpu`."""
-        words = [f"{self.engine} {self.precision}"]
+        words = [f"{engine_name(self.engine, self.tensorrt)} {self.precision}"]
         if self.threads is not None:
             words.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
         elif self.device == "cpu":
             words.append("all threads")
         words += [f"batch {self.batch}", self.device]
+        words += [f"{self.streams} streams"] if self.streams > 1 else []
         return ", ".join(words if self.scope == "engine" else [*words, f"{self.scope} scope"])
 
 
@@ -94,9 +98,9 @@ class CaseResult:
     def configuration(self) -> Configuration:
         """What was measured, except for the model."""
         case = self.case
-        return Configuration(
-            case.engine, case.precision, case.batch, case.threads, case.device, case.scope
-        )
+        facts = dataclasses.asdict(case)
+        del facts["model"]
+        return Configuration(**facts)
 
     def name(self) -> str:
         """Return the model and the configuration in words."""

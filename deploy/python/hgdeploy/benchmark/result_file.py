@@ -28,6 +28,7 @@ from hgdeploy.system.documents import read_json
 from hgdeploy.system.kinds import (
     anything,
     exactly,
+    flag,
     list_of,
     mapping_of,
     number,
@@ -37,6 +38,8 @@ from hgdeploy.system.kinds import (
 )
 
 SCHEMA = 1
+# Fields of a case that the file names only where they are not as usual.
+_SELDOM = {"streams": 1, "tensorrt": False}
 _HINT = "is it a result of hgdeploy benchmark?"
 
 
@@ -112,6 +115,9 @@ def _facts(result: CaseResult) -> dict[str, Any]:
     for name in ("case", "runtime", "stats"):
         if facts[name] is not None:
             facts[name] = dataclasses.asdict(facts[name])
+    for name, usual in _SELDOM.items():
+        if facts["case"][name] == usual:
+            del facts["case"][name]
     return {**facts, "timings_ms": result.timings_ms or None}
 
 
@@ -230,6 +236,8 @@ def _case(given: Given) -> Case:
         threads=given.read("threads", optional(whole(1))),
         device=given.read("device", text),
         scope=given.read("scope", exactly(*SCOPES)),
+        streams=given.read("streams", optional(whole(1))) or 1,
+        tensorrt=given.read("tensorrt", optional(flag)) or False,
     )
 
 

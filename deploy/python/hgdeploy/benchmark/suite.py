@@ -23,9 +23,10 @@ from hgdeploy.benchmark.worker.prepare import (
     photograph,
 )
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
+from hgdeploy.convert.measured import is_built
 from hgdeploy.engines import RuntimeInfo
 from hgdeploy.errors import HGDeployError
-from hgdeploy.system.progress import OnLine
+from hgdeploy.system.progress import OnLine, nothing
 
 # Enough for an export and a conversion with their checks; the largest model takes minutes.
 _MAKE_LIMIT_S = 1800.0
@@ -34,8 +35,8 @@ _MAKE_LIMIT_S = 1800.0
 class Worker(Protocol):
     """Answers requests about one case. `CaseProcess` is the real one; tests have others."""
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer, or raise CaseError."""
+    def ask(self, request: dict[str, Any], on_line: OnLine = nothing) -> dict[str, Any]:
+        """Return the answer, after lines on how far it is, or raise CaseError."""
 
     def close(self) -> None:
         """End the worker."""
@@ -95,6 +96,7 @@ class _RunningCase:
 
     case: Case
     folder: Path
+    file: Path | None
     result: CaseResult
     worker: Worker | None = None
     samples_ms: list[float] = field(default_factory=list)
@@ -114,7 +116,7 @@ class _SuiteRun:
         self._runner = runner
         self._image = image
         self._count = count
-        self._facts: dict[tuple[Path, str, str], ModelFacts | str] = {}
+        self._facts: dict[tuple[Path, str, str, int], ModelFacts | str] = {}
 
     def prepare(self, case: Case, folder: Path) -> _RunningCase | None:
         """Make what is missing for the case; return None, and add a result, if that fails.
@@ -122,11 +124,11 @@ class _SuiteRun:
         Cases that differ only in batch, threads or scope share the facts found here: hashing a
         model of gigabytes takes seconds.
         """
-        key = folder, case.engine, case.precision
+        built_for = case.batch if is_built(case.engine, case.precision) else 0
+        key = folder, case.engine, case.precision, built_for
         if key not in self._facts:
             try:
-                self._make(case, folder)
-                self._facts[key] = model_facts(case, folder)
+                self._facts[key] = model_facts(case, folder, self._make(case, folder))
             except (CaseError, HGDeployError) as error:
                 self._facts[key] = str(error)
         facts = self._facts[key]
@@ -136,7 +138,7 @@ class _SuiteRun:
         result = CaseResult(
             case, weights=facts.weights, artifact=facts.artifact, model_sha256=facts.sha256
         )
-        return _RunningCase(case, folder, result)
+        return _RunningCase(case, folder, facts.file, result)
 
     def measure(self, running_cases: Sequence[_RunningCase], stack: contextlib.ExitStack) -> None:
         """Measure the cases one by one or in turns; `stack` ends all workers, after errors too."""
@@ -154,17 +156,19 @@ class _SuiteRun:
         for running in alive:
             self._complete(running)
 
-    def _make(self, case: Case, folder: Path) -> None:
+    def _make(self, case: Case, folder: Path) -> Path | None:
+        """Make what is missing; return the file to measure, where it is not the bundle's own."""
         if not is_missing(case, folder):
-            return
-        self._runner.on_progress(
-            f"{folder} lacks the model file for {case.engine} {case.precision}: making it"
-        )
+            return None
+        if not is_built(case.engine, case.precision):
+            self._runner.on_progress(
+                f"{folder} lacks the model file for {case.engine} {case.precision}: making it"
+            )
         worker = self._runner.start(_MAKE_LIMIT_S)
         try:
             request = {"do": "make", "case": dataclasses.asdict(case), "bundle": str(folder)}
-            for line in worker.ask(request)["made"]:
-                self._runner.on_progress(line)
+            file = worker.ask(request, self._runner.on_progress)["file"]
+            return None if file is None else Path(file)
         finally:
             worker.close()
 
@@ -178,6 +182,7 @@ class _SuiteRun:
                 "do": "load",
                 "case": dataclasses.asdict(running.case),
                 "bundle": str(running.folder),
+                "file": None if running.file is None else str(running.file),
                 "image": None if self._image is None else str(self._image),
             },
         )

@@ -24,7 +24,7 @@ from hgdeploy.benchmark.case import LISTS, Settings, Suite
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check
 from hgdeploy.system.documents import read_yaml
-from hgdeploy.system.kinds import anything, as_text, keys, list_of, optional, path
+from hgdeploy.system.kinds import anything, as_text, flag, keys, list_of, optional, path
 
 
 def load_suite(path: Path) -> Suite:
@@ -59,7 +59,13 @@ def parse_suite(raw: Mapping[str, Any], name: str) -> Suite:
     words = "a list with at least one value"
     lists = {key: list_of(_item(case_key), 1, words=words) for key, case_key in LISTS.items()}
     measuring = dict.fromkeys((field.name for field in dataclasses.fields(Settings)), anything)
-    plain = {"name": as_text, "device": as_text, "image": optional(path), "exclude": anything}
+    plain = {
+        "name": as_text,
+        "device": as_text,
+        "tensorrt": flag,
+        "image": optional(path),
+        "exclude": anything,
+    }
     values = keys({**lists, **plain, **measuring})(Given("", raw))
     settings = Settings(**{key: values.pop(key) for key in measuring if key in values})
     exclude = values.pop("exclude", ())

@@ -52,7 +52,7 @@ class Classifier:
     """Classifies images with a bundle.
 
     Args:
-        bundle: the model's folder.
+        bundle: the model's folder, or the bundle that was opened there.
         engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`; None for Paddle, or ONNX Runtime
             where the bundle has nothing for Paddle to run.
         precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it;
@@ -71,7 +71,7 @@ class Classifier:
 
     def __init__(
         self,
-        bundle: str | Path,
+        bundle: str | Path | ModelBundle,
         engine: str | None = None,
         *,
         precision: str | None = None,
@@ -88,13 +88,15 @@ class Classifier:
             settings = ClassifierSettings(engine, batch_size, options, topk=topk)
         else:
             engine, precision = settings.engine, settings.options.precision
-        opened = open_bundle(bundle)
+        opened = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
         self.warnings = [*opened.notes]
         chosen = choose_run(opened.root, engine, precision, self.warnings.append)
         self._set_up(opened, settings, Run(*chosen, settings.options.device))
 
     @classmethod
-    def from_settings(cls, bundle: str | Path, settings: ClassifierSettings) -> Classifier:
+    def from_settings(
+        cls, bundle: str | Path | ModelBundle, settings: ClassifierSettings
+    ) -> Classifier:
         """Load `bundle` with these settings; raises what the constructor raises."""
         return cls(bundle, settings=settings)
 

@@ -23,15 +23,14 @@ from hgdeploy.benchmark.worker.measure import (
     prepare_to_measure,
     settle,
 )
-from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import Engine
 from hgdeploy.engines.base import timings_of
 from hgdeploy.engines.fit import check_batch
-from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import open_run
 from hgdeploy.errors import EngineError
 from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
-from hgdeploy.system.messages import Message, serve
+from hgdeploy.system.messages import Message, serve, tell_parent
 
 _SEED = 0
 
@@ -60,16 +59,20 @@ class CaseServer:
         from hgdeploy.benchmark.worker.prepare import make_missing
 
         case, root = Case(**request.values["case"]), Path(request.values["bundle"])
-        return Message({"made": make_missing(case, root)})
+        made = make_missing(case, root, tell_parent)
+        return Message({"file": None if made is None else str(made)})
 
     def load(self, request: Message) -> Message:
-        """Load the case and run it once; the request has `case`, `bundle` and `image`."""
-        case = Case(**request.values["case"])
+        """Load the case and run it once; the request has `case`, `bundle`, `file` and `image`."""
+        from hgdeploy.benchmark.worker.prepare import bundle_to_measure
+
+        case, file = Case(**request.values["case"]), request.values.get("file")
         root = Path(request.values["bundle"])
+        bundle = bundle_to_measure(root, None if file is None else Path(file))
         if case.scope == "pipeline":
-            loaded = _load_pipeline(case, root, Path(request.values["image"]))
+            loaded = _load_pipeline(case, bundle, Path(request.values["image"]))
         else:
-            loaded = _load_engine(case, root)
+            loaded = _load_engine(case, bundle)
         start = time.perf_counter()
         result = loaded.step()
         first = time.perf_counter() - start
@@ -108,33 +111,26 @@ class CaseServer:
         )
 
 
-def _options(case: Case) -> EngineOptions:
-    return EngineOptions(
-        device=case.device, precision=case.precision, threads=case.threads, max_batch=case.batch
-    )
-
-
-def _load_engine(case: Case, root: Path) -> _Loaded:
+def _load_engine(case: Case, bundle: ModelBundle) -> _Loaded:
     """Load the case's engine; a step runs it on one ready tensor of standard normal numbers."""
     from hgdeploy.validation.inputs import random_rows
 
-    bundle = open_bundle(root)
-    engine, source, seconds = open_run(bundle, case.run, _options(case))
+    engine, source, seconds = open_run(bundle, case.run, case.options)
     spec = engine.inputs[0]
     check_batch(spec, source, case.batch)
     feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}
     return _Loaded(engine, lambda: engine.infer(feeds), seconds)
 
 
-def _load_pipeline(case: Case, root: Path, image: Path) -> _Loaded:
+def _load_pipeline(case: Case, bundle: ModelBundle, image: Path) -> _Loaded:
     """Load the case's classifier; a step runs it on a batch of the same photograph's bytes."""
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.settings import ClassifierSettings
 
     data = [image.read_bytes()] * case.batch
-    settings = ClassifierSettings(case.engine, case.batch, _options(case))
+    settings = ClassifierSettings(case.engine, case.batch, case.options)
     start = time.perf_counter()
-    classifier = Classifier.from_settings(root, settings)
+    classifier = Classifier.from_settings(bundle, settings)
     seconds = time.perf_counter() - start - classifier.engine.once_seconds
     return _Loaded(classifier.engine, lambda: list(classifier.predict(data)), seconds)
 

@@ -2,7 +2,8 @@
 """Before measuring: find each case's bundle, and make what can be made without weights or images.
 
 Latency does not depend on the weights, so a bundle of the zoo that is missing is exported with
-random ones, and the results say so. Reduced precisions need real images, and are never made here.
+random ones, and the results say so. Reduced precisions need real images, and are not made here but
+for an engine file: TensorRT's is built for the very batch that is measured, see `convert.measured`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case, Suite
-from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle, open_model
 from hgdeploy.bundle.model_files import model_digest
-from hgdeploy.bundle.names import ONNX_FILE
+from hgdeploy.bundle.names import ALONE, ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
+from hgdeploy.convert.measured import check_buildable, is_built, with_engine
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.run import artifact_of, choose_run
 from hgdeploy.errors import ConfigError, nearest
@@ -34,6 +36,7 @@ class ModelFacts:
 
     Attributes:
         artifact: the file's name.
+        file: the file itself, where it is not the bundle's; else None.
         sha256: hash of the file, or of its hash and those of the weights beside it.
         weights: `random` or `file`; None if unknown.
     """
@@ -41,26 +44,27 @@ class ModelFacts:
     artifact: str
     sha256: str
     weights: str | None
+    file: Path | None = None
 
 
 def bundle_folder(case: Case, bundles: Path) -> Path:
-    """Return the folder of a case's bundle, which may not exist yet.
+    """Return the folder of a case's bundle, which may not exist yet, or its file.
 
     Args:
-        case: its model is a name of the zoo, or a folder.
+        case: its model is a name of the zoo, a folder, or a model file that stands alone.
         bundles: the folder of the zoo's bundles.
 
     Raises:
-        ConfigError: the model is neither in the zoo nor a folder.
+        ConfigError: the model is none of these.
     """
     if case.model in zoo.names():
         return (bundles / f"{case.model}_infer").absolute()
-    folder = Path(case.model)
-    if folder.is_dir():
-        return folder.absolute()
+    place = Path(case.model)
+    if place.is_dir() or (place.is_file() and place.suffix in ALONE):
+        return place.absolute()
     raise ConfigError(
-        f"model {case.model!r} is neither a folder nor in the zoo, "
-        f"{nearest(case.model, zoo.names())}"
+        f"model {case.model!r} is neither a folder, nor a file that ends with {', '.join(ALONE)}, "
+        f"nor in the zoo, {nearest(case.model, zoo.names())}"
     )
 
 
@@ -112,48 +116,68 @@ def photograph(image: Path | None) -> Path:
 
 
 def is_missing(case: Case, folder: Path) -> bool:
-    """Return whether `make_missing` has something to do for a case."""
-    if not folder.is_dir():
+    """Return whether `make_missing` has something to do for a case, or must look for itself."""
+    if not folder.exists() or is_built(case.engine, case.precision):
         return True
     names = engine_module(case.engine).artifact_names(case.precision)
-    return ONNX_FILE in names and not any((folder / name).is_file() for name in names)
+    absent = not any((folder / name).is_file() for name in names)
+    return folder.is_dir() and ONNX_FILE in names and absent
 
 
-def make_missing(case: Case, folder: Path) -> list[str]:
-    """Export the bundle if it does not exist, and convert it to ONNX if the case needs that.
+def make_missing(case: Case, folder: Path, on_line: OnLine) -> Path | None:
+    """Export the bundle if it does not exist, and convert or build it if the case needs that.
 
     Args:
         case: the case.
-        folder: its bundle's folder.
+        folder: its bundle's folder, or the file that stands for it.
+        on_line: called with a line for each thing that is made, for each warning, and on how far a
+            build is.
 
     Returns:
-        One line for each thing that was made, and for each warning.
+        The file to measure, where it is not one of the bundle's usual ones; else None.
 
     Raises:
-        HGDeployError: the bundle or the ONNX file cannot be made.
+        HGDeployError: the bundle or its file cannot be made.
     """
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.zoo.export import bundle_from_weights
 
-    lines: list[str] = []
-    if not folder.is_dir():
+    if is_built(case.engine, case.precision):
+        check_buildable(case.options)
+    if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         bundle_from_weights(case.model, None, folder)
-        lines.append(f"made {folder} with random weights, for timing only")
+        on_line(f"made {folder} with random weights, for timing only")
+    if is_built(case.engine, case.precision):
+        return with_engine(open_model(folder), case.options, on_line, on_line).file
     if is_missing(case, folder):
-        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), lines.append)
-        lines.append(f"made {made}")
-    return lines
+        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), on_line)
+        on_line(f"made {made}")
+    return None
 
 
-def model_facts(case: Case, folder: Path) -> ModelFacts:
-    """Return the facts about the file that a case's engine will load.
+def bundle_to_measure(folder: Path, file: Path | None) -> ModelBundle:
+    """Open a case's bundle.
+
+    Args:
+        folder: its folder, or the file that stands for it.
+        file: what `make_missing` returned.
+
+    Raises:
+        BundleError: it cannot be opened.
+    """
+    bundle = open_model(folder)
+    return bundle if file is None else dataclasses.replace(bundle, file=file)
+
+
+def model_facts(case: Case, folder: Path, file: Path | None) -> ModelFacts:
+    """Return the facts about the file that a case's engine will load; see `bundle_to_measure`.
 
     Raises:
         BundleError: the bundle does not have the file, or it is stale.
     """
-    artifact = artifact_of(open_bundle(folder), case.run)
-    return ModelFacts(artifact.name, model_digest(artifact), _weights(folder))
+    artifact = artifact_of(bundle_to_measure(folder, file), case.run)
+    return ModelFacts(artifact.name, model_digest(artifact), _weights(folder), file)
 
 
 def _weights(folder: Path) -> str | None:

@@ -47,7 +47,16 @@ def add_benchmark(verbs: Verbs) -> None:
 
 def _alone(run: Run, action: str) -> Run:
     """Return what an action runs, once it is sure that no flags of a measurement were given."""
-    flags = (*_LISTS, *_SINGLE, "suite", "interleave", "resume", "min_seconds", "min_iterations")
+    flags = (
+        *_LISTS,
+        *_SINGLE,
+        "suite",
+        "tensorrt",
+        "interleave",
+        "resume",
+        "min_seconds",
+        "min_iterations",
+    )
 
     def checked(arguments: argparse.Namespace, out: TextIO) -> int:
         refuse_without_effect(arguments, flags, f"on benchmark {action}")
@@ -63,6 +72,7 @@ _LISTS = {
     "precision": "precisions",
     "batch": "batches",
     "threads": "threads",
+    "streams": "streams",
     "scope": "scopes",
 }
 _SINGLE = ("device", "image")
@@ -77,8 +87,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     def add_list(name: str, kind: Callable[[str], Any], help_text: str) -> None:
         parser.add_argument(f"--{name}", nargs="+", action="extend", type=kind, help=help_text)
 
-    add_list("model", str, "models of the zoo, or folders of bundles")
-    add_list("engine", str, "paddle (default where it reads the bundle), onnxruntime, openvino")
+    add_list("model", str, "models of the zoo, folders of bundles, .onnx, .engine or .plan files")
+    add_list(
+        "engine",
+        str,
+        "paddle (default where it reads the bundle), onnxruntime, openvino, tensorrt, ...",
+    )
     add_list(
         "precision",
         str,
@@ -86,8 +100,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_list("batch", int, "images per inference (1)")
     add_list("threads", str, "CPU threads, a number or all (all)")
-    add_list("scope", str, "engine (default): infer() alone; pipeline: from JPEG to classes")
-    parser.add_argument("--device", help="cpu (default) or gpu:N")
+    add_list("streams", int, "runs at once in the scope gpu (1)")
+    add_list(
+        "scope",
+        str,
+        "engine (default): infer() alone; pipeline: from JPEG to classes; gpu: the GPU's own time, "
+        "as trtexec gives it",
+    )
+    parser.add_argument("--device", help="cpu or gpu:N (default: gpu:0 for tensorrt, else cpu)")
+    parser.add_argument(
+        "--tensorrt", action="store_true", help="the paddle engine hands parts to TensorRT"
+    )
     parser.add_argument("--image", type=Path, help="photograph for the scope pipeline")
     parser.add_argument("--output", type=Path, help="results file, JSON, saved after each case")
     parser.add_argument(
@@ -167,6 +190,8 @@ def suite_of(arguments: argparse.Namespace) -> Suite:
     }
     if arguments.interleave:
         measuring["interleave"] = True
+    if arguments.tensorrt:
+        changes["tensorrt"] = True
     settings = dataclasses.replace(suite.settings, **measuring)
     suite = dataclasses.replace(suite, settings=settings, **changes)
     if "pipeline" not in suite.scopes:
@@ -197,10 +222,13 @@ def _interrupted(done: int, count: int, output: Path | None, suite: Suite) -> st
 
 def results_table(results: Sequence[CaseResult]) -> str:
     """Return results as a table for people, with times in milliseconds."""
-    lines = [(*_COLUMNS, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
+    several = any(result.case.streams > 1 for result in results)
+    columns = (*_COLUMNS, *(["streams"] if several else []))
+    lines = [(*columns, *(f"{name} ms" for name in _FIGURES), "images/s", "")]
     for result in results:
-        facts = [getattr(result.case, name) for name in _COLUMNS]
-        cells = ["all" if fact is None else str(fact) for fact in facts]
+        facts = {name: getattr(result.case, name) for name in columns}
+        facts["engine"] = result.case.engine_name
+        cells = ["all" if fact is None else str(fact) for fact in facts.values()]
         if result.stats is None:
             cells += ["-"] * (len(_FIGURES) + 1) + [result.failure()]
         else:

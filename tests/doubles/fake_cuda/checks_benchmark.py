@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `hgdeploy benchmark` does on a GPU; run by test_benchmark_gpu.py on the fake one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import fake_tensorrt
+import pytest
+
+from conftest import MINI
+from hgdeploy.benchmark import CaseResult, load_results
+from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.sidecar import read_sidecar
+from hgdeploy.cli.main import main
+
+SHORT = ("--min-seconds", "0.05", "--min-iterations", "5")
+
+
+@pytest.fixture
+def onnx_bundle(tmp_path: Path) -> Path:
+    """The bundle of pphgnet_mini with nothing but its ONNX file."""
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    shutil.copy(MINI / "inference.onnx", folder)
+    return folder
+
+
+def measured(output: Path, *arguments: object, code: int = 0) -> tuple[CaseResult, ...]:
+    """Measure with TensorRT, and return the results."""
+    words = ["benchmark", "--engine", "tensorrt", *arguments, *SHORT, "--output", output]
+    assert main(list(map(str, words))) == code
+    return load_results(output).results
+
+
+def engines_in(folder: Path) -> dict[Path, EngineKey]:
+    return {
+        path: EngineKey.from_json(read_sidecar(path)["key"], str(path))
+        for path in sorted(folder.glob(".cache/tensorrt/*/*.engine"))
+    }
+
+
+def test_each_precision_and_batch_has_an_engine_of_its_own(onnx_bundle, tmp_path, capsys):
+    cases = ("--model", onnx_bundle, "--precision", "fp32", "fp16", "--batch")
+    results = measured(tmp_path / "first.json", *cases, "1")
+    said = capsys.readouterr().err
+    assert said.count("building ") == said.count("tensorrt: Building engine") == 2
+    assert said.index("Building engine") < said.index("[1/2]")  # before the clock starts
+    assert [result.case.device for result in results] == ["gpu:0"] * 2
+    assert all(result.timings_ms["compute"] for result in results)
+    first = engines_in(onnx_bundle)
+    again = measured(tmp_path / "again.json", *cases, "1", "4")
+    said = capsys.readouterr().err
+    assert said.count("fits: there is nothing to build") == said.count("building ") == 2
+    assert [one.model_sha256 for one in again[::2]] == [one.model_sha256 for one in results]
+    built = engines_in(onnx_bundle)
+    assert first.items() < built.items()
+    assert {(key.precision, key.profile.batch) for key in built.values()} == {
+        *(("fp32", (1, 1, 1)), ("fp32", (4, 4, 4)), ("fp16", (1, 1, 1)), ("fp16", (4, 4, 4))),
+    }
+    assert all(path.parent.name == key.digest() for path, key in built.items())
+    assert not (onnx_bundle / "inference.engine").exists()
+
+
+def test_an_engine_that_the_bundle_has_is_measured_where_it_is_tuned_for_the_batch(
+    onnx_bundle, tmp_path, capsys
+):
+    assert main(["build", str(onnx_bundle), "--batch", "1,2,4", "--optimization-level", "5"]) == 0
+    results = measured(tmp_path / "r.json", "--model", onnx_bundle, "--batch", "2", "4")
+    said = capsys.readouterr().err
+    assert f"{onnx_bundle / 'inference.engine'} fits" in said
+    [(_, key)] = engines_in(onnx_bundle).items()
+    assert key.profile.batch == (4, 4, 4)
+    # An engine whose maker did not say what it is for is the model.
+    (onnx_bundle / "inference.engine.meta.json").unlink()
+    [foreign] = measured(tmp_path / "f.json", "--model", onnx_bundle, "--batch", "4")
+    assert foreign.model_sha256 not in [result.model_sha256 for result in results]
+    assert len(engines_in(onnx_bundle)) == 1
+
+
+def test_files_alone_are_measured(tmp_path, capsys):
+    onnx, plan = tmp_path / "net.onnx", tmp_path / "other.plan"
+    shutil.copy(MINI / "inference.onnx", onnx)
+    profile = {"x": [(2, 3, 64, 64)] * 3}
+    plan.write_bytes(fake_tensorrt.engine_file(onnx.read_bytes(), profile))
+    (tmp_path / "net.engine").write_bytes(b"another's")
+    results = measured(tmp_path / "r.json", "--model", onnx, plan, "--batch", "2")
+    assert [result.artifact for result in results] == ["net.engine", "other.plan"]
+    assert [path.name for path in engines_in(tmp_path)] == ["net.engine"]
+    assert (tmp_path / "net.engine").read_bytes() == b"another's"
+    wrong = measured(tmp_path / "w.json", "--model", onnx, "--precision", "int8", code=3)
+    assert "run hgdeploy quantize" in wrong[0].reason
+    assert json.loads((tmp_path / "w.json").read_text())["cases"][0]["status"] == "failed"
+    capsys.readouterr()
+    assert main(["benchmark", "--engine", "onnxruntime", "--model", str(plan)]) == 3
+    assert "nothing that onnxruntime reads" in capsys.readouterr().err

@@ -272,14 +272,14 @@ class FakeWorker:
         self.engine = None
         self.closed = False
 
-    def ask(self, request, on_line=None):
+    def ask(self, request, *_):
         self.engine = request["case"]["engine"] if "case" in request else self.engine
         self.workers.log.append((request["do"], self.engine))
         error = self.workers.failures.get((request["do"], self.engine))
         if error is not None:
             raise error
         if request["do"] == "make":
-            return {"made": []}
+            return {"file": None}
         if request["do"] == "load":
             runtime = dataclasses.asdict(RUNTIME)
             times = {"load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hgdeploy benchmark` on GPUs: on the fake one, and up to the missing device where there is none."""
+"""`hgdeploy benchmark` on GPUs: on the fake one, and as far as it goes without any."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Builder:
     def __init__(self, logger: ILogger) -> None:
         assert isinstance(logger, ILogger)
         self._driver = fake_tensorrt._Driver()
-        self.create_network = lambda flags: Network()
+        self.create_network = lambda _: Network()
         self.create_builder_config = BuilderConfig
         self.create_optimization_profile = Profile
 

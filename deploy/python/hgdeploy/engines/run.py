@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS, made_by
+from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS, made_by, runtime_of
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.fit import channels_last, check_feed
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
@@ -150,12 +150,14 @@ def choose_run(
     program: so does PaddleClas.
 
     Args:
-        folder: the bundle's folder.
+        folder: the bundle's folder, or a model file that stands for one.
         engine: the engine that was asked for, if any.
         precision: the precision that was asked for, if any.
         on_choice: called with one line where the choice is not Paddle in fp32.
     """
     slim = (folder / INT8_PARAMS).is_file()
+    if engine is None and folder.is_file():
+        engine = "tensorrt" if runtime_of(folder.name) else _USUAL[1]
     if engine is None:
         paddle, other = _USUAL
         served = (slim and precision is None) or _has(folder.joinpath, _names(paddle, precision))

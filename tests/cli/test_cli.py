@@ -130,6 +130,7 @@ def test_predict_takes_a_paddleclas_config_as_predict_cls_does(mini, photos, con
     [
         (("-c", "nowhere.yaml"), 2, "config file nowhere.yaml does not exist"),
         (("--onednn", "off", "--engine", "onnxruntime"), 2, "--onednn has no effect"),
+        (("--allow-host-code", "--engine", "onnxruntime"), 2, "--allow-host-code has no effect"),
         (("--batch-size", 0), 2, "the batch size is 0"),
     ],
 )

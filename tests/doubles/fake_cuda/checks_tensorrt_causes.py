@@ -15,6 +15,8 @@ import pytest
 from checks_tensorrt import GPU, probabilities, refused, with_graphs, write_engine, write_sidecar
 from fake_gpu import count, fail
 
+from conftest import IMAGES
+from hgdeploy import cli
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.tensorrt.options import TensorRtOptions
 from hgdeploy.errors import EngineError, TensorError
@@ -101,11 +103,15 @@ def test_a_plan_with_nvidias_plugins_loads(tmp_path):
     load_engine("tensorrt", write_engine(tmp_path, plugin="EfficientNMS_TRT"), GPU).close()
 
 
-def test_code_for_the_cpu_in_a_plan_runs_only_where_it_is_allowed(tmp_path):
+def test_code_for_the_cpu_in_a_plan_runs_only_where_it_is_allowed(mini, tmp_path, capsys):
+    write_engine(mini, host_code=True)
+    command = ["predict", str(mini), str(IMAGES), "--engine", "tensorrt", "--device", "gpu:0"]
+    assert cli.main(command) == 5
+    assert "--allow-host-code" in capsys.readouterr().err
+    assert cli.main([*command, "--allow-host-code"]) == 0
     source = write_engine(tmp_path, host_code=True)
     message = refused(source)
     assert "IRuntime::getEngineHostCodeAllowed() is false; it has code for the CPU" in message
-    assert "--allow-host-code" in message
     options = dataclasses.replace(GPU, own=(TensorRtOptions(host_code=True),))
     load_engine("tensorrt", source, options).close()
 

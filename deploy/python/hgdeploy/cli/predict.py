@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from hgdeploy.cli.engine_flags import add_engine_flags, with_own_options
 from hgdeploy.cli.predict_job import PredictJob, check_files, config_job
 from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.streams import ReaderGoneError
 from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, refuse_without_effect, say, warn
-from hgdeploy.errors import ConfigError, HGDeployError, OutputError
+from hgdeploy.errors import HGDeployError, OutputError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import THREADS, optional
 from hgdeploy.transforms.prediction import printable
@@ -49,11 +50,7 @@ def add_predict(verbs: Verbs) -> None:
     precisions = "fp32 (default, but PaddleSlim's int8 where it is there), tf32, fp16, bf16 or int8"
     parser.add_argument("--precision", help=precisions)
     parser.add_argument("--device", help="cpu (default) or gpu:N")
-    parser.add_argument(
-        "--onednn",
-        choices=("on", "off"),
-        help="with the paddle engine on a CPU (default: on, unless it computes the model wrongly)",
-    )
+    add_engine_flags(parser)
     parser.add_argument("--batch-size", type=int, help="images per inference (1)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument(
@@ -148,7 +145,6 @@ def _chosen_settings(
     arguments: argparse.Namespace, settings: ClassifierSettings
 ) -> ClassifierSettings:
     """Return settings with the options that were given instead of their own."""
-    from hgdeploy.engines.paddle.options import PaddleOptions
 
     def given(*names: str) -> dict[str, Any]:
         values = {name: getattr(arguments, name) for name in names}
@@ -160,15 +156,9 @@ def _chosen_settings(
         max_batch=settings.batch_size,
         **given("device", "threads"),
     )
-    if arguments.onednn is not None:
-        if (settings.engine, options.device) != ("paddle", "cpu"):
-            raise ConfigError("--onednn has no effect but with --engine paddle on the CPU")
-        own = options.own_of(PaddleOptions)
-        own = dataclasses.replace(own, onednn=arguments.onednn == "on")
-        options = dataclasses.replace(options, own=(own,))
     return dataclasses.replace(
         settings,
-        options=options,
+        options=with_own_options(arguments, settings.engine, options),
         fast_decode=arguments.fast_decode,
         softmax=arguments.softmax,
         **given("topk", "image_timeout"),

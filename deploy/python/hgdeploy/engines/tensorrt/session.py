@@ -107,8 +107,8 @@ class Session:
         advice = "build it again on this machine with hgdeploy build"
         if "hostcode" in reason.lower().replace(" ", "") and not self._options.host_code:
             advice = (
-                "it has code for the CPU in it, which is not run unless you allow it with "
-                "--allow-host-code (TensorRtOptions(host_code=True)); do so if you trust the file"
+                "it has code for the CPU in it, which runs only where you allow it, if you trust "
+                "the file: hgdeploy predict --allow-host-code, TensorRtOptions(host_code=True)"
             )
         return f"{self.name} cannot load {source}: {reason}; {advice}"
 

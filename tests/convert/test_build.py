@@ -412,6 +412,28 @@ def test_a_killed_builder_holds_nobody_up(mini):
 
 
 @pytest.mark.usefixtures("rtx")
+def test_what_a_killed_build_has_left_goes_with_the_next(mini):
+    pytest.importorskip("fcntl", reason="this system has no locks on folders")
+    source, target = mini / "inference.onnx", mini / "inference.rtx.engine"
+    build(source, target)
+    before = sorted(path.name for path in mini.iterdir())
+    code = (
+        "import os, signal, sys\n"
+        "from hgdeploy.convert.tensorrt import from_onnx\n"
+        "def killed(trt, job, aside, *_):\n"
+        "    aside.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from_onnx.write_engine = killed\n"
+        "from hgdeploy.cli import main; main()"
+    )
+    killed = run_command("-c", code, "build", mini, *HERE, "--force")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [path for path in mini.rglob(target.name) if path != target]
+    made, said = build(source, target)
+    assert not made.built, said
+    assert sorted(path.name for path in mini.iterdir()) == before
+
+
+@pytest.mark.usefixtures("rtx")
 def test_without_locks_it_builds_all_the_same(mini):
     code = (
         "import sys; sys.modules['fcntl'] = None\nfrom hgdeploy.cli import main; sys.exit(main())"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hgdeploy.errors import BundleError, OutputError
+from hgdeploy.system import files
 from hgdeploy.system.files import (
     check_replaceable,
     put_in_place,
@@ -23,6 +24,8 @@ from hgdeploy.system.files import (
     write_text,
     writing,
 )
+
+needs_locks = pytest.mark.skipif(os.name == "nt", reason="this system has no locks on folders")
 
 
 def tree(folder: Path) -> dict[str, str | None]:
@@ -149,6 +152,48 @@ def test_a_killed_writer_leaves_the_file_and_what_it_left_can_be_removed(folder)
     (folder / ".a.b.01234567.tmp").write_text("another's")
     remove_leftovers(folder / "a", folder / "b")
     assert sorted(tree(folder)) == [".a.b.01234567.tmp", ".a.run.json", "a", "b", "mine"]
+
+
+def killed_in(work: str, folder: Path, at: str = "pass") -> None:
+    """Fill a folder in a process that is killed in the middle."""
+    script = (
+        "import os, signal, sys; from pathlib import Path; from hgdeploy.system import files\n"
+        "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{at}\n"
+        f"with files.{work}(Path(sys.argv[1])) as made:\n"
+        "    (made / 'big').write_text('half')\n"
+        f"    {'kill()' if at == 'pass' else 'pass'}\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
+    assert ended.returncode < 0
+
+
+@needs_locks
+@pytest.mark.parametrize("work", ["updating_folder", "replacing_folder"])
+def test_what_a_killed_process_was_filling_goes_with_the_next_update(folder, work: str):
+    beside = folder if work == "updating_folder" else folder.parent
+    before = set(beside.rglob("*"))
+    killed_in(work, folder)
+    assert [path.name for path in set(beside.rglob("*")) - before].count("big") == 1
+    mine = fill(beside / f".{folder.name}.01234567", new="a file of my own", x="another")
+    with getattr(files, work)(folder) as one:
+        assert sorted(beside.glob(f".{folder.name}.*")) == sorted([one.parent, mine])
+        with getattr(files, work)(folder) as other:  # both are in use, and stay
+            fill(other, a="new a")
+        fill(one, b="new b")
+    assert list(beside.glob(f".{folder.name}.*")) == [mine]
+
+
+@needs_locks
+def test_the_only_copy_of_what_was_there_is_never_removed(folder):
+    """Killed between two renames, a process leaves the old folder under its hidden name."""
+    killed_in("replacing_folder", folder, "Path.replace = kill")
+    assert not folder.exists()
+    before = tree(folder.parent)
+    assert any(name.endswith("/mine") for name in before)
+    with replacing_folder(folder) as made:
+        fill(made, a="new a")
+        assert before.items() <= tree(folder.parent).items()
 
 
 def test_a_link_stays_one_and_permissions_are_kept(tmp_path):

@@ -29,7 +29,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def with_own_options(
-    arguments: argparse.Namespace, engine: str, options: EngineOptions
+    arguments: argparse.Namespace, engine: str | None, options: EngineOptions
 ) -> EngineOptions:
     """Return options with the engine's own as its flags say.
 

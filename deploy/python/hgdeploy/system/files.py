@@ -5,8 +5,9 @@
 a folder in the place of another. All write aside, under a hidden name on the same file system, and
 remove that again when they fail; the system's errors become one OutputError that names the path.
 
-A process that is killed may leave its hidden `.NAME.*`. Several files take their names one after
-the other: killed in that instant, a process leaves some of them old and others new.
+A process that is killed may leave its hidden `.NAME.*`: a file, or a folder, which goes with the
+next update of the same folder. Several files take their names one after the other: killed in that
+instant, a process leaves some of them old and others new.
 """
 
 from __future__ import annotations
@@ -197,17 +198,51 @@ def _aside_name(name: str, random: str) -> str:
 @contextlib.contextmanager
 def _aside(folder: Path, where: Path) -> Iterator[Path]:
     """Yield a hidden folder in `where`, with an empty one named `new` in it; it goes at the end."""
+    from hgdeploy.system.locks import holding  # which is itself made of `writing`
+
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} cannot be written: it is a file, expected a folder")
         where.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{folder.absolute().name}.", dir=where, ignore_cleanup_errors=True
-        ) as scratch:
+        name = folder.absolute().name
+        _remove_abandoned(name, where)
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=f".{name}.", dir=where, ignore_cleanup_errors=True
+            ) as scratch,
+            holding(Path(scratch)),
+        ):
             # The hidden folder is private to this user; the one in it follows the umask.
             made = Path(scratch) / "new"
             made.mkdir()
             yield made.parent
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the hidden folders that killed processes have left of updating `folder`.
+
+    Those that a process still fills stay, as does all on a file system without locks.
+    """
+    _remove_abandoned(folder.absolute().name, folder)
+
+
+def _remove_abandoned(name: str, where: Path) -> None:
+    from hgdeploy.system.locks import holding  # which is itself made of `writing`
+
+    for scratch in where.glob(f".{glob.escape(name)}.????????"):
+        # Who fills one holds it before there is anything in it.
+        with contextlib.suppress(OSError), holding(scratch) as held:
+            if held and _is_abandoned(scratch, where):
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_abandoned(scratch: Path, where: Path) -> bool:
+    """Tell whether a folder that nobody holds is one of ours, without the only copy of anything."""
+    found = {path.name for path in scratch.iterdir()}
+    if scratch.is_symlink() or not found or found - {"new", "old"}:
+        return False
+    kept = (scratch / "old").iterdir() if "old" in found else ()
+    return all(os.path.lexists(where / path.name) for path in kept)
 
 
 def _publish(moves: Sequence[tuple[Path, Path]], old: Path) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -90,6 +92,29 @@ def wait_for(path: Path, waiting: str, on_progress: OnLine = nothing) -> Lock:
         except BlockingIOError:
             on_progress(waiting)
         return Lock(lock_file, _locked(lock_file, path, on_progress, wait=True))
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold a folder itself for the `with` block, so that others know that it is in use.
+
+    Yields:
+        Whether it is held: not where another process or thread holds it, and not where the system
+        or the file system has no locks on folders.
+    """
+    with contextlib.ExitStack() as kept:
+        try:
+            held = _SYSTEM_LOCKS and _holds(folder, kept)
+        except OSError:
+            held = False
+        yield held
+
+
+def _holds(folder: Path, kept: contextlib.ExitStack) -> bool:
+    handle = os.open(folder, os.O_RDONLY)
+    kept.callback(os.close, handle)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
 
 
 def _lock_file(path: Path) -> Path:

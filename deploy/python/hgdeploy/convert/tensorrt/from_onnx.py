@@ -27,7 +27,7 @@ from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes,
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, local_gpu
 from hgdeploy.errors import BundleError, ConfigError, EngineError
 from hgdeploy.system.digests import combined_digest, file_sha256
-from hgdeploy.system.files import writing
+from hgdeploy.system.files import remove_abandoned, writing
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.locks import wait_for
 from hgdeploy.system.progress import OnLine
@@ -141,6 +141,7 @@ def engine_from_onnx(
         folder.mkdir(parents=True, exist_ok=True)
     waiting = f"another process builds in {folder}: waiting for it"
     with wait_for(folder, waiting, on_progress):
+        remove_abandoned(folder)  # also where there is nothing to build
         sources = source_facts(onnx)
         key = _key(sources["source"], profile, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)

@@ -85,6 +85,21 @@ def test_other_verbs_end_without_a_traceback_too(tmp_path, mini, images, stream)
     assert lines[0] in ("0", str(OutputError.exit_code))
 
 
+def test_what_any_verb_prints_is_written_or_its_exit_code_says_so(tmp_path, mini, images):
+    """argparse says nothing where --help cannot be written."""
+    hgdeploy, unbuffered = shlex.join(HGDEPLOY), "PYTHONUNBUFFERED=1"
+    script = f"""\
+        PYTHONUNBUFFERED= {hgdeploy} --help >/dev/full; echo $? >&2
+        {unbuffered} {hgdeploy} validate --help >/dev/full; echo $? >&2
+        {unbuffered} {hgdeploy} models >/dev/full; echo $? >&2
+        {hgdeploy} models >&- 2>&- <&-; echo $? >&2
+    """
+    lines = shell(tmp_path, mini, images, script)
+    codes = [line for line in lines if not line.startswith("hgdeploy: ")]
+    assert codes == [str(OutputError.exit_code)] * 4
+    assert sum("stdout cannot be written: No space" in line for line in lines) == 3
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="children are found in /proc")
 def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path, mini):
     """systemd signals every process, and Paddle in one would print a traceback."""

@@ -533,6 +533,23 @@ def test_a_closed_folder_that_was_named_is_an_error(tmp_path: Path) -> None:
             find_images(where)
 
 
+def test_a_list_of_failures_takes_a_folder_up_again_once_it_may_be_searched(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    touch(tmp_path, "all/closed/y.jpg", "all/closed/deep/z.png", "all/x.jpg", "all/empty/a.txt")
+    failures = tmp_path / "failures.txt"
+    failures.write_text("all/x.jpg\nall/closed\nall/empty\nall/gone\n")
+    listed = find_images(failures)
+    again = ["all/x.jpg", "all/closed/deep/z.png", "all/closed/y.jpg", "all/empty", "all/gone"]
+    assert [file.name for file in listed] == again
+    assert all(file.path.exists() for file in listed[:3])
+    request.getfixturevalue("closed")
+    still = find_images(failures)
+    assert [file.name for file in still] == ["all/x.jpg", "all/closed", "all/empty", "all/gone"]
+    with pytest.raises(ImageError, match=r"^cannot be read: permission denied$"):
+        read_image(still[1].path)
+
+
 @pytest.mark.usefixtures("closed")
 def test_a_closed_class_folder_keeps_its_class_and_others_are_counted(tmp_path: Path) -> None:
     touch(tmp_path, "closed/y.jpg", "hen/x.jpg", "hen/z.heic")

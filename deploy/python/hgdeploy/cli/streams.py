@@ -49,14 +49,15 @@ def tell(line: str) -> None:
         _drop(2)
 
 
-def flush_stdout() -> None:
-    """Have what `--help` has printed written.
+def print_stdout(text: str = "") -> None:
+    """Write a text to stdout, with what was printed before it.
 
     Raises:
         ReaderGoneError: nobody reads it.
         OutputError: it cannot be written.
     """
     try:
+        sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
         _drop(1)  # or Python itself would complain at its end
@@ -74,7 +75,7 @@ def own_stdout() -> Iterator[TextIO]:
         ReaderGoneError: nobody reads stdout any more; also raised by the stream's methods.
         OutputError: stdout cannot be written; likewise.
     """
-    flush_stdout()
+    print_stdout()
     try:
         is_real = sys.stdout.fileno() == 1
     except (OSError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import re
 import signal
 import threading
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeAlias
 
 from hgdeploy.cli.streams import (
     ReaderGoneError,
-    flush_stdout,
     open_lost_streams,
     own_stdout,
+    print_stdout,
     tell,
 )
 from hgdeploy.errors import (
@@ -60,10 +61,13 @@ def run_command(parse: Callable[[], Command]) -> int:
 
 def _exit_code(parse: Callable[[], Command]) -> int:
     try:
+        printed = io.StringIO()
         try:
-            command = parse()  # before stdout is redirected, so that --help is printed there
+            # argparse itself would say nothing where --help cannot be written.
+            with contextlib.redirect_stdout(printed):
+                command = parse()
         except SystemExit:
-            flush_stdout()
+            print_stdout(printed.getvalue())
             raise
         with own_stdout() as out:
             return command(out)

@@ -65,7 +65,8 @@ def find_images(
       be searched is in the result under its own name, and fails when it is read.
     - a text list (.txt, .lst, .list; UTF-8): one path per line, relative to the folder of the
       list. Blank lines and spaces around a path are skipped. Order and repetitions are kept, and
-      so are files that do not exist: they fail when they are read.
+      so are files that do not exist: they fail when they are read. A folder stands for the images
+      in it, and fails itself where it has none or may not be searched.
     - any other file: itself, whatever its suffix.
     - a pattern with `*`, `?`, `[...]` or `**`: the images that it matches, and those in the
       folders that it matches. A path that exists, or the part of it that does, is never taken for a
@@ -102,7 +103,7 @@ def _find(one: str | Path, on_warning: OnLine) -> list[ImageFile]:
     path, shown = Path(text), printable(text)
     try:
         if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
-            return _read_list(path)
+            return _read_list(path, on_warning)
         if path.exists() and not path.is_dir():
             return [ImageFile(str(path), path.name)]
         found = Search()
@@ -170,7 +171,7 @@ def _left_out(others: Counter[str]) -> str:
     return f": {number} other file{'s' * (number > 1)} left out, by suffix: {', '.join(kinds)}"
 
 
-def _read_list(path: Path) -> list[ImageFile]:
+def _read_list(path: Path, on_warning: OnLine) -> list[ImageFile]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -178,12 +179,30 @@ def _read_list(path: Path) -> list[ImageFile]:
             f"{printable(str(path))}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
     lines = [line.strip() for line in text.split("\n")]
-    files = [ImageFile(str(path.parent / line), Path(line).as_posix()) for line in lines if line]
+    files: list[ImageFile] = []
+    for line in filter(None, lines):
+        file = ImageFile(str(path.parent / line), Path(line).as_posix())
+        # Nothing is asked of the disk for a million lines that name images.
+        may_be_folder = _split(line)[1] not in IMAGE_SUFFIXES
+        files += _in_folder(file, on_warning) if may_be_folder else [file]
     if not files:
         raise InputError(
             f"{printable(str(path))}: the list is empty; write one image path per line"
         )
     return files
+
+
+def _in_folder(listed: ImageFile, on_warning: OnLine) -> list[ImageFile]:
+    """Return the images of a folder in a list; what is none, or cannot be searched, as it is."""
+    found = Search()
+    try:
+        if not listed.path.is_dir():
+            return [listed]
+        found.walk(listed.path)
+        images = _images(found, listed.path, printable(listed.name), on_warning)
+    except (OSError, InputError):  # reading it will say why
+        return [listed]
+    return [ImageFile(file.place, f"{listed.name}/{file.name}") for file in images]
 
 
 def reason_of_access_error(error: OSError | ValueError) -> str:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from hgdeploy.bundle.description import description_changes
 from hgdeploy.bundle.integrity import bundle_notes, check_artifact, check_unaltered
-from hgdeploy.bundle.names import ALONE, DESCRIPTION, beside
-from hgdeploy.bundle.sidecar import changed_source
+from hgdeploy.bundle.names import ALONE, DESCRIPTION, ONNX_FILE, beside
+from hgdeploy.bundle.sidecar import changed_source, read_bundle_sidecar, read_sidecar
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import read_yaml
+from hgdeploy.transforms.families import feed_differences, published_feed
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
@@ -97,7 +99,47 @@ class ModelBundle:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the bundle's files, one line each."""
-        return bundle_notes(self.root) if self.file is None else ()
+        notes = bundle_notes(self.root) if self.file is None else ()
+        changed = any(note.startswith(f"{self.root / DESCRIPTION} has changed") for note in notes)
+        return notes if changed else (*notes, *self._changes_since_conversion())
+
+    @property
+    def labels(self) -> Mapping[int, str] | None:
+        """The classes' names by number; None where none are stated."""
+        return None if self.postprocess is None else self.postprocess.output.labels
+
+    def _changes_since_conversion(self) -> Iterator[str]:
+        """Yield a line where `inference.yml` says something else than when ONNX was made of it."""
+        onnx = self.path(ONNX_FILE)
+        recorded = (read_sidecar(onnx) or {}).get("description") if onnx.is_file() else None
+        changes = description_changes(recorded, self.preprocess, self.labels)
+        if changes:
+            yield (
+                f"{self.root / DESCRIPTION} has changed since {onnx.name} was made: "
+                f"{'; '.join(changes)}; it is used as it is now: convert again if that is meant"
+            )
+
+    def feed_notes(self, ops: Sequence[Op], *, sizes: bool = True) -> tuple[str, ...]:
+        """Return where operators differ from what the model's network is published with.
+
+        Args:
+            ops: those that are used.
+            sizes: see `feed_differences`.
+
+        Returns:
+            One line, or none: where nothing differs, or the bundle does not say which network it
+            is, in `inference.yml` or in its sidecar, or that is not a known one.
+        """
+        sidecar = read_bundle_sidecar(self.root) if self.file is None else None
+        name = self.model_name or (sidecar or {}).get("model")
+        feed = published_feed(name) if isinstance(name, str) else None
+        found = [] if feed is None else feed_differences(feed, ops, sizes=sizes)
+        if not found:
+            return ()
+        return (
+            f"{self.place}: {name} is published with other preprocessing than is used: "
+            f"{'; '.join(found)}; unless it was trained with that, its answers are worse, or wrong",
+        )
 
     def own_preprocess(self) -> tuple[Op, ...]:
         """Return the model's own transform ops.

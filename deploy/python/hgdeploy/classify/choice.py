@@ -39,14 +39,13 @@ def chosen_postprocess(settings: ClassifierSettings, bundle: ModelBundle) -> Pos
     """
     chosen = settings.postprocess or bundle.own_postprocess()
     chosen = chosen or Postprocess(Topk(5), labels_given=False)
-    own = bundle.postprocess.output.labels if bundle.postprocess is not None else None
-    if not chosen.labels_given and own is not None:
-        chosen = chosen.with_labels(own)
+    if not chosen.labels_given and bundle.labels is not None:
+        chosen = chosen.with_labels(bundle.labels)
     return chosen if settings.topk is None else chosen.with_topk(settings.topk)
 
 
 def choice_warnings(settings: ClassifierSettings, bundle: ModelBundle) -> list[str]:
-    """Return what to tell where the settings are used and the bundle says something else."""
+    """Return what to tell where what is used differs from the bundle, or from its network."""
     warnings = [
         f"{reason}; it is not used, since the config has its own"
         for reason in bundle.unserved.values()
@@ -57,10 +56,11 @@ def choice_warnings(settings: ClassifierSettings, bundle: ModelBundle) -> list[s
             f"not say where files are written; predict_cls.py copies the images with "
             f"-o PostProcess.{SAVE}.save_dir=FOLDER"
         )
-    if settings.preprocess is None or bundle.preprocess is None:
-        return warnings
-    differences = ops_difference(settings.preprocess, bundle.preprocess)
-    if differences:
+    used = chosen_ops(settings, bundle)
+    differences = [] if bundle.preprocess is None else ops_difference(used, bundle.preprocess)
+    if not differences:
+        warnings += bundle.feed_notes(used, sizes=settings.preprocess is None)
+    else:
         warnings.append(
             f"the config's preprocessing differs from the bundle's own ({bundle.root}) and is "
             f"used: {'; '.join(differences)}; leave PreProcess out of the config to use the "

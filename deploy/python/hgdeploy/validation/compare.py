@@ -126,13 +126,12 @@ def compare(
     best_a, best_b = top_classes(a, k), top_classes(b, k)
     shared = [len(set(x) & set(y)) / k for x, y in zip(best_a, best_b, strict=True)]
     scale = float(np.abs(a).max()) if kind == "logits" else 1.0
+    same = best_a[:, 0] == best_b[:, 0]
     if by == "distance":
-        span = float(np.ptp(a)) or scale
-        same = difference[:, 0] <= _SINGLE_SCORE * (span if kind == "logits" else 1.0)
+        span = (float(np.ptp(a)) or scale) if kind == "logits" else 1.0
+        same = difference[:, 0] <= _SINGLE_SCORE * span
     elif by == "labels":
         same = ~label_flips(a, b).any(axis=1)
-    else:
-        same = best_a[:, 0] == best_b[:, 0]
     return Comparison(
         rows=rows,
         max_abs=float(difference.max()),

@@ -124,6 +124,7 @@ def _tables(report: Report) -> list[tuple[str, TableRow, list[TableRow]]]:
         for name, r in report.runtimes.items()
     ]
     tables: list[tuple[str, TableRow, list[TableRow]]] = [
+        ("Warnings", ("warning",), [(warning,) for warning in report.warnings]),
         ("Pairs", _pair_head(report), [_pair_row(pair) for pair in report.pairs]),
         ("Accuracy", _ACCURACY_HEAD, [_accuracy_row(a) for a in report.accuracies]),
         ("Largest differences", _WORST_HEAD, _worst_rows(report)),

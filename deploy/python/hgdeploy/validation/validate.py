@@ -87,6 +87,7 @@ class Report:
         failed: images that could not be read, with their reasons.
         pairs: every pair on every kind of input.
         accuracies: one per run if there were labels.
+        warnings: what the user should know of the bundle, and of how the runs run.
     """
 
     bundle: str
@@ -95,6 +96,7 @@ class Report:
     failed: tuple[tuple[str, str], ...]
     pairs: tuple[PairReport, ...]
     accuracies: tuple[Accuracy, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
     @property
     def passed(self) -> bool:
@@ -114,7 +116,7 @@ def validate(
         bundle: the bundle; each run uses the artifact that predictions would use.
         options: what to compare.
         on_progress: called with a line after each batch of images.
-        on_warning: called with each thing the user should know of how a run runs.
+        on_warning: called with each thing the user should know, but for the bundle's own notes.
 
     Raises:
         ConfigError: there is nothing to compare, or the bundle does not say how to preprocess the
@@ -128,13 +130,16 @@ def validate(
             f"{options.runs[0].name} alone has nothing to be compared with; name another run, "
             "such as paddle,onnxruntime, or give --labels to measure its accuracy"
         )
+    ops = bundle.preprocess
+    warnings = [] if ops is None else list(bundle.feed_notes(ops))
     with contextlib.ExitStack() as stack:
         opened = open_runs(bundle, options, stack)
         engines = {name: each.engine for name, each in opened.items()}
         sources = {name: each.source for name, each in opened.items()}
         for name, engine in engines.items():
-            for warning in engine.warnings:
-                on_warning(f"{name}: {warning}")
+            warnings += [f"{name}: {warning}" for warning in engine.warnings]
+        for warning in warnings:
+            on_warning(warning)
         names, rows, found, failed = _on_images(bundle, engines, options, on_progress)
         pairs = []
         if names:
@@ -150,7 +155,8 @@ def validate(
         _check_classes(names, kept, found)
         accuracies = tuple(measure_accuracy(name, rows, kept) for name, rows in found.items())
     runtimes = {name: engine.runtime for name, engine in engines.items()}
-    return Report(str(bundle.place), runtimes, len(names), failed, tuple(pairs), accuracies)
+    told = (*bundle.notes, *warnings)
+    return Report(str(bundle.place), runtimes, len(names), failed, tuple(pairs), accuracies, told)
 
 
 def open_runs(

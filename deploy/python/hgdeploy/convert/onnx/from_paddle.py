@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hgdeploy.bundle.description import recorded_description
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import checked_params
@@ -118,6 +119,7 @@ def onnx_from_paddle(
         "options": dataclasses.asdict(options),
         "folded": folded,
         "folding": folding,
+        "description": recorded_description(bundle.preprocess, bundle.labels),
         "verdict": None,
     }
     graph.set_metadata(_metadata(bundle, facts))
@@ -273,7 +275,7 @@ def _metadata(bundle: ModelBundle, facts: Mapping[str, Any]) -> dict[str, str]:
         content["model_name"] = bundle.model_name
     if bundle.preprocess is not None:
         content["preprocess"] = json.dumps(ops_to_config(bundle.preprocess))
-    labels = bundle.postprocess.output.labels if bundle.postprocess is not None else None
+    labels = bundle.labels
     if labels is not None:
         content["labels"] = json.dumps([labels[i] for i in sorted(labels)], ensure_ascii=False)
     return {f"hgdeploy.{key}": content[key] for key in sorted(content)}

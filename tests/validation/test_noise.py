@@ -25,7 +25,7 @@ from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.cli.main import main
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.run import parse_runs
-from hgdeploy.errors import ValidationError
+from hgdeploy.errors import ConfigError, ValidationError
 from hgdeploy.images.find import find_images
 from hgdeploy.system.progress import nothing
 from hgdeploy.validation.compare import compare, kind_of
@@ -203,6 +203,13 @@ def test_the_report_says_what_agreement_means(name: str, head: str, foreign: For
     table = [line for line in as_markdown(report).splitlines() if line.startswith("| ")]
     assert head in table[0]
     assert len({line.count(" | ") for line in table[:2]}) == 1
+
+
+def test_a_single_score_has_no_accuracy_on_labels(foreign: Foreign):
+    images = tuple(find_images(IMAGES))
+    wanted = ValidateOptions(parse_runs("paddle"), images, labels=(0,) * len(images))
+    with pytest.raises(ConfigError, match="gives one score for each image and chooses no class"):
+        validate(open_bundle(foreign("one_score")), wanted)
 
 
 def test_one_run_alone_is_no_comparison(foreign: Foreign, run_here):

@@ -21,6 +21,7 @@ from hgdeploy.engines import Engine, RuntimeInfo, infer_rows
 from hgdeploy.engines.fit import check_image
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import OpenedRun, Run, open_run
+from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader, read_batches
@@ -120,7 +121,7 @@ def validate(
 
     Raises:
         ConfigError: there is nothing to compare, or the bundle does not say how to preprocess the
-            images.
+            images, or labels are given for a model of a single score.
         BundleError: an artifact is missing, cannot be loaded, or does not take the images.
         EngineError: an engine or precision is not available here.
         InputError: images were given and none can be read, or a label is none of the classes.
@@ -140,6 +141,8 @@ def validate(
             warnings += [f"{name}: {warning}" for warning in engine.warnings]
         for warning in warnings:
             on_warning(warning)
+        if options.labels is not None:
+            _check_has_classes(bundle, engines)
         names, rows, found, failed = _on_images(bundle, engines, options, on_progress)
         pairs = []
         if names:
@@ -179,6 +182,14 @@ def open_runs(
         stack.callback(one.engine.close)
         opened[run.name] = one
     return opened
+
+
+def _check_has_classes(bundle: ModelBundle, engines: Mapping[str, Engine]) -> None:
+    if any(class_count(engine.outputs[0].shape) == 1 for engine in engines.values()):
+        raise ConfigError(
+            f"the model in {bundle.place} gives one score for each image and chooses no class, so "
+            "there is no accuracy on labels; leave --labels out"
+        )
 
 
 def _check_classes(

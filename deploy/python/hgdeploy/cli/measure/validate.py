@@ -59,8 +59,8 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.labels is not None:
         if arguments.images is None:
             raise ConfigError("--labels needs --images, the folder that its paths are relative to")
-        where = Path(arguments.images)
-        images, labels = read_labelled_images(arguments.labels, where, bundle.labels, warn)
+        root = Path(arguments.images)
+        images, labels = read_labelled_images(arguments.labels, root, bundle.labels, warn)
     else:
         images = tuple(find_images(arguments.images, warn)) if arguments.images else ()
     if arguments.report is not None:

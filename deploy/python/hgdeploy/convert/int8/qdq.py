@@ -4,12 +4,14 @@
 A pair of QuantizeLinear and DequantizeLinear stands only where an operator that runs in int8 reads:
 after an activation rather than before it, so that an engine fuses convolution and activation, and
 never before a layer that stays in fp32 (between two pairs, ONNX Runtime would quantize that layer's
-weights by itself, per tensor). What follows the last layer with weights stays in fp32.
+weights by itself, per tensor). What follows the last layer with weights stays in fp32. uint8 pairs,
+which only CPUs read, stand before every operator that has an int8 kernel there; int8 pairs stand
+where `edges` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.convert.graph import OnnxGraph
-from hgdeploy.convert.graph_parts import require_pixels
+from hgdeploy.convert.graph_parts import replace_items, require_pixels, tensors_used
+from hgdeploy.convert.int8.edges import WEIGHTED, FusingEdges
 from hgdeploy.convert.int8.norms import fold_dense_norms
 from hgdeploy.errors import BundleError, one_line
 from hgdeploy.system.libraries import import_library
 
 Ranges = Mapping[str, tuple[float, float]]
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-_QUANTIZED = (*_WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
+_QUANTIZED = (*WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 def load_folded(source: Path) -> OnnxGraph:
@@ -49,8 +51,8 @@ def load_folded(source: Path) -> OnnxGraph:
             f"{source} has opset {graph.opset}, and int8 weights per channel need 13; "
             "convert the bundle again with opset 17"
         )
-    if not any(kind in _WEIGHTED for kind in kinds):
-        raise BundleError(f"{source} has no layer to quantize ({', '.join(_WEIGHTED)})")
+    if not any(kind in WEIGHTED for kind in kinds):
+        raise BundleError(f"{source} has no layer to quantize ({', '.join(WEIGHTED)})")
     for index, node in enumerate(graph.nodes):
         node.name = node.name or f"{node.op_type}_{index}"
     return graph.with_inferred_shapes()
@@ -63,7 +65,7 @@ def node_names(graph: OnnxGraph) -> list[str]:
 
 def layer_names(graph: OnnxGraph) -> list[str]:
     """Return the names of the quantizable nodes that have weights, in order."""
-    return [node.name for node in _quantizable(graph) if node.op_type in _WEIGHTED]
+    return [node.name for node in _quantizable(graph) if node.op_type in WEIGHTED]
 
 
 def activation_names(graph: OnnxGraph) -> list[str]:
@@ -90,8 +92,12 @@ def quantized_graph(
         weight_bits: 8, or 7 for values from -64 to 64.
     """
     library = import_library("onnxruntime.quantization", "cpu")
-    wanted = set(nodes)
+    fusing = FusingEdges(graph, frozenset(nodes))
+    wanted = fusing.nodes if symmetric else frozenset(nodes)
     limits = {name: tuple(np.float32(v) for v in pair) for name, pair in ranges.items()}
+    for node in graph.nodes:
+        if symmetric and node.op_type == "MaxPool" and node.input[0] in limits:
+            limits[node.output[0]] = limits[node.input[0]]  # then it only moves int8 values
     int8, uint8 = library.QuantType.QInt8, library.QuantType.QUInt8
     quantizer = library.QDQQuantizer(
         graph.copy().model,
@@ -115,21 +121,39 @@ def quantized_graph(
         },
     )
     quantizer.quantize_model()
-    _detach(OnnxGraph(quantizer.model.model, graph.source), wanted)
+    result = OnnxGraph(quantizer.model.model, graph.source)
+    if symmetric:
+        edges = fusing.edges()
+        _detach(result, lambda node, name: (node.name, name) not in edges)
+    else:
+        _detach(result, lambda node, _: node.op_type in WEIGHTED and node.name not in wanted)
     quantizer.model.topological_sort()
-    return OnnxGraph(quantizer.model.model, graph.source)
+    return result
 
 
-def _detach(graph: OnnxGraph, quantized_nodes: Collection[str]) -> None:
-    """Where another node needs a pair, let layers in fp32 read the tensor before that pair."""
+def _detach(graph: OnnxGraph, is_plain: Callable[[Any, str], bool]) -> None:
+    """Let nodes read a tensor itself where the quantizer lets all read its pair.
+
+    Args:
+        graph: a quantized graph; pairs that nobody reads any more are removed.
+        is_plain: tells of a node and the name of a tensor that it should read itself.
+    """
     makers = {name: node for node in graph.nodes for name in node.output}
     for node in graph.nodes:
-        if node.op_type not in _WEIGHTED or node.name in quantized_nodes:
-            continue
         for index, name in enumerate(node.input):
-            maker = makers.get(name)
-            if maker is not None and maker.op_type == "DequantizeLinear":
-                node.input[index] = makers[maker.input[0]].input[0]
+            pair = makers.get(name)
+            if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in makers:
+                continue  # not a pair, or that of a weight
+            tensor = makers[pair.input[0]].input[0]
+            if is_plain(node, tensor):
+                node.input[index] = tensor
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        used = tensors_used(graph.nodes) | {graph.output.name}
+        kept = [n for n in graph.nodes if n.op_type != kind or n.output[0] in used]
+        replace_items(graph.nodes, kept)
+    used = tensors_used(graph.nodes)
+    weights = graph.model.graph.initializer
+    replace_items(weights, [tensor for tensor in weights if tensor.name in used])
 
 
 class Session:
@@ -202,7 +226,7 @@ def _quantizable(graph: OnnxGraph) -> list[Any]:
     """
     floats = graph.tensors_of("float32")
     nodes = list(graph.nodes)
-    last = max(index for index, node in enumerate(nodes) if node.op_type in _WEIGHTED)
+    last = max(index for index, node in enumerate(nodes) if node.op_type in WEIGHTED)
     return [
         node
         for node in nodes[: last + 1]

@@ -691,6 +691,8 @@ def test_uint8_activations_are_refused_with_the_way_out(mini):
         (("--triton", "x", "--output", "y"), "--triton serves the engine in the bundle"),
         (("--triton-backend", "openvino"), "--triton-backend has no effect without --triton"),
         (("--triton", "x", "--triton-backend", "pytorch"), "unknown Triton backend 'pytorch'"),
+        (("--device", "cpu"), "--device is 'cpu', expected gpu:N such as gpu:0"),
+        ((*HERE, "--device", "gpu:0"), "--device has no effect with --compute-capability"),
         ((*HERE[:3], "86"), "does not build for compute capability '86', expected one of"),
     ],
 )
@@ -755,11 +757,29 @@ def fake_driver(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("rtx")
+def test_the_gpu_that_is_asked_for_is_built_for(mini, monkeypatch):
+    asked: list[int] = []
+
+    def local_gpu(index: int, _: Any) -> Gpu:
+        asked.append(index)
+        return Gpu(index, "A GPU", AMPERE)
+
+    monkeypatch.setattr(tensorrt, "local_gpu", local_gpu)
+    monkeypatch.setattr(tensorrt, "write_engine", _without_the_gpu(tensorrt.write_engine))
+    assert main("build", mini, *HERE[:2], "--device", "gpu:1") == 0
+    assert set(asked) == {1}
+    asked.clear()
+    assert main("build", mini, *HERE[:2]) == 0
+    assert set(asked) == {0}
+
+
 @needs_no_gpu
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(
     ("runtime", "flags", "code", "message"),
     [
+        ("tensorrt", ("--device", "gpu:2"), 6, "GPU 2, but this machine has only gpu:0, gpu:1"),
         ("tensorrt-rtx", (), 6, "(compute capability 9.0), only for 7.5, 8.0"),
         ("tensorrt", ("--compute-capability", "8.6"), 2, "capability 9.0, but 8.6 was asked for"),
     ],
@@ -769,6 +789,7 @@ def test_a_gpu_at_hand_that_cannot_be_built_for_is_named(
 ):
     monkeypatch.setenv("LD_LIBRARY_PATH", str(fake_driver))
     monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "9.0")
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     program = "import sys; from hgdeploy.cli import main; sys.exit(main())"
     refused = run_command("-c", program, "build", mini, "--runtime", runtime, *flags)
     assert refused.returncode == code, refused.stderr

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Flags that say how to build an engine.
 _OF_ENGINES = (
-    *("runtime", "batch", "input_size", "compute_capability", "workspace_mb"),
+    *("runtime", "batch", "input_size", "compute_capability", "device", "workspace_mb"),
     *("optimization_level", "force", "output"),
 )
 
@@ -44,6 +44,7 @@ def add_build(verbs: Verbs) -> None:
         "--compute-capability",
         help="GPUs to build for, such as 8.6 or 8.6,12.0 (default: the GPU of this machine)",
     )
+    parser.add_argument("--device", help="the GPU to build on and for: gpu:N (gpu:0)")
     parser.add_argument("--workspace-mb", type=int, help="memory a layer may take, in MiB")
     parser.add_argument(
         "--optimization-level", type=int, help="0 (fast to build) to 5 (fast to run)"
@@ -110,14 +111,28 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
     from hgdeploy.convert.tensorrt.options import BuildOptions
 
     capabilities = arguments.compute_capability
+    runtime = runtime_named(arguments.runtime or RUNTIMES[0].name)
+    if capabilities is not None and not runtime.needs_gpu:
+        instead = "with --compute-capability, which names the GPUs to build for without one"
+        refuse_without_effect(arguments, ["device"], instead)
     return BuildOptions(
-        runtime=runtime_named(arguments.runtime or RUNTIMES[0].name),
+        runtime=runtime,
         precision=arguments.precision,
         compute_capabilities=tuple(capabilities.split(",")) if capabilities is not None else (),
+        gpu=_gpu(arguments.device),
         workspace_mb=arguments.workspace_mb,
         optimization_level=arguments.optimization_level,
         force=arguments.force,
     )
+
+
+def _gpu(device: str | None) -> int:
+    from hgdeploy.engines.base import device_index
+
+    index = 0 if device is None else device_index(device)
+    if index is None:
+        raise Given("--device", device).refused("gpu:N such as gpu:0: engines are for GPUs")
+    return index
 
 
 def _batch(text: str | None) -> Range | None:

@@ -43,7 +43,9 @@ ONLY_WHERE_IT_EXISTS = {
     "CudaGraphStrategy": _IN_RTX,
     "DynamicShapesKernelSpecializationStrategy": _IN_RTX,
     "IRuntimeConfig.cuda_graph_strategy": _IN_RTX,
+    "IRuntimeConfig.create_runtime_cache": _IN_RTX,
     "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": _IN_RTX,
+    "IRuntimeConfig.set_runtime_cache": _IN_RTX,
 }
 
 

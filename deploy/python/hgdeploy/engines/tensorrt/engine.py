@@ -41,6 +41,7 @@ from hgdeploy.engines.tensorrt.engine_file import (
 )
 from hgdeploy.engines.tensorrt.lane import Lane
 from hgdeploy.engines.tensorrt.options import TensorRtOptions
+from hgdeploy.engines.tensorrt.runtime_cache import RuntimeCache, cache_path
 from hgdeploy.engines.tensorrt.session import Graphs, Session
 from hgdeploy.engines.tensorrt.tensors import plan_run
 from hgdeploy.errors import BundleError, EngineError, drop_locals
@@ -149,7 +150,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
     trt = import_library(kind.module, kind.extra)
     if key is not None:
         check_key(key, source, trt, device, options)
-    session = Session(trt, device, options.own_of(TensorRtOptions))
+    cache = cache_path(options.cache_dir, source, device, str(trt.__version__))
+    session = Session(trt, device, options.own_of(TensorRtOptions), RuntimeCache(cache))
     return _opened(session, source, kind, options, tuned_elsewhere(key, device))
 
 
@@ -240,6 +242,7 @@ def _opened(
             for _ in range(max(_LEAST_LANES, options.streams)):
                 lanes.append(Lane(session, session.device.stream(_MARKS), graphs))
                 lanes[-1].open()
+            session.cache.save()
         library = "TensorRT" if kind is RUNTIMES[0] else "TensorRT-RTX"
         runtime = RuntimeInfo(
             engine="tensorrt",

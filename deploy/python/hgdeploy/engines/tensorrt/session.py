@@ -16,6 +16,7 @@ import numpy as np
 
 from hgdeploy.engines.tensorrt.logger import cannot_start, messages_here, shared_logger
 from hgdeploy.engines.tensorrt.options import TensorRtOptions
+from hgdeploy.engines.tensorrt.runtime_cache import RuntimeCache
 from hgdeploy.engines.tensorrt.tensors import Range, Shape, Shapes, Tensor
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.gpu.device import Device, Stream
@@ -57,20 +58,25 @@ class Session:
         trt: the library.
         device: the GPU.
         options: what the file may do.
+        cache: where what TensorRT-RTX compiles for it is kept.
 
     Attributes:
         inputs: the engine's inputs.
         outputs: its outputs.
         warnings: what the library warned of while it loaded the file.
+        cache: as given.
     """
 
-    def __init__(self, trt: Any, device: Device, options: TensorRtOptions) -> None:
+    def __init__(
+        self, trt: Any, device: Device, options: TensorRtOptions, cache: RuntimeCache
+    ) -> None:
         self.trt = trt
         self.device = device
         self.engine: Any = None
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: tuple[Tensor, ...] = ()
         self.warnings: tuple[str, ...] = ()
+        self.cache = cache
         self._options = options
         self._runtime: Any = None
 
@@ -156,6 +162,7 @@ class Session:
         config = self.engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self.cache.use(config)
         return self.engine.create_execution_context(runtime_config=config)
 
     def graphs(self) -> Graphs:
@@ -177,6 +184,7 @@ class Session:
     def close(self) -> None:
         """Free the engine, then its library's runtime; the GPU's context stays the process's."""
         with self.device.activate():
+            self.cache.close()
             self.engine = None
             self._runtime = None
 

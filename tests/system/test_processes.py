@@ -253,16 +253,20 @@ from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildProcess
 child = ChildProcess("odd_child", quiet=True)
 print(*child.ask(Message({"do": "start", "busy_with": "rest"})).values["pids"], flush=True)
-child.ask(Message({"do": "rest", "seconds": 60}))
+if sys.argv[1] == "busy":
+    child.ask(Message({"do": "rest", "seconds": 60}))
+sys.stdin.read()
 """
 
 
 @linux_only
-def test_a_parent_that_is_killed_leaves_nobody_even_where_its_child_is_busy():
+@pytest.mark.parametrize("child_is", ["busy", "idle"])
+def test_a_parent_that_is_killed_leaves_nobody_whatever_its_child_does(child_is):
     path = os.pathsep.join([str(REPO / "deploy" / "python"), str(DOUBLES)])
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
+        [sys.executable, "-c", PARENT, child_is],
         env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -6,6 +6,7 @@ A message is a line of JSON and, behind it, the bytes of the arrays that the lin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -13,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +103,12 @@ def serve(handlers: Mapping[str, Handler]) -> None:
     sys.stdout = sys.stderr
     if hasattr(select, "poll"):
         threading.Thread(target=_end_with_parent, args=[requests.fileno()], daemon=True).start()
-    while (request := read_message(requests)) is not None:
-        write_message(answers, _answer(handlers, request))
+    # The parent may end within a message. What this process has started ends in any case: this
+    # thread may see the end before the other one does, and Python would then only end this process.
+    with contextlib.suppress(BrokenPipeError, ValueError):
+        while (request := read_message(requests)) is not None:
+            write_message(answers, _answer(handlers, request))
+    _end_group()
 
 
 _to_parent: list[IO[bytes]] = []
@@ -132,6 +137,11 @@ def _end_with_parent(requests: int) -> None:
     parent = select.poll()
     parent.register(requests, 0)  # no event but that the other end is closed
     parent.poll()
-    if os.getpgrp() == os.getpid():
+    _end_group()
+
+
+def _end_group() -> NoReturn:
+    """End this process, and its group where it leads one."""
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

@@ -18,7 +18,7 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.engines import infer_rows, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, OutputError
-from hgdeploy.serving.triton.backends import TritonOptions
+from hgdeploy.serving.triton.backends import BACKENDS, TritonOptions
 from hgdeploy.serving.triton.repository import triton_repository
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import installed_version
@@ -197,6 +197,11 @@ def test_onnx_runtime_on_a_gpu_warns_of_tf32(write, schema):
     _, config, warnings = write(backend="onnxruntime", device="gpu")
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
     assert any("NVIDIA_TF32_OVERRIDE=0" in line for line in warnings)
+
+
+def test_onnx_runtime_in_int8_on_a_gpu_says_that_it_computes_in_fp32():
+    options = TritonOptions(backend="onnxruntime", precision="int8", device="gpu")
+    assert any("computes in fp32" in line for line in BACKENDS["onnxruntime"].caveats(options))
 
 
 def test_a_tensorrt_engine_is_described_from_its_sidecar(write, mini, schema):

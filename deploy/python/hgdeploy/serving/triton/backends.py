@@ -244,10 +244,12 @@ def _openvino_parameters(options: TritonOptions) -> dict[str, str]:
 def _onnxruntime_caveats(options: TritonOptions) -> list[str]:
     if options.runs_on != "gpu" or options.precision == "fp16":
         return []
-    return [
+    tf32 = (
         "in Triton, ONNX Runtime computes fp32 as TF32 on GPUs that have it; start the server with "
         "NVIDIA_TF32_OVERRIDE=0 for IEEE fp32"
-    ]
+    )
+    int8 = "ONNX Runtime only rounds to int8 on a GPU, and computes in fp32; serve with tensorrt"
+    return [int8, tf32] if options.precision == "int8" else [tf32]
 
 
 def _openvino_caveats(options: TritonOptions) -> list[str]:

@@ -42,6 +42,7 @@ from hgdeploy.engines import engine_module
 from hgdeploy.engines.options import CPU_PRECISIONS, PRECISIONS
 from hgdeploy.errors import EngineError, HGDeployError, ValidationError, one_line
 from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.system.libraries import installing
 
 LIMIT_S = 3600.0
 STATUSES = ("passed", "failed", "skipped")
@@ -92,7 +93,7 @@ class GpuCheck:
         if target in RUNTIME_OF:
             runtime = RUNTIME_OF[target]
             if importlib.util.find_spec(runtime.module) is None:
-                reason = f"{target} is not installed; run pip install 'hgdeploy[{runtime.extra}]'"
+                reason = f"{target} is not installed; {installing(runtime.extra)}"
         if reason:
             self.checks.add(Task("installed", target, "", "", ""), "skipped", reason)
         return not reason
@@ -222,6 +223,8 @@ def _why_not(target: str, precision: str, source: Path) -> str:
     """Return why a target cannot run a precision of a model; empty if it can."""
     if target == "onnxruntime" and precision == "bf16":
         return "ONNX Runtime is not checked in bf16: that file is for TensorRT"
+    if target == "onnxruntime" and precision == "int8":
+        return "ONNX Runtime computes no int8 on a GPU: that file is for TensorRT"
     name = engine_module("onnxruntime").artifact_names(precision)[0]
     if (source / name).is_file():
         return ""

@@ -49,6 +49,14 @@ def test_a_library_that_is_newer_than_the_driver_says_so(tmp_path, monkeypatch, 
     assert "pybind11" not in message
 
 
+def test_a_library_that_does_not_serve_the_gpu_says_which_one_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "7.0")
+    monkeypatch.setattr("tensorrt.Runtime", lambda _: None)
+    message = refused(write_engine(tmp_path))
+    assert "tensorrt 10.16.1.11 does not serve gpu:0 Fake GPU 0 (compute capability 7.0)" in message
+    assert "TensorRT 10.4 is the last that does" in message
+
+
 @pytest.mark.parametrize(
     ("function", "doing"),
     [

@@ -97,9 +97,14 @@ def problems(stack: Stack) -> list[Problem]:
     return [problem for rule in _RULES for problem in rule(stack)]
 
 
-def problems_here(distribution: str) -> list[str]:
-    """Return why a library does not work on this machine, as far as the rules know."""
-    return [found.text for found in problems(stack_here()) if found.distribution == distribution]
+def problems_here(library: str) -> list[str]:
+    """Return why a library does not work on this machine, as far as the rules know.
+
+    Args:
+        library: a distribution's name, without the CUDA version at its end.
+    """
+    names = (library, f"{library}-cu12", f"{library}-cu13")
+    return [found.text for found in problems(stack_here()) if found.distribution in names]
 
 
 def _installed(versions: Mapping[str, str]) -> Iterator[_Build]:

@@ -133,7 +133,7 @@ def _made(
     what: str,
     job: BuildJob,
     log: BuildLog,
-    explain: Callable[[str], str] = str,
+    explain: Callable[[str, str], str] = lambda _, reason: reason,
 ) -> Any:
     """Return what `make` returns; None, or an error of the bindings, is a failure.
 
@@ -145,7 +145,8 @@ def _made(
         log.raised = one_line(error)
         made = None
     if made is None:
-        raise EngineError(f"{job.runtime.name} cannot create {what}: {explain(log.reason())}")
+        why = explain(job.runtime.name, log.reason())
+        raise EngineError(f"{job.runtime.name} cannot create {what}: {why}")
     return made
 
 

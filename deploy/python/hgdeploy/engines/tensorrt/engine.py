@@ -47,7 +47,7 @@ from hgdeploy.engines.tensorrt.tensors import plan_run
 from hgdeploy.errors import BundleError, EngineError, drop_locals
 from hgdeploy.gpu.device import open_device
 from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.system.libraries import import_library, installed_version
+from hgdeploy.system.libraries import import_library, installed_version, installing
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
@@ -176,15 +176,15 @@ def capability() -> Capability:
     """Return what TensorRT can do on this machine."""
     found = {r.name: installed_version(*_DISTRIBUTIONS[r.name]) for r in RUNTIMES}
     version = next((version for version in found.values() if version is not None), None)
-    extras = " or ".join(f"'hgdeploy[{runtime.extra}]'" for runtime in RUNTIMES)
+    extras = installing(*(runtime.extra for runtime in RUNTIMES))
     if version is None:
-        return Capability(None, notes=(f"pip install {extras}; it needs an NVIDIA GPU to run",))
+        return Capability(None, notes=(f"{extras}; it needs an NVIDIA GPU to run",))
     notes = ["installed: " + ", ".join(f"{name} {v}" for name, v in found.items() if v is not None)]
     count, reason = nvidia_gpus()
     if count == 0:
         return Capability(version, notes=(f"needs an NVIDIA GPU: {reason}", *notes))
     if installed_version("cuda-bindings", "cuda-python", "pycuda") is None:
-        missing = f"needs cuda-bindings (or pycuda) to use the GPU: pip install {extras}"
+        missing = f"needs cuda-bindings (or pycuda) to use the GPU: {extras}"
         return Capability(version, notes=(missing, *notes))
     notes.append(
         "each precision needs its engine file; hgdeploy build makes it for this GPU (tf32 from "

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hgdeploy.gpu.driver import driver_cuda
+from hgdeploy.gpu.rules import problems_here
 
 _LONGEST_REASON = 400
 
@@ -101,11 +102,17 @@ def shared_logger(trt: Any) -> Any:
     return _loggers[trt.ILogger]
 
 
-def cannot_start(reason: str) -> str:
-    """Return why the library gives no builder or runtime, which is mostly for want of a driver."""
+def cannot_start(library: str, reason: str) -> str:
+    """Return why a library gives no builder or runtime, which is mostly for want of a driver.
+
+    Args:
+        library: `tensorrt` or `tensorrt-rtx`.
+        reason: what it said.
+    """
     cuda = driver_cuda()
     driver = "there is no NVIDIA driver" if cuda is None else f"the driver here is for CUDA {cuda}"
-    return (
-        f"{reason} ({driver}; if the library needs a newer one, update the driver or install a "
-        "TensorRT for it, see docs/tensorrt.md)"
+    wrong = "; ".join(problems_here(library)) or (
+        "if the library needs a newer one, update the driver or install a TensorRT for it, see "
+        "docs/tensorrt.md"
     )
+    return f"{reason} ({driver}; {wrong})"

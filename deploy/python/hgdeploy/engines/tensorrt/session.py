@@ -99,7 +99,8 @@ class Session:
         self.forget_reasons()
         self._runtime = self._made(lambda: self.trt.Runtime(shared_logger(self.trt)))
         if self._runtime is None:
-            raise EngineError(f"{self.name} cannot start: {cannot_start(self.reason())}")
+            why = cannot_start(self.trt.__name__.replace("_", "-"), self.reason())
+            raise EngineError(f"{self.name} cannot start: {why}")
         if self._options.host_code:
             self._runtime.engine_host_code_allowed = True
         self.engine = self._made(lambda: self._runtime.deserialize_cuda_engine(data))

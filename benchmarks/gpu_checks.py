@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy" / "python"))
 try:
     import numpy as np
+    from gpu_life_checks import build, check_captures, check_end, check_lives, check_same
 
     from hgdeploy import cli
     from hgdeploy.benchmark import Case
@@ -73,10 +74,10 @@ class Task:
         """Return what identifies this task, as it is read back from JSON."""
         return {**dataclasses.asdict(self), "bundle": None, "profile": list(self.profile)}
 
-    def load(self) -> Any:
-        """Load the engine on the GPU."""
+    def load(self, device: str = DEVICE) -> Any:
+        """Load the engine on a GPU."""
         name = "onnxruntime" if self.target == "onnxruntime" else "tensorrt"
-        options = EngineOptions(device=DEVICE, precision=self.precision, max_batch=self.profile[-1])
+        options = EngineOptions(device=device, precision=self.precision, max_batch=self.profile[-1])
         return load_engine(name, Path(self.bundle) / artifact(self.target, self.precision), options)
 
     def rows(self, engine: Any) -> Any:
@@ -93,16 +94,9 @@ def artifact(target: str, precision: str) -> str:
 
 def check_build(task: Task) -> str:
     """Build twice; the second time there must be nothing to build."""
-    from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
-    from hgdeploy.convert.variants import build_engine
-
-    bundle = open_bundle(task.bundle)
-    how = BuildOptions(
-        RUNTIME_OF[task.target], task.precision, gpu=GPU, cache_dir=bundle.root.parents[1]
-    )
     lines_of_both: list[list[str]] = [[], []]
     for lines in lines_of_both:
-        made = build_engine(bundle, Shapes(batch=task.profile), how, lines.append, lines.append)
+        made = build(task, lines.append)
     if made.built:
         raise ValidationError(f"the second time it was built again: {lines_of_both[1][0]}")
     return lines_of_both[0][-1]
@@ -139,7 +133,7 @@ def check_limits(task: Task) -> str:
             message = str(error)
         else:
             raise ValidationError(f"a batch of {len(rows) + 1} ran, above the profile")
-        _check_same(before, infer_rows(engine, rows), "after the error the outputs differ")
+        check_same(before, infer_rows(engine, rows), "after the error the outputs differ")
     return message
 
 
@@ -151,7 +145,7 @@ def check_graphs(task: Task) -> str:
         rows = task.rows(engine)[: task.profile[0]]
         first = infer_rows(engine, rows)
         for number in range(2, 1 + 4 * engine.concurrency):
-            _check_same(first, infer_rows(engine, rows), f"run {number} differs from the first")
+            check_same(first, infer_rows(engine, rows), f"run {number} differs from the first")
         note = str(engine.runtime.providers[1])
     if note.startswith("no CUDA graph"):
         raise ValidationError(note)
@@ -167,7 +161,7 @@ def check_concurrent(task: Task) -> str:
         with ThreadPoolExecutor(CALLERS) as pool:
             calls = [pool.submit(infer_rows, engine, feeds[i % CALLERS]) for i in range(CALLS)]
             for i, call in enumerate(calls):
-                _check_same(
+                check_same(
                     wanted[i % CALLERS],
                     call.result(),
                     "a caller's outputs differ from those it gets alone",
@@ -215,11 +209,6 @@ def check_command(task: Task) -> str:
     return f"{images} photographs classified"
 
 
-def _check_same(wanted: Any, found: Any, message: str) -> None:
-    if not np.array_equal(wanted, found):
-        raise ValidationError(f"{message}, by {np.abs(wanted - found).max():.2g}")
-
-
 @dataclass(frozen=True)
 class Check:
     """A check: what it shows, whether it runs on every model, and whether on TensorRT only."""
@@ -252,6 +241,17 @@ CHECKS = {
     ),
     "concurrent": Check("four callers at once get the bits that each gets alone", check_concurrent),
     "memory": Check("close frees the GPU's memory, and loading again takes no more", check_memory),
+    "captures": Check(
+        "runs after a capture that failed give the bits of runs from a CUDA graph",
+        check_captures,
+        tensorrt_only=True,
+    ),
+    "lives": Check(
+        "a build and loads in one process; two engines (on two GPUs, if alike) close in any order",
+        check_lives,
+        tensorrt_only=True,
+    ),
+    "end": Check("a process that leaves its engine open ends without an error", check_end),
     "command": Check("hgdeploy predict classifies the photographs on the GPU", check_command),
     "timing": Check(
         "latency as trtexec splits it (h2d, compute, d2h, enqueue, host), batch 1 and 32", None

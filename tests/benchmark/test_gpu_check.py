@@ -115,6 +115,9 @@ DETAILS = {
     "graphs": "CUDA graph; equal bits",
     "concurrent": "64 runs by 4 callers, equal bits",
     "memory": "its process ended with 1; it said: AttributeError: .+",
+    "captures": "no CUDA graph: .+; equal bits",
+    "lives": "built and loaded in one process; .+",
+    "end": "the process ended with an open engine",
     "command": "5 photographs classified",
 }
 

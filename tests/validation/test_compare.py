@@ -41,6 +41,14 @@ def test_what_nobody_sees_is_not_compared_as_logarithm():
     assert compare(np.array([[0.9, 0.1]]), np.array([[1.0, 0.0]])).max_log == math.inf
 
 
+def test_a_row_of_one_certain_class_is_compared_by_its_small_scores():
+    right = np.array([[1.0, 1e-12, 1e-25]])
+    assert compare(right, np.array([[1.0, 2e-12, 9e-25]])).max_log == pytest.approx(np.log(2))
+    # In a row with two classes that a user sees, they alone count.
+    two = np.array([[0.5, 0.5, 1e-12]])
+    assert compare(two, np.array([[0.5, 0.5, 9e-12]])).max_log == 0
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_agrees_with_nothing(bad):
     found = compare(np.array([[0.5, 0.5]]), np.array([[0.5, bad]]))

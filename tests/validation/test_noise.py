@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import warnings
@@ -14,7 +15,7 @@ import onnx
 import paddle
 import pytest
 from broken_models import BREAKS
-from foreign import MODELS, description, save_network
+from foreign import MODELS, Net, description, save_network
 from onnx import helper, numpy_helper
 from paddle import nn
 from paddle.vision.models import MobileNetV2
@@ -23,16 +24,22 @@ from conftest import IMAGES
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.cli.main import main
+from hgdeploy.convert import fp16_from_onnx
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
+from hgdeploy.engines import TensorSpec, load_engine
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import parse_runs
 from hgdeploy.errors import ConfigError, ValidationError
 from hgdeploy.images.find import find_images
 from hgdeploy.system.progress import nothing
 from hgdeploy.validation.compare import compare, kind_of
+from hgdeploy.validation.inputs import infer_in_batches, random_rows
+from hgdeploy.validation.noise import Noise
 from hgdeploy.validation.pairs import PairReport
 from hgdeploy.validation.report import as_markdown
+from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
 from hgdeploy.validation.validate import ValidateOptions, validate
-from hgdeploy.validation.verify import verify_conversion
+from hgdeploy.validation.verify import verify_conversion, verify_precision
 
 Foreign = Callable[[str], Path]
 SIZE = 64
@@ -132,6 +139,49 @@ def test_a_fault_never_passes_for_rounding(
     assert all(pair.times_noise > 50 for pair in pairs)
     with pytest.raises(ValidationError, match="times what rounding alone does"):
         verify_conversion(noisy / "inference.json", path)
+
+
+def test_a_fault_is_found_behind_scores_that_noise_drives_to_one(tmp_path: Path):
+    """Networks of real size answer white noise with a 1, whatever their weights are off by."""
+    network = Net()
+    network.dense.weight.set_value(network.dense.weight * 60)
+    spec = paddle.static.InputSpec([None, 3, SIZE, SIZE], "float32", name="x")
+    save_network(network, tmp_path, spec)
+    (tmp_path / "inference.yml").write_text(description(MODELS["plain"]), encoding="utf-8")
+    path = convert_to_onnx(open_bundle(tmp_path), ConvertOptions(), nothing)
+    noise = random_rows(TensorSpec("x", "float32", (-1, 3, SIZE, SIZE)), None, 1, 0)
+    with contextlib.closing(load_engine("onnxruntime", path, EngineOptions())) as engine:
+        assert infer_in_batches(engine, noise, 1).max() == 1.0
+    model = onnx.load(str(path))
+    weights = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 1.01, weights.name))
+    save_alone(model, path)
+    with pytest.raises(ValidationError, match="does not compute what"):
+        verify_conversion(tmp_path / "inference.json", path)
+
+
+def test_the_noise_of_logits_widens_a_limit_that_is_relative_to_their_scale():
+    reference = np.array([[100.0, -50.0, 3.0]])
+    found = compare(reference, reference + 0.01, kind="logits")
+    allowed = TOLERANCES["fp32"].with_noise(Noise(5e-4, 0.0), found.scale)
+    assert allowed.max_abs * found.scale == pytest.approx(5e-3)
+    assert tolerance_misses(found, allowed, "images") == ["largest difference 0.01 > 0.005"]
+
+
+def test_a_model_that_fp16_is_too_coarse_for_is_refused_for_that_reason(noisy: Path):
+    path = noisy / "inference.onnx"
+    model = onnx.load(str(path))
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(6), "gain"))
+    scale = helper.make_node("Mul", [softmax.input[0], "gain"], ["sharp"])
+    softmax.input[0] = "sharp"
+    model.graph.node.insert(list(model.graph.node).index(softmax), scale)
+    save_alone(model, path)
+    target = noisy / "inference.fp16.onnx"
+    rows = [np.random.default_rng(0).standard_normal((64, 3, SIZE, SIZE), np.float32)]
+    with pytest.raises(ValidationError, match=r"fp16 is too coarse .* rounding alone .* use fp32"):
+        fp16_from_onnx(path, target, rows, verify=verify_precision("fp16", rows))
+    assert not target.exists()
 
 
 def test_weights_of_another_training_never_pass(foreign: Foreign):

@@ -34,6 +34,9 @@ _SINGLE_SCORE = 0.05
 # The logarithms of probabilities below this are not compared: no user sees them, and a float32
 # softmax keeps few digits of them.
 LOG_FLOOR = 1e-6
+# A row in which one class alone is above that is compared down to this: its 1 says nothing of the
+# logits behind it, the small ones do. Paddle's softmax ends at exp(-64).
+_SATURATED_FLOOR = 1e-20
 # Log-odds are compared this far from 0 and 1: libraries compute a sigmoid with an absolute error of
 # 1e-7, and near 1 a float32 keeps few digits of the distance.
 _ODDS_FLOOR = 1e-2
@@ -49,7 +52,8 @@ class Comparison:
         mean_abs: mean absolute difference.
         max_rel: largest difference relative to the reference, where that is at least `LOG_FLOOR`.
         max_log: largest difference of the logits that probabilities show: of natural logarithms,
-            or log-odds of independent ones, on the same entries; 0 for logits.
+            or log-odds of independent ones, on the same entries; 0 for logits. A row with one such
+            entry is compared further down.
         min_cosine: smallest cosine similarity of two rows.
         top1_agreement: share of rows that agree, by `agreement_by`: with the same best class
             (top-1); for independent probabilities, with the same classes from 0.5 on (labels); for
@@ -166,6 +170,9 @@ def _logit_difference(a: NDArray[Any], b: NDArray[Any], kind: Kind) -> float:
     if kind == "logits":
         return 0.0
     seen = a >= LOG_FLOOR
+    if kind == "probabilities":
+        alone = seen.sum(axis=1, keepdims=True) == 1
+        seen = seen | (alone & (a >= _SATURATED_FLOOR))
     # The logarithm of a candidate's zero is minus infinity.
     with np.errstate(divide="ignore"):
         differences = np.log(a[seen]) - np.log(np.maximum(b[seen], 0))

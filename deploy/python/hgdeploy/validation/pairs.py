@@ -18,8 +18,14 @@ from hgdeploy.engines.run import Run
 from hgdeploy.errors import ValidationError
 from hgdeploy.validation.compare import Comparison, Kind, compare, kind_of, top_classes
 from hgdeploy.validation.inputs import common_batch_size
-from hgdeploy.validation.noise import Noise, rounding_noise
-from hgdeploy.validation.tolerance import COARSENESS, TOLERANCES, Tolerance, tolerance_misses
+from hgdeploy.validation.noise import Noise, rounding_noise, rounding_text
+from hgdeploy.validation.tolerance import (
+    COARSENESS,
+    TOLERANCES,
+    Tolerance,
+    tolerance_misses,
+    too_coarse,
+)
 
 _WORST = 5
 
@@ -49,7 +55,8 @@ class PairReport:
         noise: what rounding alone does to the reference's scores; None if that is not known.
         times_noise: how many times that the largest difference is; None if that is not known.
         tolerance: what was allowed.
-        misses: each figure that is out of tolerance, as text; empty if the pair passes.
+        misses: each figure that is out of tolerance, as text, and why if rounding
+            explains it; empty if the pair passes.
         worst: the inputs with the largest differences, worst first.
     """
 
@@ -113,13 +120,12 @@ def compare_pairs(
             noises[precision] = rounding_noise(
                 engines[fp32], answers.rows, answers.found[fp32], kind, precision, batch
             )
-        tolerance = TOLERANCES[precision]
-        pairs.append(_pair(a, b, answers, kind, tolerance, noises.get(precision)))
+        pairs.append(_pair(a, b, answers, kind, precision, noises.get(precision)))
     return pairs
 
 
 def _pair(
-    a: Run, b: Run, answers: Answers, kind: Kind, tolerance: Tolerance, noise: Noise | None
+    a: Run, b: Run, answers: Answers, kind: Kind, precision: str, noise: Noise | None
 ) -> PairReport:
     reference, candidate = answers.found[a.name], answers.found[b.name]
     if reference.shape != candidate.shape:
@@ -128,8 +134,10 @@ def _pair(
             "the two were not made from the same model; convert the bundle again"
         )
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = tolerance.with_noise(noise)
-    misses = tuple(tolerance_misses(comparison, tolerance, answers.inputs))
+    tolerance = TOLERANCES[precision].with_noise(noise, comparison.scale)
+    misses = tolerance_misses(comparison, tolerance, answers.inputs)
+    if misses and too_coarse(comparison, precision, noise):
+        misses.append(f"{rounding_text(comparison, noise)}, for which {precision} is too coarse")
     return PairReport(
         a.name,
         b.name,
@@ -139,7 +147,7 @@ def _pair(
         noise,
         None if noise is None else noise.times(comparison),
         tolerance,
-        misses,
+        tuple(misses),
         _worst(reference, candidate, answers.names),
     )
 

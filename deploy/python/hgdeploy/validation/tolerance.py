@@ -40,13 +40,18 @@ class Tolerance:
     most_abs: float
     most_log: float
 
-    def with_noise(self, noise: Noise | None) -> Tolerance:
-        """Return the tolerance for a model of this rounding noise."""
+    def with_noise(self, noise: Noise | None, scale: float) -> Tolerance:
+        """Return the tolerance for a model of this rounding noise.
+
+        Args:
+            noise: what was measured; None leaves the tolerance as it is.
+            scale: of the scores; see `Comparison.scale`.
+        """
         if noise is None:
             return self
         return dataclasses.replace(
             self,
-            max_abs=_widened(self.max_abs, noise.max_abs, self.most_abs),
+            max_abs=_widened(self.max_abs, noise.max_abs / scale if scale else 0.0, self.most_abs),
             max_log=_widened(self.max_log, noise.max_log, self.most_log),
         )
 
@@ -68,6 +73,17 @@ TOLERANCES: Mapping[str, Tolerance] = {
 }
 # The precisions from the finest to the coarsest.
 COARSENESS = ("fp32", "tf32", "fp16", "bf16", "int8")
+
+
+def too_coarse(found: Comparison, precision: str, noise: Noise | None) -> bool:
+    """Tell whether rounding in a precision explains a difference that is out of tolerance.
+
+    Then the model needs a finer precision: what is compared may be right, and cannot be told from
+    what is wrong.
+    """
+    base = dataclasses.replace(TOLERANCES[precision], most_abs=math.inf, most_log=math.inf)
+    allowed = base.with_noise(noise, found.scale)
+    return noise is not None and not tolerance_misses(found, allowed, "random")
 
 
 def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list[str]:

@@ -21,7 +21,7 @@ from hgdeploy.errors import HGDeployError, ValidationError
 from hgdeploy.validation.compare import compare, kind_of
 from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
 from hgdeploy.validation.noise import rounding_noise, rounding_text
-from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses
+from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses, too_coarse
 
 # Unoptimised: ONNX Runtime would remove the rounding that emulates bf16.
 _AS_WRITTEN = EngineOptions(graph_optimization=False)
@@ -136,12 +136,18 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
         noise = rounding_noise(engines[0], rows, reference, kind, precision, batch)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = TOLERANCES[precision].with_noise(noise)
+    tolerance = TOLERANCES[precision].with_noise(noise, comparison.scale)
     misses = tolerance_misses(comparison, tolerance, inputs)
     if misses:
+        figures = f"{'; '.join(misses)}; {rounding_text(comparison, noise)}"
+        if too_coarse(comparison, precision, noise):
+            finer = "--check off writes it all the same" if precision == "fp32" else "use fp32"
+            raise ValidationError(
+                f"{precision} is too coarse for {a.path}, whose scores rounding alone moves too "
+                f"far: {figures}; {finer}; nothing was written"
+            )
         raise ValidationError(
-            f"{b.path.name} does not compute what {a.path} does: {'; '.join(misses)}; "
-            f"{rounding_text(comparison, noise)}; nothing was written"
+            f"{b.path.name} does not compute what {a.path} does: {figures}; nothing was written"
         )
     return {
         "against": f"{a.engine} {version}",

@@ -36,8 +36,8 @@ def test_figures_are_those_computed_by_hand():
 
 
 def test_what_nobody_sees_is_not_compared_as_logarithm():
-    a = np.array([[1 - 1e-9, 1e-9]])
-    assert compare(a, np.array([[1.0, 0.0]])).max_log < 1e-8
+    a = np.array([[0.9, 0.1 - 1e-9, 1e-9]])
+    assert compare(a, np.array([[0.9, 0.1, 0.0]])).max_log < 1e-7
     assert compare(np.array([[0.9, 0.1]]), np.array([[1.0, 0.0]])).max_log == math.inf
 
 

@@ -152,7 +152,8 @@ def test_random_inputs_have_the_models_layout_and_type(shape, dtype, expected):
     assert rows.dtype == dtype
     np.testing.assert_array_equal(rows, random_rows(spec, None, 5, 1))
     if dtype.startswith("float"):
-        assert abs(float(rows.astype(float).std()) - 1) < 0.1
+        contrasts = [float(row.std()) for row in rows.astype(float)]
+        assert contrasts == pytest.approx([1, 1 / 4, 1 / 16, 1, 1 / 4], rel=0.1)
     else:
         most = np.iinfo(dtype).max
         assert 0 <= rows.min() < most * 0.2

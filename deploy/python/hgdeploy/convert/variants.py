@@ -94,7 +94,7 @@ def convert_to_onnx(
         given = dataclasses.replace(options, onnx=how)
         onnx = _fp32_onnx(bundle, given, on_warning, on_progress)
     on_progress(f"making {onnx_name(options.precision)} from {onnx}")
-    return _convert_to_16_bits(bundle, onnx, options, on_warning)
+    return _convert_to_16_bits(bundle, onnx, options, on_warning, on_progress)
 
 
 def _fp32_onnx(
@@ -115,14 +115,23 @@ def _fp32_onnx(
 
 
 def _convert_to_16_bits(
-    bundle: ModelBundle, onnx: Path, options: ConvertOptions, on_warning: OnLine
+    bundle: ModelBundle,
+    onnx: Path,
+    options: ConvertOptions,
+    on_warning: OnLine,
+    on_progress: OnLine,
 ) -> Path:
     """Write the fp16 or bf16 variant of an fp32 ONNX file."""
     images = _preprocessed(bundle, onnx, options.images, on_warning)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
-    verify = verify_precision(options.precision, images) if options.check else None
     target = bundle.path(onnx_name(options.precision))
-    return convert(onnx, target, images or None, verify=verify)
+    compare = verify_precision(options.precision, images)
+
+    def verify(source: Path, aside: Path) -> dict[str, Any]:
+        on_progress(f"comparing {target.name} with {source.name}")
+        return compare(source, aside)
+
+    return convert(onnx, target, images or None, verify=verify if options.check else None)
 
 
 def quantize(
@@ -274,7 +283,8 @@ def _ensure_onnx(
     onnx = ensure_fp32_onnx(bundle, on_progress, on_warning)
     on_progress(f"{path} is missing or older than the model: converting")
     on_warning(f"{path} is made without real images; hgdeploy convert takes some with --images")
-    return _convert_to_16_bits(bundle, onnx, ConvertOptions(precision=precision), on_warning)
+    options = ConvertOptions(precision=precision)
+    return _convert_to_16_bits(bundle, onnx, options, on_warning, on_progress)
 
 
 def _preprocessed(

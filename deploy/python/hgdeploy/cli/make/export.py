@@ -40,13 +40,13 @@ def _export(arguments: argparse.Namespace, out: TextIO) -> int:
                 f"{arguments.num_classes - 1}; check --num-classes"
             )
         labels = [named[i] for i in range(arguments.num_classes)]
-    say(f"building {arguments.name} and writing it to {arguments.output}")
     bundle = bundle_from_weights(
         arguments.name,
         None if arguments.weights == "none" else Path(arguments.weights),
         arguments.output,
         num_classes=arguments.num_classes,
         labels=labels,
+        on_progress=say,
     )
     out.write(f"{bundle}\n")
     return EXIT_OK

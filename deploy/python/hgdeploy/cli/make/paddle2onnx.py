@@ -16,7 +16,7 @@ from typing import TextIO
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import files_of_models
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
-from hgdeploy.cli.terminal import Command, Parser, warn
+from hgdeploy.cli.terminal import Command, Parser, say, warn
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle, onnx_notes
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
 from hgdeploy.results.outputs import check_apart
@@ -108,7 +108,8 @@ def _convert(arguments: argparse.Namespace, out: TextIO) -> int:
         check_apart({"--save_file": [arguments.save_file]}, read)
         verify = functools.partial(verify_conversion, output_name=bundle.output_name)
         check = verify if arguments.enable_onnx_checker else None
-        artifact = onnx_from_paddle(bundle, options, arguments.save_file, verify=check)
+        target = arguments.save_file
+        artifact = onnx_from_paddle(bundle, options, target, verify=check, on_progress=say)
     for note in onnx_notes(artifact):
         warn(note)
     out.write(f"{artifact}\n")

@@ -52,8 +52,5 @@ def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
         options = dataclasses.replace(options, weight_bits=arguments.weight_bits)
     images = find_images(arguments.calibration, warn)
     report = quantize(opened_bundle(arguments.bundle), images, options, say, warn)
-    for reason in report.skipped:
-        warn(reason)
-    say(f"chosen: {report.chosen}, on {report.held_out_images} held-out images")
     out.write(f"{report.path}\n")
     return EXIT_OK

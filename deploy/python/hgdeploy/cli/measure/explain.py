@@ -8,6 +8,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.cli.terminal import Verbs, opened_bundle, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
 
@@ -37,7 +38,9 @@ def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.validation.explain import explain
 
     sides = parse_side(arguments.a), parse_side(arguments.b)
-    out.write(explain(arguments.image, *sides, warn).text())
+    with told_if_slow(f"comparing {arguments.a} with {arguments.b}"):
+        found = explain(arguments.image, *sides, warn)
+    out.write(found.text())
     return EXIT_OK
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.progress import occasional_lines
-from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, warn
+from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         batch_size=arguments.batch_size,
         threads=arguments.threads,
     )
+    say(f"comparing {', '.join(run.name for run in runs)} on {len(images)} images")
     report = validate(bundle, options, occasional_lines(), warn)
     for name, reason in report.failed:
         warn(f"{name}: {reason}")

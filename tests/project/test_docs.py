@@ -26,6 +26,7 @@ from hgdeploy.system.libraries import installed_version
 DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 NEEDS_CONVERT = ("convert.md", "tensorrt.md", "triton.md", "validation.md")
 NEEDS_TENSORRT_RTX = ("tensorrt.md",)
+UNTRACKED = ("--others", "--exclude-standard")
 FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -34,7 +35,7 @@ def mirror(tmp_path_factory):
     """A server with the archives that the documents download, made of random weights."""
     root = tmp_path_factory.mktemp("mirror")
     (root / "inference").mkdir()
-    for name in ("PPHGNet_tiny",):
+    for name in ("PPHGNet_tiny", "PPHGNet_small"):
         bundle = root / f"{name}_infer"
         made = hgdeploy("export", name, "--weights", "none", "--output", bundle)
         assert made.returncode == 0, made.stderr
@@ -66,44 +67,34 @@ def made_environment() -> Path:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of the repository as git sees it, with the demo's model and PPHGNet_small made."""
+    """A copy of the repository as git sees it, with the demo's model made."""
     copy = tmp_path_factory.mktemp("tree") / "HGDeploy"
     for name in files_of_the_project():
         if (REPO / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, copy / name)  # make compares times
     models = copy / "deploy" / "models"
-    for arguments in (
-        ("models", "download", "EfficientNetLite0", "--output", models),
-        (
-            "export",
-            "PPHGNet_small",
-            "--weights",
-            "none",
-            "--output",
-            models / "PPHGNet_small_infer",
-        ),
-    ):
-        made = hgdeploy(*arguments)
-        assert made.returncode == 0, made.stderr
+    made = hgdeploy("models", "download", "EfficientNetLite0", "--output", models)
+    assert made.returncode == 0, made.stderr
+    for command in ("init", "add ."):
+        subprocess.run(["git", *command.split()], cwd=copy, check=True, capture_output=True)
     return copy
 
 
 def files_of_the_project() -> list[str]:
     """What git tracks, and what is new in a folder with tracked files.
 
-    What is new at the top is what a user made by following the documents, such as `results.json`
-    and `my_model/`, and would be in the way of the same commands. A developer who adds a file
-    there tells git of it first.
+    What else is new at the top is a user's, and may be in the way of the documents' commands. A
+    developer who adds a file there tells git of it first.
     """
-    tracked, new = git_files("--cached"), git_files("--others", "--exclude-standard")
+    tracked, new = git_files(REPO, "--cached"), git_files(REPO, *UNTRACKED)
     folders = {name.split("/")[0] for name in tracked if "/" in name}
     return tracked + [name for name in new if "/" in name and name.split("/")[0] in folders]
 
 
-def git_files(*options: str) -> list[str]:
+def git_files(tree: Path, *options: str) -> list[str]:
     listed = subprocess.run(
-        ["git", "ls-files", *options, "-z"], cwd=REPO, capture_output=True, text=True, check=True
+        ["git", "ls-files", *options, "-z"], cwd=tree, capture_output=True, text=True, check=True
     )
     return listed.stdout.split("\0")[:-1]
 
@@ -136,6 +127,7 @@ def test_every_command_of_the_documentation_runs(
             check=False,
         )  # fmt: skip
         assert result.returncode == 0, f"{code}\n{result.stderr}"
+        assert git_files(tree, *UNTRACKED, "--modified") == [], f"{code}\nwrites where git sees it"
 
 
 def test_the_readme_shows_a_result_within_thirty_lines():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from conftest import IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.sidecar import write_sidecar
 from hgdeploy.cli.main import main
 from hgdeploy.cli.measure.explain import parse_side
 from hgdeploy.engines import load_engine
@@ -467,3 +468,12 @@ def test_openvino_and_onnx_load_the_broken_models_too(mini):
         shutil.copy(MINI / "inference.onnx", mini)
         for name in ("onnxruntime", "openvino"):
             load_engine(name, mini / f"{change.__name__}.onnx", EngineOptions()).close()
+
+
+def test_explain_warns_once_of_what_both_sides_share(mini, capsys):
+    write_sidecar(mini, {})
+    path = mini / "inference.yml"
+    path.write_text(path.read_text() + "# changed\n")
+    command = ["explain", str(IMAGES / "chelsea.jpg"), str(mini), f"{mini}@onnxruntime"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("has changed since the bundle was made") == 1

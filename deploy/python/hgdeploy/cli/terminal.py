@@ -29,6 +29,7 @@ from hgdeploy.errors import (
     ResourceError,
     one_line,
 )
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def warn(text: str) -> None:
     say(f"warning: {text}")
 
 
-def opened_bundle(folder: str | Path) -> ModelBundle:
+def opened_bundle(folder: str | Path, on_warning: OnLine = warn) -> ModelBundle:
     """Open a bundle, and tell what its user should know about its files.
 
     Raises:
@@ -190,7 +191,7 @@ def opened_bundle(folder: str | Path) -> ModelBundle:
     """
     from hgdeploy.bundle.model_bundle import open_bundle
 
-    return _with_notes(open_bundle(folder))
+    return _with_notes(open_bundle(folder), on_warning)
 
 
 def opened_model(place: str | Path) -> ModelBundle:
@@ -201,12 +202,12 @@ def opened_model(place: str | Path) -> ModelBundle:
     """
     from hgdeploy.bundle.model_bundle import open_model
 
-    return _with_notes(open_model(place))
+    return _with_notes(open_model(place), warn)
 
 
-def _with_notes(bundle: ModelBundle) -> ModelBundle:
+def _with_notes(bundle: ModelBundle, on_warning: OnLine) -> ModelBundle:
     for note in bundle.notes:
-        warn(note)
+        on_warning(note)
     return bundle
 
 

@@ -11,3 +11,15 @@ OnLine = Callable[[str], None]
 
 def nothing(_: str) -> None:
     """Drop a line."""
+
+
+def once(on_line: OnLine) -> OnLine:
+    """Return a function that passes each different line on, but none again."""
+    passed = set[str]()
+
+    def pass_on(line: str) -> None:
+        if line not in passed:
+            passed.add(line)
+            on_line(line)
+
+    return pass_on

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.cli.terminal import Verbs, opened_bundle, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.system.progress import OnLine, once
 
 if TYPE_CHECKING:
     from hgdeploy.bundle.model_bundle import ModelBundle
@@ -37,14 +38,15 @@ def add_explain(verbs: Verbs) -> None:
 def _explain(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.validation.explain import explain
 
-    sides = parse_side(arguments.a), parse_side(arguments.b)
+    tell = once(warn)  # both sides may have the same bundle, and the same engine
+    sides = parse_side(arguments.a, tell), parse_side(arguments.b, tell)
     with told_if_slow(f"comparing {arguments.a} with {arguments.b}"):
-        found = explain(arguments.image, *sides, warn)
+        found = explain(arguments.image, *sides, tell)
     out.write(found.text())
     return EXIT_OK
 
 
-def parse_side(text: str) -> Side:
+def parse_side(text: str, on_warning: OnLine = warn) -> Side:
     """Read one side: a PaddleClas config (`.yaml`), or `BUNDLE[@ENGINE[:PRECISION][@DEVICE]]`.
 
     Raises:
@@ -57,21 +59,21 @@ def parse_side(text: str) -> Side:
 
     if Path(text).suffix in (".yaml", ".yml"):
         config = load_config(Path(text), ("Global.infer_imgs=.",))
-        return _side_of_config(text, config)
+        return _side_of_config(text, config, on_warning)
     folder, _, run = text.partition("@")
-    bundle = opened_bundle(folder)
+    bundle = opened_bundle(folder, on_warning)
     try:
-        chosen = parse_run(run) if run else Run(*choose_run(bundle.root, None, None, warn))
+        chosen = parse_run(run) if run else Run(*choose_run(bundle.root, None, None, on_warning))
         return Side(text, _own_ops(bundle), bundle, chosen)
     except ConfigError as error:
         raise ConfigError(f"{text!r}: {error}") from None
 
 
-def _side_of_config(text: str, config: PredictConfig) -> Side:
+def _side_of_config(text: str, config: PredictConfig, on_warning: OnLine) -> Side:
     from hgdeploy.engines.run import Run
     from hgdeploy.validation.explain import Side
 
-    bundle = opened_bundle(config.bundle)
+    bundle = opened_bundle(config.bundle, on_warning)
     ops = config.preprocess if config.preprocess is not None else _own_ops(bundle)
     run = Run(config.engine, config.options.precision, config.options.device)
     # A single image, whatever batch the config asks for.

@@ -22,7 +22,7 @@ def add_quantize(verbs: Verbs) -> None:
         "--method", default="auto", help="auto (default), minmax, percentile or entropy"
     )
     parser.add_argument(
-        "--min-agreement", type=float, default=0.99, help="top-1 agreement to reach (0.99)"
+        "--min-agreement", type=float, default=0.99, help="agreement with fp32 to reach (0.99)"
     )
     parser.add_argument(
         "--activations",

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
+import yaml
 
+from conftest import REPO
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import parse_json, read_json, read_lines, read_yaml
 
@@ -52,6 +55,50 @@ def test_yaml_within_the_bounds_is_read(tmp_path):
     found = read_yaml(path, "config file")
     assert found["b"] == {"x": [1, 16], "y": {"x": [1, 16]}}
     assert found["l"] == labels
+
+
+def found_in(text: str, path: Path) -> object:
+    path.write_text(text, encoding="utf-8")
+    try:
+        return repr(read_yaml(path, "config file", texts=("t",)))
+    except ConfigError as error:
+        return str(error)
+
+
+def test_with_libyaml_and_without_a_text_holds_the_same(tmp_path, monkeypatch):
+    """Or is refused with the same words: PyYAML may have been built without libyaml."""
+    if not yaml.__with_libyaml__:
+        pytest.skip("PyYAML is built without libyaml here")
+    shipped = [
+        path.read_text(encoding="utf-8") for path in sorted((REPO / "deploy").rglob("*.yaml"))[:3]
+    ]
+    letters = [
+        *"ab:-?[]{},#&*!|>'\"% \n\t~01.\\=",
+        "a: ",
+        "\nb: ",
+        "\n  - ",
+        "<<",
+        "\ufeff",
+        "é",
+        ": ",
+    ]
+    rng = random.Random(0)
+    made = ["t: " + "".join(rng.choices(letters, k=rng.randint(1, 12))) for _ in range(400)]
+    odd = [
+        "a: [x:]",
+        "a:\tb",
+        "a: |#",
+        "a: >-#",
+        "a: !",
+        "a: x\n\ufeff",
+        "t: [no, 010, 12:30]",
+        'a: "\\q"',
+    ]
+    texts = [*shipped, *made, *odd, bomb("[lol, lol]"), "a: " + 5000 * "["]
+    fast = [found_in(text, tmp_path / "x.yml") for text in texts]
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert [found_in(text, tmp_path / "x.yml") for text in texts] == fast
+    assert sum(str(found).startswith("{") for found in fast) > 30
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no file without an end")

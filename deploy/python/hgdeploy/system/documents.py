@@ -6,7 +6,9 @@ A file of a few hundred bytes may nest ten thousand lists, or name one list a bi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import yaml
 
 from hgdeploy.errors import ConfigError, HGDeployError
 
-# Descriptions of 21,000 classes take 1 MB; PyYAML needs a second for each 125 kB.
+# Descriptions of 21,000 classes take 1 MB; PyYAML itself needs a second for each 300 kB, and with
+# libyaml one for each 3 MB.
 _MOST_YAML_BYTES = 4 << 20
 # What the YAML holds once each alias stands for a copy of what it names.
 _MOST_YAML_VALUES = 1_000_000
@@ -28,6 +31,11 @@ _TEXT = "tag:yaml.org,2002:str"
 _MOST_JSON_BYTES = 256 << 20
 # Lists of ImageNet-21k for validation have half a million lines.
 _MOST_LIST_BYTES = 256 << 20
+
+
+# Tabs, marks of the byte order, bare tags and question marks in a list mean other things to libyaml
+# than to PyYAML, and it takes a comment right behind the head of a block.
+_OTHERWISE = re.compile(r"[\t\ufeff!?]|[|>][-+0-9]*#")
 
 
 class AsPrinted(str):
@@ -61,7 +69,7 @@ def read_yaml(
     """
     try:
         text = _content(path, _MOST_YAML_BYTES).decode("utf-8-sig")
-        raw = _BoundedLoader(text, texts).get_single_data()
+        raw = _loaded(text, texts)
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError, _TooLargeError) as reason:
@@ -117,6 +125,18 @@ def read_lines(path: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def _loaded(text: str, texts: Collection[str]) -> Any:
+    """Return what a text of YAML holds, and raise PyYAML's own error where it is none.
+
+    Where libyaml's parser takes a text, PyYAML's own finds the same in it, but for `_OTHERWISE`.
+    libyaml refuses some that PyYAML takes, such as `[x:]`.
+    """
+    if yaml.__with_libyaml__ and _OTHERWISE.search(text) is None:
+        with contextlib.suppress(yaml.YAMLError):
+            return _BoundedLoader(yaml.CSafeLoader(text), texts).get_single_data()
+    return _BoundedLoader(yaml.SafeLoader(text), texts).get_single_data()
+
+
 class _TooLargeError(ValueError):
     pass
 
@@ -141,11 +161,24 @@ class _TextNode(yaml.ScalarNode):
 class _BoundedLoader(yaml.SafeLoader):
     """Refuses, before anything is made of it, what is nested or repeated without measure."""
 
-    def __init__(self, stream: str, texts: Collection[str]) -> None:
-        super().__init__(stream)
+    def __init__(self, parser: yaml.SafeLoader | yaml.CSafeLoader, texts: Collection[str]) -> None:
+        super().__init__("")
+        self._parser = parser
         self._texts = texts
         self._depth = 0
         self._sizes: dict[yaml.Node, int] = {}  # with each alias counted as what it names
+
+    def check_event(self, *choices: Any) -> bool:
+        """Return whether the next event is of one of these kinds; of any kind, without any."""
+        return bool(self._parser.check_event(*choices))
+
+    def peek_event(self) -> Any:
+        """Return the next event, which stays the next."""
+        return self._parser.peek_event()
+
+    def get_event(self) -> Any:
+        """Return the next event, and go on."""
+        return self._parser.get_event()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose one value, and count it."""

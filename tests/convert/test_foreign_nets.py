@@ -14,10 +14,10 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.convert import OnnxOptions
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8.norms import fold_dense_norms
-from hgdeploy.convert.int8.trial import _near_share
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.errors import BundleError, HGDeployError
 from hgdeploy.system.progress import nothing
+from hgdeploy.validation.compare import compare
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 for _library in ("paddle", "paddle2onnx", "onnxslim", "onnxruntime"):
@@ -45,9 +45,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_one_score_agrees_by_its_distance():
     reference = np.array([[0.9], [0.6], [0.2], [0.1]])
     found = np.array([[0.52], [0.6], [0.2], [0.1]])
-    assert _near_share(reference, found, "independent") == 0.75
-    assert _near_share(reference * 40 - 20, reference * 40 - 21, "logits") == 1
-    assert _near_share(reference * 40 - 20, reference * 0, "logits") == 0
+    assert compare(reference, found, kind="independent").top1_agreement == 0.75
+    values = reference * 40 - 20
+    assert compare(values, values - 1, kind="logits").top1_agreement == 1
+    assert compare(values, values * 0, kind="logits").top1_agreement == 0
 
 
 def test_a_batch_normalisation_behind_a_dense_layer_is_folded(converted):

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from conftest import IMAGES
-from hgdeploy import Classifier
+from hgdeploy import Classifier, ClassifierSettings
+from hgdeploy.bundle import paddle_program
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError
+from hgdeploy.system.documents import read_json
 
 paddle = pytest.importorskip("paddle")
 
@@ -202,3 +204,18 @@ def test_a_model_of_one_size_fails_the_images_of_others(mini: Path) -> None:
         "the preprocessing makes [3, 64, 80] of it, but the model takes [3, 64, 64]; add "
         "ResizeImage with a size, or CropImage"
     )
+
+
+def test_a_program_is_parsed_once_while_it_is_loaded_and_not_kept(plain, monkeypatch):
+    """Its parameters, its tensors, what holds its size and how it ends are all read from it."""
+    parsed: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        parsed.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr(paddle_program, "read_json", counted)
+    settings = ClassifierSettings(options=EngineOptions(own=(PaddleOptions(onednn=False),)))
+    for times in (1, 2):
+        with Classifier(plain, settings=settings):
+            assert parsed == times * [plain / "inference.json"]

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,35 @@ class DeclaredParam:
     shape: tuple[int, ...]
 
 
+_kept: ContextVar[dict[Path, Any] | None] = ContextVar("_kept", default=None)
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Have what is read of `.json` programs kept until this ends: loading reads several things.
+
+    It is not kept for longer, since it takes ten times the memory of the file.
+    """
+    if _kept.get() is not None:
+        yield
+        return
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def read_program_json(program: Path) -> Any:
+    """Return what a `.json` program holds, which must not be changed; raises as `read_json`."""
+    kept = _kept.get()
+    if kept is None:
+        return read_json(program)
+    if program not in kept:
+        kept[program] = read_json(program)
+    return kept[program]
+
+
 def declared_params(program: Path) -> list[DeclaredParam]:
     """Return the parameters of a program in the order of their names, as Paddle stores them.
 
@@ -62,7 +94,7 @@ def declared_params(program: Path) -> list[DeclaredParam]:
 
 
 def _of_json(program: Path) -> list[DeclaredParam]:
-    content: Any = read_json(program)
+    content: Any = read_program_json(program)
     found = []
     for operator in content["program"]["regions"][0]["blocks"][0]["ops"]:
         if operator["#"] == "p":

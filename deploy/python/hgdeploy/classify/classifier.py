@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import model_digest
+from hgdeploy.bundle.paddle_program import reading_once
 from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
 from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
@@ -100,6 +101,7 @@ class Classifier:
         """Load `bundle` with these settings; raises what the constructor raises."""
         return cls(bundle, settings=settings)
 
+    @reading_once()
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings, run: Run) -> None:
         options = dataclasses.replace(
             settings.options, precision=run.precision, max_batch=settings.batch_size

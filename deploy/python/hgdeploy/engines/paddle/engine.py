@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import INT8_PROGRAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.paddle_params import checked_params
+from hgdeploy.bundle.paddle_program import reading_once
 from hgdeploy.engines.base import (
     Capability,
     CheckedEngine,
@@ -130,6 +131,7 @@ def artifact_names(precision: str) -> tuple[str, ...]:
     return PADDLE_PROGRAMS
 
 
+@reading_once()
 def load(source: Path, options: EngineOptions) -> Engine:
     """Load a Paddle inference model.
 

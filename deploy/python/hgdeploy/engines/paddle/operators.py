@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hgdeploy.system.documents import read_json
+from hgdeploy.bundle.paddle_program import read_program_json
 from hgdeploy.system.libraries import import_library
 
 # Paddle 2's names of operators and attributes where Paddle 3 has another.
@@ -94,7 +94,7 @@ def read_operators(program: Path) -> list[Operator]:
 
 
 def _of_json(program: Path) -> Iterator[Operator]:
-    content: Any = read_json(program)
+    content: Any = read_program_json(program)
     values: dict[int, Value] = {}
     constants: dict[str, Any] = {}
     for op in content["program"]["regions"][0]["blocks"][0]["ops"]:

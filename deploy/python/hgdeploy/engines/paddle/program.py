@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hgdeploy.bundle.paddle_program import read_program_json
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import BundleError
-from hgdeploy.system.documents import read_json
 from hgdeploy.system.libraries import import_library
 
 # PIR's names of element types, after the dialect prefix "0.t_".
@@ -63,7 +63,7 @@ def read_program_specs(model: Path) -> ProgramSpecs:
     """
     try:
         if model.suffix == ".json":
-            specs = _pir_specs(read_json(model))
+            specs = _pir_specs(read_program_json(model))
         else:
             specs = _protobuf_specs(model.read_bytes())
     except _DAMAGE as error:

@@ -8,11 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from conftest import DEADLINE, HGDEPLOY, IMAGES, children, wait_for_a_row
+from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.errors import EXIT_TERMINATED, OutputError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the shell and signals of POSIX")
@@ -136,3 +138,11 @@ def test_a_process_that_ignores_sigterm_goes_on_ignoring_it():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     assert result.stdout == "on\n"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.01, True), (60.0, False)])
+def test_what_takes_more_than_a_moment_is_told(monkeypatch, capsys, seconds, told):
+    monkeypatch.setattr("hgdeploy.cli.progress._MOMENT_SECONDS", seconds)
+    with told_if_slow("loading x"):
+        time.sleep(0.5 if told else 0)
+    assert (capsys.readouterr().err == "hgdeploy: loading x\n") == told

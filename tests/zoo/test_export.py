@@ -144,7 +144,11 @@ def test_random_weights_are_announced_and_seeded(random_tiny: Path, tmp_path: Pa
         0,
     )
     assert "RANDOM WEIGHTS" in facts["warning"]
-    again = bundle_from_weights("PPHGNet_tiny", None, tmp_path / "again", num_classes=10)
+    lines: list[str] = []
+    again = bundle_from_weights(
+        "PPHGNet_tiny", None, tmp_path / "again", num_classes=10, on_progress=lines.append
+    )
+    assert [line.split()[0] for line in lines] == ["making", "writing", "comparing"]
     # The program differs: Paddle numbers its names through the life of a process.
     assert (again / PARAMS).read_bytes() == (random_tiny / PARAMS).read_bytes()
 

@@ -283,11 +283,14 @@ class FakeWorker:
         if request["do"] == "load":
             runtime = dataclasses.asdict(RUNTIME)
             times = {"load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
-            return {"runtime": runtime, "warnings": ["it runs otherwise"], **times}
+            told = {"warnings": ["it runs otherwise"], "gpu": None}
+            return {"runtime": runtime, **told, **times}
         count = request["measure"][1]
         return {
             "samples_ms": [1.0] * count,
             "timings_ms": None,
+            "seconds": None,
+            "gpu": [None, None],
             "mhz": None,
             "peak_rss_mb": 5.0,
             "settled": True,

@@ -44,10 +44,11 @@ def make_fake_gpu(folder: Path) -> dict[str, str]:
         pytest.skip("needs a C compiler (cc) for the fake CUDA driver")
     if not sys.platform.startswith("linux"):
         pytest.skip("the fake CUDA driver is for Linux")
-    source = DOUBLES / "fake_cuda" / "fake_cuda.c"
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
-    soname = ["-Wl,-soname,libcuda.so.1", "-o", str(folder / "libcuda.so.1")]
-    subprocess.run([compiler, *flags, *soname, str(source)], check=True)
+    for name, library in (("cuda", "libcuda.so.1"), ("nvml", "libnvidia-ml.so.1")):
+        soname = [f"-Wl,-soname,{library}", "-o", str(folder / library)]
+        source = DOUBLES / "fake_cuda" / f"fake_{name}.c"
+        subprocess.run([compiler, *flags, *soname, str(source)], check=True)
     (folder / "sitecustomize.py").write_text(_LAZY)
     for name in ("tensorrt", "tensorrt_rtx"):
         module = __import__(f"fake_{name}")

@@ -52,6 +52,7 @@ HEAVY = {
     "onnx": ("convert/", "engines/onnx_taps.py"),
     "cuda": ("gpu/bindings.py",),
     "pycuda": ("gpu/pycuda.py",),
+    "pynvml": ("gpu/nvml.py",),
     "tensorrt": ("convert/tensorrt/", "engines/tensorrt/"),
     "tensorrt_rtx": ("convert/tensorrt/", "engines/tensorrt/"),
     "MNN": ("engines/mnn/",),

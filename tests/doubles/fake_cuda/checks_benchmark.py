@@ -43,22 +43,22 @@ def engines_in(folder: Path) -> dict[Path, EngineKey]:
 
 
 def test_each_precision_and_batch_has_an_engine_of_its_own(onnx_bundle, tmp_path, capsys):
-    cases = ("--model", onnx_bundle, "--precision", "fp32", "fp16", "--batch")
-    results = measured(tmp_path / "first.json", *cases, "1")
+    cases = ("--model", onnx_bundle, "--precision")
+    results = measured(tmp_path / "first.json", *cases, "fp32", "fp16")
     said = capsys.readouterr().err
     assert said.count("building ") == said.count("tensorrt: Building engine") == 2
     assert said.index("Building engine") < said.index("[1/2]")  # before the clock starts
     assert [result.case.device for result in results] == ["gpu:0"] * 2
     assert all(result.timings_ms["compute"] for result in results)
     first = engines_in(onnx_bundle)
-    again = measured(tmp_path / "again.json", *cases, "1", "4")
+    again = measured(tmp_path / "again.json", *cases, "fp32", "--batch", "1", "4")
     said = capsys.readouterr().err
-    assert said.count("fits: there is nothing to build") == said.count("building ") == 2
-    assert [one.model_sha256 for one in again[::2]] == [one.model_sha256 for one in results]
+    assert said.count("fits: there is nothing to build") == said.count("building ") == 1
+    assert again[0].model_sha256 == results[0].model_sha256
     built = engines_in(onnx_bundle)
     assert first.items() < built.items()
     assert {(key.precision, key.profile.batch) for key in built.values()} == {
-        *(("fp32", (1, 1, 1)), ("fp32", (4, 4, 4)), ("fp16", (1, 1, 1)), ("fp16", (4, 4, 4))),
+        *(("fp32", (1, 1, 1)), ("fp32", (4, 4, 4)), ("fp16", (1, 1, 1))),
     }
     assert all(path.parent.name == key.digest() for path, key in built.items())
     assert not (onnx_bundle / "inference.engine").exists()
@@ -78,6 +78,60 @@ def test_an_engine_that_the_bundle_has_is_measured_where_it_is_tuned_for_the_bat
     [foreign] = measured(tmp_path / "f.json", "--model", onnx_bundle, "--batch", "4")
     assert foreign.model_sha256 not in [result.model_sha256 for result in results]
     assert len(engines_in(onnx_bundle)) == 1
+
+
+def test_the_scope_gpu_has_the_gpus_own_time_and_the_rest_apart(
+    onnx_bundle, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("FAKE_NVML_MHZ", "1500,1200")
+    monkeypatch.setenv("FAKE_NVML_REASONS", "0x5")  # idle, and at its power limit
+    output = tmp_path / "r.json"
+    [one, two] = measured(
+        output, "--model", onnx_bundle, "--scope", "gpu", "--streams", "1", "2", "--batch", "4"
+    )
+    said = capsys.readouterr()
+    assert "streams" in said.out.splitlines()[0]
+    for result in (one, two):
+        stages = ["enqueue", "compute without graph", "h2d", "d2h", "host"]
+        assert list(result.timings_ms) == stages
+        assert all(len(ms) >= 5 and min(ms) >= 0 for ms in result.timings_ms.values())
+        assert result.gpu["before"]["sm_mhz"] == 1500
+        assert result.gpu["after"] == {
+            "sm_mhz": 1200,
+            "memory_mhz": 5001,
+            "power_w": 70.1,
+            "held_back": ["power limit"],
+        }
+        assert (result.gpu["driver"], result.gpu["cuda"]) == ("580.65.06", "13.0")
+        assert any("moved from 1500 to 1200 MHz" in line for line in result.warnings)
+        assert any("held back (power limit)" in line for line in result.warnings)
+    assert len(two.samples_ms) >= 2 * 5
+    assert main(["benchmark", "report", str(output)]) == 0
+    report = capsys.readouterr().out
+    assert "median GPU compute ms (measured)" in report
+    assert "| enqueue | h2d | compute | compute without graph | d2h | host |" in report
+    assert "trtexec's default is TF32, which is the precision tf32 here (not measured)" in report
+    assert "tensorrt fp32, batch 4, gpu:0, 2 streams, gpu scope" in report
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--streams", "2"], "2 streams are measured in the scope gpu, not in engine"),
+        (["--tensorrt"], "is for the engine paddle"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(onnx_bundle, capsys, flags, told):
+    assert main(["benchmark", "--model", str(onnx_bundle), "--engine", "tensorrt", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_an_engine_that_gives_no_times_of_the_gpu_is_refused_in_that_scope(tmp_path, onnx_bundle):
+    words = ["--model", onnx_bundle, "--engine", "onnxruntime", "--scope", "gpu"]
+    output = tmp_path / "r.json"
+    assert main(["benchmark", *map(str, words), "--output", str(output)]) == 3
+    [result] = load_results(output).results
+    assert "does not give; measure it in the scope engine" in str(result.reason)
 
 
 def test_files_alone_are_measured(tmp_path, capsys):

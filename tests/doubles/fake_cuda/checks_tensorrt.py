@@ -158,6 +158,44 @@ def test_the_parts_of_a_run_are_timed(engine, golden):
         assert timings["host"] > timings["h2d"] + timings["compute"] + timings["d2h"]
 
 
+def queued(engine: Any, x: np.ndarray, runs: int, *, graph: bool = True) -> Any:
+    """Queue so many runs."""
+    left = iter([True] * runs + [False])
+    return engine.run_queued({"x": x}, lambda: next(left), graph=graph)
+
+
+@with_graphs
+def test_the_next_run_is_queued_before_one_is_waited_for(engine, golden):
+    probabilities(engine, golden["x"])
+    for graph in (True, False):
+        names = ("waits with work behind them", "graph launches", "kernels", "synchronisations")
+        before = {name: count(name) for name in names}
+        runs = queued(engine, golden["x"], 6, graph=graph)
+        done = {name: count(name) - before[name] for name in names}
+        assert len(runs.compute_ms) == len(runs.enqueue_ms) == 6
+        assert all(ms > 0 for ms in (*runs.compute_ms, *runs.enqueue_ms))
+        assert runs.end > runs.start
+        assert done["waits with work behind them"] == 5
+        # Three runs of the ordinary kind come first: one checks the feeds, two leave them there.
+        assert done["kernels"] == 6 + 3
+        assert done["synchronisations"] == 3
+        assert done["graph launches"] >= 6 if graph else done["graph launches"] <= 3
+        found = probabilities(engine, golden["x"])
+        np.testing.assert_allclose(found, golden["probabilities"], atol=1e-6)
+
+
+@with_graphs
+@pytest.mark.parametrize("function", ["cuEventSynchronize", "cuEventRecord", "cuGraphLaunch"])
+def test_a_queued_run_that_fails_leaves_the_engine_usable(engine, golden, function: str):
+    queued(engine, golden["x"], 3)
+    fail(function, LAUNCH_FAILED, 14 if function == "cuEventRecord" else 4)
+    with pytest.raises(EngineError, match=f"{function} returns"):
+        queued(engine, golden["x"], 9)
+    assert len(queued(engine, golden["x"], 3).compute_ms) == 3
+    with pytest.raises(TensorError):
+        queued(engine, np.zeros((5, 3, 64, 64), np.float32), 3)
+
+
 def test_many_threads_get_their_own_answers(engine, golden):
     """Shapes change between calls, so graphs come and go meanwhile."""
     assert engine.concurrency == 2
@@ -451,7 +489,7 @@ def test_the_doctor_lists_every_gpu_and_says_what_does_not_go_together(monkeypat
     monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "7.0")
     monkeypatch.setenv("FAKE_CUDA_VERSION", "12040")
     lines = hgdeploy("doctor").stdout.splitlines()
-    place = lines.index("GPU: 2 NVIDIA (driver of unknown version for CUDA 12.4)")
+    place = lines.index("GPU: 2 NVIDIA (driver 580.65.06 for CUDA 12.4)")
     assert lines[place + 1] == "  gpu:0: Fake GPU 0, compute capability 7.0, 16384 MiB"
     assert lines[place + 2] == "  gpu:1: Fake GPU 1, compute capability 7.0, 16384 MiB"
     found = lines[lines.index("Problems") :]

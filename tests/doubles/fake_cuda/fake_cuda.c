@@ -4,8 +4,8 @@
 // memory, strict where a real driver is lenient or undefined.
 //
 // - "Device memory" is host memory between red zones, filled with 0xCD; so is pinned memory.
-// - A stream queues and runs nothing before cuStreamSynchronize: whoever reads too early, or queues
-//   in the wrong order, gets wrong bytes.
+// - A stream queues and runs nothing before it, or an event in it, is waited for: whoever reads too
+//   early, or queues in the wrong order, gets wrong bytes.
 // - Handles and ranges are looked up when an operation is queued, and ranges again when it runs.
 //   What a real program would only learn by a crash is counted as a violation, with its reason.
 // - A captured stream keeps kernels only; anything else in it ends the capture.
@@ -105,7 +105,7 @@ enum { RED = 64, DEEPEST = 64, DEVICES = 8 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Object *objects;
 static int initialised;
-static long long live[KINDS], bytes[KINDS], retains, pushed, violations, launches, kernels, syncs, now;
+static long long live[KINDS], bytes[KINDS], retains, pushed, violations, launches, kernels, syncs, ahead, now;
 static char first_violation[256];
 static char fail_name[64];
 static CUresult fail_code;
@@ -237,6 +237,12 @@ EXPORT CUresult cuDeviceGet(int *device, int ordinal) {
   ENTER(0);
   if (ordinal < 0 || ordinal >= device_count() || ordinal >= DEVICES) return leave(INVALID_DEVICE);
   *device = ordinal;
+  return leave(OK);
+}
+
+EXPORT CUresult cuDeviceGetPCIBusId(char *text, int length, int device) {
+  ENTER(0);
+  snprintf(text, (size_t)length, "0000:%02X:00.0", device + 1);
   return leave(OK);
 }
 
@@ -502,6 +508,14 @@ static CUresult run(const Operation *operation) {
   }
 }
 
+static void run_first(Object *stream) {
+  Operation *operation = stream->first;
+  stream->first = operation->next;
+  if (!stream->first) stream->last = NULL;
+  if (stream->failed == OK) stream->failed = run(operation);
+  free(operation);
+}
+
 EXPORT CUresult cuStreamSynchronize(Object *stream) {
   ENTER(1);
   if (!exists(stream, STREAM)) return leave(INVALID_HANDLE);
@@ -510,13 +524,7 @@ EXPORT CUresult cuStreamSynchronize(Object *stream) {
     return leave(CAPTURE_UNSUPPORTED);
   }
   syncs++;
-  while (stream->first) {
-    Operation *operation = stream->first;
-    stream->first = operation->next;
-    if (!stream->first) stream->last = NULL;
-    if (stream->failed == OK) stream->failed = run(operation);
-    free(operation);
-  }
+  while (stream->first) run_first(stream);
   CUresult code = stream->failed;
   stream->failed = OK;
   return leave(code);
@@ -544,6 +552,26 @@ EXPORT CUresult cuEventRecord(Object *event, Object *stream) {
   CUresult code = enqueue(stream, &operation);
   if (code == OK) event->recorded = 1;
   return leave(code);
+}
+
+// Runs the event's stream as far as its record, and counts how much is queued behind that.
+EXPORT CUresult cuEventSynchronize(Object *event) {
+  ENTER(1);
+  if (!exists(event, EVENT)) return leave(INVALID_HANDLE);
+  for (Object *stream = objects; stream && event->recorded == 1; stream = stream->next) {
+    if (stream->kind != STREAM || stream->capturing) continue;
+    int holds = 0;
+    for (Operation *queued = stream->first; queued; queued = queued->next)
+      holds |= queued->what == RECORD && queued->object == event;
+    if (!holds) continue;
+    while (stream->first && event->recorded == 1) run_first(stream);
+    if (stream->first) ahead++;
+    CUresult code = stream->failed;
+    if (code != OK) event->recorded = 0;
+    stream->failed = OK;
+    return leave(code);
+  }
+  return leave(event->recorded ? OK : INVALID_HANDLE);
 }
 
 EXPORT CUresult cuEventElapsedTime(float *milliseconds, Object *start, Object *end) {
@@ -688,6 +716,7 @@ static const struct {
     SYMBOL(cuEventDestroy),
     SYMBOL(cuEventRecord),
     SYMBOL(cuEventElapsedTime),
+    SYMBOL(cuEventSynchronize),
     SYMBOL(cuStreamBeginCapture),
     SYMBOL(cuStreamEndCapture),
     SYMBOL(cuStreamIsCapturing),
@@ -761,7 +790,7 @@ EXPORT long long fake_cuda_count(const char *name) {
       {"device bytes", bytes[DEVICE_MEMORY]}, {"pinned bytes", bytes[PINNED_MEMORY]},
       {"pushed", pushed},                   {"violations", violations},
       {"graph launches", launches},         {"kernels", kernels},
-      {"synchronisations", syncs},          {"retains", retains},
+      {"synchronisations", syncs},         {"waits with work behind them", ahead},          {"retains", retains},
   };
   for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
     if (strcmp(counters[i].name, name) == 0) return counters[i].value;

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ _NOISE = 0.10
 _DRIFT = 0.05
 _SLOWER_CLOCK = 0.10
 _OVERHEAD_SHARE = 0.01
+_GPU_CLOCK = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,40 @@ class Circumstances:
         overhead_us: what the harness itself adds to each sample.
         mhz: the CPU's clock before and after; None if it cannot be read.
         settled: whether the engine's threads went to sleep between rounds.
+        gpu: the GPU's states, as `gpu_state` gives them, in order.
+        enqueue_ms: the host's time to launch each run.
+        on_gpu: the samples are the GPU's own times.
     """
 
     first_ms: float
     overhead_us: float
     mhz: tuple[float, float] | None = None
     settled: bool = True
+    gpu: tuple[Mapping[str, Any], ...] = ()
+    enqueue_ms: tuple[float, ...] = ()
+    on_gpu: bool = False
 
 
 def advise(samples_ms: Sequence[float], known: Circumstances) -> list[str]:
     """Return what looks wrong with a measurement and what to do about it, one line per problem."""
     times = np.asarray(samples_ms, np.float64)
     median = float(np.median(times))
-    warnings = [*_about_first(times, known.first_ms), *_about_spread(times), *_about_drift(times)]
+    warnings = [
+        *_about_first(times, known.first_ms),
+        *_about_spread(times, known.on_gpu),
+        *_about_drift(times, "GPU" if known.on_gpu else "CPU"),
+    ]
     if known.mhz is not None and known.mhz[1] < known.mhz[0] * (1 - _SLOWER_CLOCK):
         before, after = known.mhz
         warnings.append(
             f"the CPU's clock fell from {before:.0f} to {after:.0f} MHz: it is throttled; cool it, "
             "or set the governor to performance and fix the clock"
+        )
+    warnings += _about_gpu(known.gpu)
+    if known.on_gpu and known.enqueue_ms and np.median(known.enqueue_ms) > median:
+        warnings.append(
+            f"launching a run takes the host {np.median(known.enqueue_ms):.3f} ms, longer than the "
+            "GPU computes: it waits in between; images/s is the host's, so use a larger batch"
         )
     if known.overhead_us / 1000 > _OVERHEAD_SHARE * median:
         warnings.append(
@@ -59,6 +77,24 @@ def advise(samples_ms: Sequence[float], known: Circumstances) -> list[str]:
     return warnings
 
 
+def _about_gpu(states: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Warn of clocks that moved, and of what held them back."""
+    warnings = []
+    mhz = [state["sm_mhz"] for state in states if state.get("sm_mhz")]
+    if mhz and max(mhz) - min(mhz) > _GPU_CLOCK * max(mhz):
+        warnings.append(
+            f"the GPU's clock moved from {mhz[0]} to {mhz[-1]} MHz ({min(mhz)} to {max(mhz)}): fix "
+            "it with nvidia-smi -pm 1 and nvidia-smi -lgc MHZ, as root, and measure again"
+        )
+    held = dict.fromkeys(reason for state in states for reason in state.get("held_back", ()))
+    if held:
+        warnings.append(
+            f"the GPU was held back ({', '.join(held)}): cool it, or fix a lower clock with "
+            "nvidia-smi -lgc MHZ"
+        )
+    return warnings
+
+
 def _about_first(times: NDArray[np.float64], first_ms: float) -> list[str]:
     median = float(np.median(times))
     if first_ms > _SLOW_FIRST * median:
@@ -69,7 +105,7 @@ def _about_first(times: NDArray[np.float64], first_ms: float) -> list[str]:
     return []
 
 
-def _about_spread(times: NDArray[np.float64]) -> list[str]:
+def _about_spread(times: NDArray[np.float64], on_gpu: bool) -> list[str]:
     """Warn of outliers by the modified z-score, and of a wide middle half."""
     warnings = []
     median = float(np.median(times))
@@ -88,15 +124,15 @@ def _about_spread(times: NDArray[np.float64]) -> list[str]:
         )
     low, high = np.percentile(times, [25, 75])
     if high - low > _NOISE * median:
+        remedy = "fix the GPU's clock" if on_gpu else "use fewer threads than CPUs"
         warnings.append(
             f"the middle half of the samples spans {100 * (high - low) / median:.0f} % of the "
-            "median: the machine is noisy; use fewer threads than CPUs, or compare with "
-            "--interleave"
+            f"median: the machine is noisy; {remedy}, or compare with --interleave"
         )
     return warnings
 
 
-def _about_drift(times: NDArray[np.float64]) -> list[str]:
+def _about_drift(times: NDArray[np.float64], where: str) -> list[str]:
     third = len(times) // 3
     if third < 3:
         return []
@@ -106,7 +142,7 @@ def _about_drift(times: NDArray[np.float64]) -> list[str]:
         return []
     direction = "slower" if change > 0 else "faster"
     cause = (
-        "the CPU became hot, or something else started to run"
+        f"the {where} became hot, or something else started to run"
         if change > 0
         else "the warm-up was too short, or something else stopped running"
     )

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hgdeploy.benchmark.case import Case, engine_name
 from hgdeploy.benchmark.stats import Stats
@@ -58,13 +59,15 @@ class CaseResult:
         artifact: the file that the engine loaded.
         model_sha256: hash of the artifact and of the weights beside it.
         runtime: what actually ran.
+        gpu: the GPU with its driver, and its clocks, power, temperature and what held it back,
+            before and after; None where none ran. See `gpu.nvml`.
         load_ms: how long loading the model took, including the import of the library.
         first_ms: how long the first inference took.
         peak_rss_mb: the largest amount of memory that the case's process used.
         overhead_us: what the harness itself adds to each sample.
         samples_ms: every sample after the warm-up.
         rounds: the round of each sample, from 0; None if the suite was not interleaved.
-        timings_ms: the stages of each sample by name, if the engine measures them on its device.
+        timings_ms: the stages of runs by name, if the engine measures them on its device.
         stats: a summary of the samples; None if the case is not ok.
         warnings: how the model runs where that is not as usual; what looks wrong with the samples,
             and what to do about it.
@@ -78,6 +81,7 @@ class CaseResult:
     artifact: str | None = None
     model_sha256: str | None = None
     runtime: RuntimeInfo | None = None
+    gpu: Mapping[str, Any] | None = None
     load_ms: float | None = None
     first_ms: float | None = None
     peak_rss_mb: float | None = None

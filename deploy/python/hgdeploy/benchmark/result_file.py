@@ -115,6 +115,8 @@ def _facts(result: CaseResult) -> dict[str, Any]:
     for name in ("case", "runtime", "stats"):
         if facts[name] is not None:
             facts[name] = dataclasses.asdict(facts[name])
+    if facts["gpu"] is None:
+        del facts["gpu"]
     for name, usual in _SELDOM.items():
         if facts["case"][name] == usual:
             del facts["case"][name]
@@ -209,6 +211,7 @@ def _case_result(given: Given) -> CaseResult:
         artifact=given.read("artifact", optional(text)),
         model_sha256=given.read("model_sha256", optional(text)),
         runtime=given.read("runtime", optional(_runtime)),
+        gpu=given.read("gpu", optional(mapping)),
         load_ms=given.read("load_ms", optional(_NUMBER)),
         first_ms=given.read("first_ms", optional(_NUMBER)),
         peak_rss_mb=given.read("peak_rss_mb", optional(_NUMBER)),

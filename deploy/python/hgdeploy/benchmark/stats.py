@@ -41,7 +41,8 @@ class Stats:
         p95: 95th percentile.
         p99: 99th percentile.
         max: the slowest.
-        throughput: images per second: the batch size over the mean time.
+        throughput: images per second: the batch size over the mean time, or all images over the
+            whole time where runs overlap (the scope `gpu`).
         median_ci: 95 % bootstrap interval of the median. It assumes independent samples, so it
             covers noise, not drift.
     """
@@ -78,12 +79,13 @@ class Ratio:
     paired: bool = False
 
 
-def summarize(samples_ms: Sequence[float], batch: int) -> Stats:
+def summarize(samples_ms: Sequence[float], batch: int, seconds: float | None = None) -> Stats:
     """Return a summary of the samples of a case.
 
     Args:
         samples_ms: milliseconds of each run; at least one.
         batch: images per run.
+        seconds: how long all runs took together; None for the sum of the samples.
     """
     times = np.asarray(samples_ms, np.float64)
     median, p90, p95, p99 = (_ms(value) for value in np.percentile(times, [50, 90, 95, 99]))
@@ -98,7 +100,7 @@ def summarize(samples_ms: Sequence[float], batch: int) -> Stats:
         p95=p95,
         p99=p99,
         max=_ms(times.max()),
-        throughput=round(batch * 1000 / max(mean, 1e-9), 3),
+        throughput=round(batch * len(times) / max(seconds or times.sum() / 1000, 1e-12), 3),
         median_ci=(_ms(low), _ms(high)),
     )
 

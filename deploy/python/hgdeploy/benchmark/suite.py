@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,6 +104,8 @@ class _RunningCase:
     rounds: list[int] = field(default_factory=list)
     peak_rss_mb: float | None = None
     mhz: list[float] = field(default_factory=list)
+    seconds: float | None = None
+    gpu: list[dict[str, Any] | None] = field(default_factory=list)
     settled: bool = True
 
 
@@ -193,6 +195,7 @@ class _SuiteRun:
             running.result,
             runtime=RuntimeInfo(**{**runtime, "providers": tuple(runtime["providers"])}),
             warnings=tuple(answer["warnings"]),
+            gpu=answer["gpu"],
             load_ms=answer["load_ms"],
             first_ms=answer["first_ms"],
             overhead_us=answer["overhead_us"],
@@ -223,6 +226,9 @@ class _SuiteRun:
         if number is not None:
             running.rounds += [number] * len(samples)
         running.mhz += answer["mhz"] or []
+        running.gpu += answer["gpu"]
+        if answer["seconds"] is not None:
+            running.seconds = (running.seconds or 0.0) + answer["seconds"]
         running.settled = running.settled and answer["settled"]
         return True
 
@@ -246,6 +252,9 @@ class _SuiteRun:
             overhead_us=running.result.overhead_us or 0.0,
             mhz=(running.mhz[0], running.mhz[-1]) if running.mhz else None,
             settled=running.settled,
+            gpu=tuple(state for state in running.gpu if state is not None),
+            enqueue_ms=tuple(running.timings_ms.get("enqueue", ())),
+            on_gpu=running.case.scope == "gpu",
         )
         result = dataclasses.replace(
             running.result,
@@ -253,7 +262,8 @@ class _SuiteRun:
             samples_ms=tuple(running.samples_ms),
             rounds=tuple(running.rounds) or None,
             timings_ms={name: tuple(values) for name, values in running.timings_ms.items()},
-            stats=summarize(running.samples_ms, running.case.batch),
+            stats=summarize(running.samples_ms, running.case.batch, running.seconds),
+            gpu=_with_states(running.result.gpu, known.gpu),
             warnings=(*running.result.warnings, *advise(running.samples_ms, known)),
         )
         self._finish(result)
@@ -266,6 +276,12 @@ class _SuiteRun:
         )
         for warning in result.warnings:
             self._runner.on_progress(f"  warning: {warning}")
+
+
+def _with_states(
+    gpu: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    return gpu if gpu is None or not states else {**gpu, "before": states[0], "after": states[-1]}
 
 
 def _outcome(result: CaseResult) -> str:

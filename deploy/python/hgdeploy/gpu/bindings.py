@@ -110,6 +110,10 @@ class BindingsStream(Stream):
         events = self._events[start], self._events[end]
         return float(self._driver("time an event", "cuEventElapsedTime", *events))
 
+    def wait(self, place: int) -> None:
+        """Wait until the work before a mark has ended."""
+        self._driver("run on the GPU", "cuEventSynchronize", self._events[place])
+
     def synchronize(self) -> None:
         """Wait until all work is done."""
         self._driver("run on the GPU", "cuStreamSynchronize", self._stream)

@@ -76,7 +76,15 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def elapsed_ms(self, start: int, end: int) -> float:
-        """Return the milliseconds between two marks, after `synchronize`."""
+        """Return the milliseconds between two marks, after `wait` for both or `synchronize`."""
+
+    @abc.abstractmethod
+    def wait(self, place: int) -> None:
+        """Wait until the work before a mark has ended, while what comes after it goes on.
+
+        Raises:
+            EngineError: some of it failed.
+        """
 
     @abc.abstractmethod
     def synchronize(self) -> None:

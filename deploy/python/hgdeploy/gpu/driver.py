@@ -92,6 +92,20 @@ def nvidia_gpu_list() -> tuple[NvidiaGpu, ...]:
     return tuple(_gpu(driver, index) for index in range(nvidia_gpus()[0]))
 
 
+def pci_bus_id(index: int) -> str | None:
+    """Return where a GPU sits, such as `0000:3B:00.0`; None if there is no such GPU.
+
+    That is what tells a GPU: CUDA and NVML number them in different orders.
+    """
+    driver = _nvidia_driver()
+    if driver is None or index >= nvidia_gpus()[0]:
+        return None
+    device, text = ctypes.c_int(0), ctypes.create_string_buffer(_TEXT_LENGTH)
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    status = driver.cuDeviceGetPCIBusId(text, len(text), device)
+    return text.value.decode(errors="replace") if status == 0 else None
+
+
 def nvidia_gpu_names() -> tuple[str, ...]:
     """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
     cuda = driver_cuda()

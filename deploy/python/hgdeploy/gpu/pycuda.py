@@ -82,6 +82,11 @@ class PyCudaStream(Stream):
         with self._pycuda.doing("time an event"):
             return float(self._events[end].time_since(self._events[start]))
 
+    def wait(self, place: int) -> None:
+        """Wait until the work before a mark has ended."""
+        with self._pycuda.doing("run on the GPU"):
+            self._events[place].synchronize()
+
     def synchronize(self) -> None:
         """Wait until all work is done."""
         with self._pycuda.doing("run on the GPU"):

@@ -6,12 +6,14 @@ Everything here is a pure function of the results files; `formats` writes the ce
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hgdeploy.benchmark.case_result import Configuration
+from hgdeploy.benchmark.case_result import CaseResult, Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup, Source, borrowed
+from hgdeploy.benchmark.report.notes import borrowings, precision_notes, warnings
 from hgdeploy.benchmark.report.results import ReportedCase, Results
 from hgdeploy.zoo.published import REFERENCE, over_reference
 
@@ -19,6 +21,8 @@ NOTHING = "-"
 NOT_MEASURED = "not measured"
 UNKNOWN = "unknown"
 BORROWED = " *"
+# Of a run on a GPU, by the names that engines and `worker.on_gpu` give them.
+_STAGES = ("enqueue", "h2d", "compute", "compute without graph", "d2h", "host")
 _PUBLISHED_HEAD = (
     "top-1 % (published)",
     "ms (published, V100)",
@@ -142,7 +146,7 @@ def _overview(lookup: Lookup) -> Table:
         tuple(row(line) for line in lookup.lines()),
         (
             f"In brackets: the median over {REFERENCE}'s, measured in the same configuration.",
-            *_borrowings(lookup, lookup.configurations),
+            *borrowings(lookup, lookup.configurations),
         ),
         lookup.sources(),
     )
@@ -171,68 +175,36 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
         (
             *_key_head(lookup),
             *_PUBLISHED_HEAD,
-            "median ms (measured)",
+            f"median {'GPU compute ' if configuration.scope == 'gpu' else ''}ms (measured)",
             "95 % interval",
             "p90 ms",
             "p99 ms",
             f"/ {REFERENCE} (measured)",
         ),
         tuple(row(line) for line in lookup.lines(configuration)),
-        (*_borrowings(lookup, (configuration,)), *_warnings(lookup, configuration)),
+        (
+            *borrowings(lookup, (configuration,)),
+            *precision_notes(lookup, configuration),
+            *warnings(lookup, configuration),
+        ),
         lookup.sources(configuration),
     )
 
 
-def _borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tuple[str, ...]:
-    """Return the note that says which models were measured in place of which."""
-    pairs = [
-        f"{line.model} as {case.result.model}"
-        for configuration in configurations
-        for line in lookup.lines(configuration)
-        if (case := lookup.find(line, configuration)) is not None and borrowed(line, case)
-    ]
-    if not pairs:
-        return ()
-    both = ", ".join(dict.fromkeys(pairs))
-    return (f"* measured here under another model's name, of the same network: {both}",)
-
-
-def _warnings(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:
-    notes = [
-        f"{case.result.model}{f' ({case.environment})' if lookup.results.mixed else ''}: {warning}"
-        for case in lookup.results.cases()
-        if case.configuration == configuration
-        for warning in case.result.warnings
-    ]
-    measured = [
-        environment
-        for environment in lookup.environments
-        if (case := lookup.find(Line(REFERENCE, environment), configuration)) is not None
-        and case.result.stats is not None
-    ]
-    if not measured:
-        notes.append(f"{REFERENCE} was not measured here, so nothing is given as its multiple.")
-    return tuple(notes)
-
-
 def _device_times(lookup: Lookup, cases: Sequence[ReportedCase]) -> Table:
     """Return the table of the stages that engines time on their device, such as h2d and d2h."""
-    stages = list(dict.fromkeys(stage for case in cases for stage in case.result.timings_ms))
+    found = [stages_of(case.result) for case in cases]
+    stages = list(dict.fromkeys(itertools.chain(*found)))
     rows = [
         TableRow(
             (
                 *_key_cells(lookup, Line(case.result.model, case.environment)),
                 case.configuration.text(),
-                *(
-                    f"{statistics.median(case.result.timings_ms[stage]):.3f}"
-                    if case.result.timings_ms.get(stage)
-                    else NOTHING
-                    for stage in stages
-                ),
+                *(f"{own[stage]:.3f}" if stage in own else NOTHING for stage in stages),
             ),
             False,
         )
-        for case in cases
+        for case, own in zip(cases, found, strict=True)
     ]
     return Table(
         "Where the device's time goes, median ms",
@@ -241,6 +213,15 @@ def _device_times(lookup: Lookup, cases: Sequence[ReportedCase]) -> Table:
         (),
         lookup.sources(),
     )
+
+
+def stages_of(result: CaseResult) -> dict[str, float]:
+    """Return the median of each stage of a case's runs in ms, in the order in which they happen."""
+    medians = {name: statistics.median(ms) for name, ms in result.timings_ms.items() if ms}
+    if result.case.scope == "gpu" and result.stats is not None:
+        medians["compute"] = result.stats.median
+    order = sorted(medians, key=lambda name: _STAGES.index(name) if name in _STAGES else -1)
+    return {name: medians[name] for name in order}
 
 
 def _runs(lookup: Lookup) -> Table:

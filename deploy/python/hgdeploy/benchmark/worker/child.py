@@ -23,16 +23,19 @@ from hgdeploy.benchmark.worker.measure import (
     prepare_to_measure,
     settle,
 )
+from hgdeploy.benchmark.worker.on_gpu import OnGpu, check_queueing
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines import Engine
 from hgdeploy.engines.base import timings_of
 from hgdeploy.engines.fit import check_batch
 from hgdeploy.engines.run import open_run
 from hgdeploy.errors import EngineError
+from hgdeploy.gpu.nvml import gpu_facts, gpu_state
 from hgdeploy.system.machine import cpu_mhz, peak_memory_mb
 from hgdeploy.system.messages import Message, serve, tell_parent
 
 _SEED = 0
+_NO_CLOCKS = "the GPU's clocks are not read, which takes nvidia-ml-py: pip install nvidia-ml-py"
 
 
 @dataclass
@@ -42,6 +45,7 @@ class _Loaded:
     engine: Engine
     step: Step
     seconds: float
+    on_gpu: OnGpu | None = None
 
 
 class CaseServer:
@@ -78,13 +82,16 @@ class CaseServer:
         first = time.perf_counter() - start
         _check(result)
         self.loaded = loaded
+        facts = gpu_facts(loaded.engine.runtime.device)
+        unread = facts is not None and facts["nvidia_ml_py"] is None
         return Message(
             {
                 "runtime": dataclasses.asdict(loaded.engine.runtime),
-                "warnings": loaded.engine.warnings,
+                "warnings": [*loaded.engine.warnings, *([_NO_CLOCKS] if unread else [])],
+                "gpu": facts,
                 "load_ms": round(loaded.seconds * 1000, 3),
                 "first_ms": round(first * 1000, 5),
-                "overhead_us": overhead_us(),
+                "overhead_us": 0.0 if loaded.on_gpu is not None else overhead_us(),
             }
         )
 
@@ -92,17 +99,22 @@ class CaseServer:
         """Warm up, then measure; `warmup` and `measure` are each (seconds, iterations)."""
         if self.loaded is None:
             raise EngineError("nothing is loaded")
-        step, engine = self.loaded.step, self.loaded.engine
+        loaded, device = self.loaded, self.loaded.engine.runtime.device
         prepare_to_measure()
         seconds, iterations = request.values["warmup"]
-        measure(step, seconds, iterations)
-        before = cpu_mhz()
+        measure(loaded.step, seconds, iterations)
+        before, gpu_before = cpu_mhz(), gpu_state(device)
         seconds, iterations = request.values["measure"]
-        found = measure(step, seconds, iterations, timings_of(engine))
-        after = cpu_mhz()
+        if loaded.on_gpu is not None:
+            found = loaded.on_gpu.measure(seconds, iterations)
+        else:
+            found = measure(loaded.step, seconds, iterations, timings_of(loaded.engine))
+        after, gpu_after = cpu_mhz(), gpu_state(device)
         return Message(
             {
                 "samples_ms": found.samples_ms,
+                "seconds": found.seconds,
+                "gpu": [gpu_before, gpu_after],
                 "timings_ms": found.timings_ms or None,
                 "mhz": None if before is None or after is None else [before, after],
                 "peak_rss_mb": _rounded(peak_memory_mb()),
@@ -119,7 +131,8 @@ def _load_engine(case: Case, bundle: ModelBundle) -> _Loaded:
     spec = engine.inputs[0]
     check_batch(spec, source, case.batch)
     feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}
-    return _Loaded(engine, lambda: engine.infer(feeds), seconds)
+    on_gpu = OnGpu(check_queueing(engine), feeds, case.streams) if case.scope == "gpu" else None
+    return _Loaded(engine, lambda: engine.infer(feeds), seconds, on_gpu)
 
 
 def _load_pipeline(case: Case, bundle: ModelBundle, image: Path) -> _Loaded:

@@ -32,10 +32,12 @@ class Measurement:
     Attributes:
         samples_ns: nanoseconds of each run.
         timings_ms: the stages of each run by name, if the engine measures them.
+        seconds: how long all runs took together, if that is not the sum of the samples.
     """
 
     samples_ns: list[int] = field(default_factory=list)
     timings_ms: dict[str, list[float]] = field(default_factory=dict)
+    seconds: float | None = None
 
     @property
     def samples_ms(self) -> list[float]:

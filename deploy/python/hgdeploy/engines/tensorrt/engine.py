@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, runtime_named
 from hgdeploy.engines.base import (
-    Capability,
     CheckedEngine,
     Engine,
     RuntimeInfo,
     Tensors,
     device_index,
 )
-from hgdeploy.engines.options import PRECISIONS, EngineOptions
+from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.tensorrt.engine_file import (
     check_batch,
     check_key,
@@ -41,24 +40,19 @@ from hgdeploy.engines.tensorrt.engine_file import (
 )
 from hgdeploy.engines.tensorrt.lane import Lane
 from hgdeploy.engines.tensorrt.options import TensorRtOptions
+from hgdeploy.engines.tensorrt.queued import QueuedRuns
 from hgdeploy.engines.tensorrt.runtime_cache import RuntimeCache, cache_path
 from hgdeploy.engines.tensorrt.session import Graphs, Session
 from hgdeploy.engines.tensorrt.tensors import plan_run
 from hgdeploy.errors import BundleError, EngineError, drop_locals
 from hgdeploy.gpu.device import open_device
-from hgdeploy.gpu.driver import nvidia_gpus
-from hgdeploy.system.libraries import import_library, installed_version, installing
+from hgdeploy.system.libraries import import_library
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
 _MARKS = 4
 # At the end of a process, runs that go on are waited for: for two lanes at most twice as long.
 _LONGEST_RUN_S = 5.0
-# The names of the distributions that may have installed each library.
-_DISTRIBUTIONS = {
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-}
 
 
 class TensorRtEngine(CheckedEngine):
@@ -98,6 +92,35 @@ class TensorRtEngine(CheckedEngine):
             results. Empty before the first run.
         """
         return self._timings
+
+    @property
+    def captures_graphs(self) -> bool:
+        """Whether runs are launched as CUDA graphs, and can also be launched without."""
+        return self._graphs.wanted
+
+    def run_queued(self, feeds: Tensors, more: Callable[[], bool], *, graph: bool) -> QueuedRuns:
+        """Run again and again, with the next run queued while one computes, as trtexec does.
+
+        Nothing is copied meanwhile: the feeds stay on the GPU, and so do the outputs.
+
+        Args:
+            feeds: as for `infer`.
+            more: asked before each run; what it answers the first time does not matter.
+            graph: launch the CUDA graph, where `captures_graphs`.
+
+        Raises:
+            TensorError, EngineError: as `infer`.
+        """
+        self.infer(feeds)  # which checks them
+        plan = plan_run(self._session.inputs, {name: feed.shape for name, feed in feeds.items()})
+        with self._slots, self._session.device.activate():
+            lane = self._idle.get_nowait()
+            try:
+                runs = lane.run_queued(feeds, plan, more, graph=graph)
+            finally:
+                self._idle.put(lane)
+        self._update_runtime()
+        return runs
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         plan = plan_run(self._session.inputs, {name: feed.shape for name, feed in feeds.items()})
@@ -170,27 +193,6 @@ def intermediates(
         "shown; compare its outputs with hgdeploy validate, and look into the ONNX file that it "
         "was built from with the onnxruntime engine"
     )
-
-
-def capability() -> Capability:
-    """Return what TensorRT can do on this machine."""
-    found = {r.name: installed_version(*_DISTRIBUTIONS[r.name]) for r in RUNTIMES}
-    version = next((version for version in found.values() if version is not None), None)
-    extras = installing(*(runtime.extra for runtime in RUNTIMES))
-    if version is None:
-        return Capability(None, notes=(f"{extras}; it needs an NVIDIA GPU to run",))
-    notes = ["installed: " + ", ".join(f"{name} {v}" for name, v in found.items() if v is not None)]
-    count, reason = nvidia_gpus()
-    if count == 0:
-        return Capability(version, notes=(f"needs an NVIDIA GPU: {reason}", *notes))
-    if installed_version("cuda-bindings", "cuda-python", "pycuda") is None:
-        missing = f"needs cuda-bindings (or pycuda) to use the GPU: {extras}"
-        return Capability(version, notes=(missing, *notes))
-    notes.append(
-        "each precision needs its engine file; hgdeploy build makes it for this GPU (tf32 from "
-        "compute capability 8.0 on)"
-    )
-    return Capability(version, tuple(f"gpu:{i}" for i in range(count)), PRECISIONS, tuple(notes))
 
 
 def _check_file(source: Path) -> None:

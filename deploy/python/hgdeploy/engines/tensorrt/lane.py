@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.engines.base import Tensors
+from hgdeploy.engines.tensorrt.queued import QueuedRuns
 from hgdeploy.engines.tensorrt.session import Graphs, Session, set_shapes, use_profile
 from hgdeploy.engines.tensorrt.tensors import Plan, Shape, Shapes, Tensor
 from hgdeploy.errors import EngineError, drop_locals
@@ -96,6 +98,47 @@ class Lane:
             raise
         timings["host"] = 1000 * (time.perf_counter() - start)
         return results, timings
+
+    def run_queued(
+        self, feeds: Tensors, plan: Plan, more: Callable[[], bool], *, graph: bool
+    ) -> QueuedRuns:
+        """Run one run after the other without a pause, see `TensorRtEngine.run_queued`.
+
+        Raises:
+            EngineError: as `run`.
+        """
+        for _ in range(2):  # the feeds stay on the GPU, and the graph is captured
+            self.run(feeds, plan)
+        stream, captured = self._stream, self._captured and self._graphs.wanted
+        launch = stream.launch if graph and captured else self._execute
+        runs = QueuedRuns()
+
+        def put(number: int) -> None:
+            stream.mark(2 * (number % 2))
+            before = time.perf_counter()
+            launch()
+            runs.enqueue_ms.append(1000 * (time.perf_counter() - before))
+            stream.mark(2 * (number % 2) + 1)
+
+        def take(number: int) -> None:
+            start, end = 2 * (number % 2), 2 * (number % 2) + 1
+            stream.wait(end)
+            runs.compute_ms.append(stream.elapsed_ms(start, end))
+
+        try:
+            more()  # there is always a first one
+            runs.start = time.perf_counter()
+            put(0)
+            while more():
+                put(len(runs.enqueue_ms))
+                take(len(runs.compute_ms))
+            take(len(runs.compute_ms))
+            runs.end = time.perf_counter()
+        except BaseException as error:
+            self._recover()
+            drop_locals(error)
+            raise
+        return runs
 
     def close(self) -> None:
         """Free the context, then the memory that it used, then the stream."""

@@ -31,6 +31,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, onnx_from_paddle, variants
+from hgdeploy.convert.engine_files import ensure_artifact
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import set_dims
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
@@ -41,7 +42,7 @@ from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.convert.tensorrt.target_gpu import Gpu
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
-from hgdeploy.convert.variants import build_engine, ensure_artifact
+from hgdeploy.convert.variants import build_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
 from hgdeploy.gpu.driver import nvidia_gpus

@@ -23,7 +23,7 @@ from hgdeploy.benchmark.worker.prepare import (
     photograph,
 )
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
-from hgdeploy.convert.measured import is_built
+from hgdeploy.convert.engine_files import is_built
 from hgdeploy.engines import RuntimeInfo
 from hgdeploy.errors import HGDeployError
 from hgdeploy.system.progress import OnLine, nothing

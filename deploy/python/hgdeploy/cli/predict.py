@@ -253,7 +253,7 @@ def _load(job: PredictJob, images: int) -> Classifier:
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.folder import folder_options
-    from hgdeploy.convert.variants import ensure_artifact
+    from hgdeploy.convert.engine_files import ensure_artifact
 
     options = folder_options(job.settings.options, images)
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")

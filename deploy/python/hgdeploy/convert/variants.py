@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,10 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import (
     ONNX_FILE,
-    RUNTIMES,
-    TensorRtRuntime,
     engine_name,
     onnx_name,
     runtime_of,
 )
-from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
@@ -30,10 +26,7 @@ from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
-from hgdeploy.engines import engine_module
-from hgdeploy.engines.base import device_index
 from hgdeploy.engines.fit import check_feed, check_image
-from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
@@ -202,52 +195,6 @@ def build_engine(
     onnx = _ensure_onnx(bundle, options.precision, on_progress, on_warning)
     target = output or bundle.path(engine_name(options.precision, options.runtime))
     return engine_from_onnx(onnx, target, shapes, options, on_progress)
-
-
-def ensure_artifact(
-    bundle: ModelBundle,
-    engine: str,
-    options: EngineOptions,
-    on_progress: OnLine,
-    on_warning: OnLine,
-) -> None:
-    """Build the file that an engine loads, if it is one that is built from ONNX for this GPU.
-
-    An engine file that serves these options is left alone. So is one without a sidecar, which
-    somebody else has made, and one without its ONNX file, which was copied to this machine alone.
-
-    Args:
-        bundle: the bundle.
-        engine: the engine's name.
-        options: what will be asked of the engine.
-        on_progress: called with one line at a time.
-        on_warning: called with each warning, on one line.
-
-    Raises:
-        HGDeployError: as `build_engine`.
-    """
-    names = engine_module(engine).artifact_names(options.precision)
-    kinds = [r for r in RUNTIMES if engine_name(options.precision, r) in names]
-    gpu = device_index(options.device)
-    if not kinds or gpu is None:
-        return
-    present = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
-    runtime = present[0] if present else installed_runtime(kinds)
-    sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
-    onnx = bundle.root / onnx_name(options.precision)
-    if present and not (sidecar.is_file() and onnx.is_file()):
-        return
-    how = BuildOptions(
-        runtime, options.precision, gpu=gpu, cache_dir=options.cache_dir, accept_wider=True
-    )
-    most = options.max_batch
-    build_engine(bundle, Shapes(batch=(1, most, most)), how, on_progress, on_warning)
-
-
-def installed_runtime(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
-    """Return the first that is installed; else the first, so that it is reported as missing."""
-    found = (r for r in runtimes if importlib.util.find_spec(r.module) is not None)
-    return next(found, runtimes[0])
 
 
 def ensure_fp32_onnx(bundle: ModelBundle, on_progress: OnLine, on_warning: OnLine) -> Path:

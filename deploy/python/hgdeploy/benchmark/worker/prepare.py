@@ -3,7 +3,8 @@
 
 Latency does not depend on the weights, so a bundle of the zoo that is missing is exported with
 random ones, and the results say so. Reduced precisions need real images, and are not made here but
-for an engine file: TensorRT's is built for the very batch that is measured, see `convert.measured`.
+for an engine file: TensorRT's is built for the very batch that is measured, see
+`convert.engine_files`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle, open_model
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ALONE, ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
-from hgdeploy.convert.measured import check_buildable, is_built, with_engine
+from hgdeploy.convert.engine_files import check_buildable, is_built, with_engine
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.run import artifact_of, choose_run
 from hgdeploy.errors import ConfigError, nearest

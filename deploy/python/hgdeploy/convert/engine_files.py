@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine file that a measurement needs: one that is tuned for the very batch it measures."""
+"""The engine files of runs: one that serves a run, one that is tuned for what is measured."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from collections.abc import Sequence
 
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import RUNTIMES, engine_name, onnx_name, runtime_of
+from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, onnx_name, runtime_of
 from hgdeploy.bundle.sidecar import sidecar_path
 from hgdeploy.convert.tensorrt.from_onnx import open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, Range, Shapes
-from hgdeploy.convert.variants import build_engine, installed_runtime
+from hgdeploy.convert.variants import build_engine
 from hgdeploy.engines import engine_module
 from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
@@ -19,6 +21,52 @@ from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.preprocess import Preprocessor
 
 CACHE = ".cache"
+
+
+def ensure_artifact(
+    bundle: ModelBundle,
+    engine: str,
+    options: EngineOptions,
+    on_progress: OnLine,
+    on_warning: OnLine,
+) -> None:
+    """Build the file that an engine loads, if it is one that is built from ONNX for this GPU.
+
+    An engine file that serves these options is left alone. So is one without a sidecar, which
+    somebody else has made, and one without its ONNX file, which was copied to this machine alone.
+
+    Args:
+        bundle: the bundle.
+        engine: the engine's name.
+        options: what will be asked of the engine.
+        on_progress: called with one line at a time.
+        on_warning: called with each warning, on one line.
+
+    Raises:
+        HGDeployError: as `build_engine`.
+    """
+    names = engine_module(engine).artifact_names(options.precision)
+    kinds = [r for r in RUNTIMES if engine_name(options.precision, r) in names]
+    gpu = device_index(options.device)
+    if not kinds or gpu is None:
+        return
+    present = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
+    runtime = present[0] if present else installed_runtime(kinds)
+    sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
+    onnx = bundle.root / onnx_name(options.precision)
+    if present and not (sidecar.is_file() and onnx.is_file()):
+        return
+    how = BuildOptions(
+        runtime, options.precision, gpu=gpu, cache_dir=options.cache_dir, accept_wider=True
+    )
+    most = options.max_batch
+    build_engine(bundle, Shapes(batch=(1, most, most)), how, on_progress, on_warning)
+
+
+def installed_runtime(runtimes: Sequence[TensorRtRuntime]) -> TensorRtRuntime:
+    """Return the first that is installed; else the first, so that it is reported as missing."""
+    found = (r for r in runtimes if importlib.util.find_spec(r.module) is not None)
+    return next(found, runtimes[0])
 
 
 def is_built(engine: str, precision: str) -> bool:

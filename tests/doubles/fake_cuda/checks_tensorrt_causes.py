@@ -137,6 +137,26 @@ def test_an_engine_tuned_on_another_gpu_says_so_wherever_it_is_reported(tmp_path
         assert (len(engine.runtime.providers), engine.warnings) == (2, ())
 
 
+@pytest.mark.parametrize(
+    ("flags", "key", "fits"),
+    [
+        ({"version_compatible": "True"}, {"version": "10.9.0.34"}, True),
+        ({"version_compatible": "True"}, {"version": "10.17.0.1"}, False),
+        ({"version_compatible": "True"}, {"version": "9.3.0.1"}, False),
+        ({"hardware_compatibility": "ampere+"}, {"compute_capabilities": ("8.0",)}, True),
+        ({"hardware_compatibility": "ampere+"}, {"version": "10.9.0.34"}, False),
+        ({"hardware_compatibility": "same"}, {"compute_capabilities": ("8.0",)}, False),
+    ],
+)
+def test_a_file_runs_where_it_was_built_to_run(tmp_path, flags, key, fits: bool):
+    source = write_engine(tmp_path)
+    write_sidecar(source, flags=tuple(flags.items()), **key)
+    if fits:
+        load_engine("tensorrt", source, GPU).close()
+    else:
+        assert "build it again with hgdeploy build" in refused(source)
+
+
 def test_what_the_library_warns_of_while_it_loads_is_passed_on(tmp_path):
     warns = "Using an engine plan file across different models of devices is not recommended"
     with load_engine("tensorrt", write_engine(tmp_path, warns=warns), GPU) as engine:

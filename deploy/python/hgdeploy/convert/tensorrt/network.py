@@ -255,6 +255,7 @@ def _loaded(
     None where the library describes them in words of its own that we do not know.
     """
     runtime = _made(lambda: trt.Runtime(logger), "a runtime", job, log, cannot_start)
+    runtime.engine_host_code_allowed = True  # the file was built just now, from ONNX
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(

@@ -15,6 +15,9 @@ from hgdeploy.engines.tensorrt.session import Session
 from hgdeploy.errors import BundleError
 from hgdeploy.gpu.device import Device
 
+# The first compute capability that runs what is built for Ampere and all later GPUs.
+_AMPERE = 8.0
+
 
 def read_key(source: Path) -> EngineKey | None:
     """Return what the engine was built for, from its sidecar; None if no sidecar says it.
@@ -55,14 +58,31 @@ def check_key(
             f"that with {build_command(options.device)} --precision {options.precision}"
         )
     capabilities = ", ".join(key.compute_capabilities)
-    if key.version != str(trt.__version__) or (
-        device.compute_capability not in key.compute_capabilities
-    ):
+    if not (_is_for_version(key, str(trt.__version__)) and _is_for_gpu(key, device)):
         raise BundleError(
             f"{source} was built with {key.runtime} {key.version} for compute capability "
             f"{capabilities}, here is {trt.__version__} on {device.compute_capability} "
             f"({device.name}); build it again with {build_command(options.device)}"
         )
+
+
+def _is_for_version(key: EngineKey, version: str) -> bool:
+    """Tell whether a version runs a file: its own, or a later one where it was built for that."""
+    if dict(key.flags).get("version_compatible") != "True":
+        return key.version == version
+    built, here = _numbers(key.version), _numbers(version)
+    return built[:1] == here[:1] and built <= here
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()]
+
+
+def _is_for_gpu(key: EngineKey, device: Device) -> bool:
+    """Tell whether a GPU runs a file: of its compute capability, or of all from Ampere on."""
+    wide = dict(key.flags).get("hardware_compatibility") == "ampere+"
+    own = device.compute_capability
+    return own in key.compute_capabilities or (wide and float(own) >= _AMPERE)
 
 
 def tuned_elsewhere(key: EngineKey | None, device: Device) -> str | None:

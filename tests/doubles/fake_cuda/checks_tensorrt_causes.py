@@ -117,6 +117,9 @@ def test_code_for_the_cpu_in_a_plan_runs_only_where_it_is_allowed(mini, tmp_path
     assert cli.main(command) == 5
     assert "--allow-host-code" in capsys.readouterr().err
     assert cli.main([*command, "--allow-host-code"]) == 0
+    engines = ["--engines", "onnxruntime,tensorrt@gpu:0", "--batch-size", "4"]
+    assert cli.main(["validate", str(mini), *engines]) == 5
+    assert cli.main(["validate", str(mini), *engines, "--allow-host-code"]) == 0
     source = write_engine(tmp_path, host_code=True)
     message = refused(source)
     assert "IRuntime::getEngineHostCodeAllowed() is false; it has code for the CPU" in message

@@ -11,6 +11,7 @@ from hgdeploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from hgdeploy.engines.options import EngineOptions
+    from hgdeploy.engines.tensorrt.options import TensorRtOptions
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         choices=("on", "off"),
         help="with the paddle engine on a CPU (default: on, unless it computes the model wrongly)",
     )
+    add_host_code_flag(parser)
+
+
+def add_host_code_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag with which an engine file may run code on the CPU."""
     parser.add_argument(
         "--allow-host-code",
         action="store_true",
@@ -37,7 +43,6 @@ def with_own_options(
         ConfigError: a flag of another engine was given.
     """
     from hgdeploy.engines.paddle.options import PaddleOptions
-    from hgdeploy.engines.tensorrt.options import TensorRtOptions
 
     own: dict[type, object] = {type(each): each for each in options.own}
     if arguments.onednn is not None:
@@ -45,8 +50,25 @@ def with_own_options(
             raise ConfigError("--onednn has no effect but with --engine paddle on the CPU")
         paddle = options.own_of(PaddleOptions)
         own[PaddleOptions] = dataclasses.replace(paddle, onednn=arguments.onednn == "on")
-    if arguments.allow_host_code:
-        if engine != "tensorrt":
-            raise ConfigError("--allow-host-code has no effect but with --engine tensorrt")
-        own[TensorRtOptions] = TensorRtOptions(host_code=True)
-    return dataclasses.replace(options, own=tuple(own.values()))
+    return dataclasses.replace(options, own=(*own.values(), *host_code_options(arguments, engine)))
+
+
+def host_code_options(
+    arguments: argparse.Namespace, *engines: str | None
+) -> tuple[TensorRtOptions, ...]:
+    """Return the options for `--allow-host-code`, empty where it is not given.
+
+    Args:
+        arguments: the parsed flags.
+        engines: those that run.
+
+    Raises:
+        ConfigError: it was given, and TensorRT is none of them.
+    """
+    from hgdeploy.engines.tensorrt.options import TensorRtOptions
+
+    if not arguments.allow_host_code:
+        return ()
+    if "tensorrt" not in engines:
+        raise ConfigError("--allow-host-code has no effect without the engine tensorrt")
+    return (TensorRtOptions(host_code=True),)

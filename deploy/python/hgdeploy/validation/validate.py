@@ -52,6 +52,7 @@ class ValidateOptions:
         seed: the seed of the random inputs.
         batch_size: rows per inference, if the model leaves it open.
         threads: CPU threads; None for all.
+        own: options that only one engine has, see `EngineOptions.own`.
     """
 
     runs: tuple[Run, ...]
@@ -61,6 +62,7 @@ class ValidateOptions:
     seed: int = 0
     batch_size: int = 8
     threads: int | None = None
+    own: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(
@@ -74,7 +76,7 @@ class ValidateOptions:
     @property
     def engine_options(self) -> EngineOptions:
         """The options of every engine."""
-        return EngineOptions(threads=self.threads, max_batch=self.batch_size)
+        return EngineOptions(threads=self.threads, max_batch=self.batch_size, own=self.own)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from hgdeploy.cli.engine_flags import add_host_code_flag, host_code_options
 from hgdeploy.cli.progress import occasional_lines
 from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, ValidationError
@@ -37,6 +38,7 @@ def add_validate(verbs: Verbs) -> None:
     parser.add_argument(
         "--bisect", action="store_true", help="name the first layer where a failed pair differs"
     )
+    add_host_code_flag(parser)
     parser.set_defaults(run=_validate)
 
 
@@ -72,6 +74,7 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
         random_rows=arguments.random,
         batch_size=arguments.batch_size,
         threads=arguments.threads,
+        own=host_code_options(arguments, *(run.engine for run in runs)),
     )
     say(f"comparing {', '.join(run.name for run in runs)} on {len(images)} images")
     report = validate(bundle, options, occasional_lines(), warn)

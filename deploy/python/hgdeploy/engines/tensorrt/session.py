@@ -96,8 +96,9 @@ class Session:
             data = source.read_bytes()
         except OSError as error:
             raise BundleError(f"{source} cannot be read: {error.strerror}") from None
+        logger = shared_logger(self.trt)
         self.forget_reasons()
-        self._runtime = self._made(lambda: self.trt.Runtime(shared_logger(self.trt)))
+        self._runtime = self._made(lambda: self.trt.Runtime(logger))
         if self._runtime is None:
             why = cannot_start(self.trt.__name__.replace("_", "-"), self.reason())
             raise EngineError(f"{self.name} cannot start: {why}")
@@ -115,7 +116,7 @@ class Session:
         if "hostcode" in reason.lower().replace(" ", "") and not self._options.host_code:
             advice = (
                 "it has code for the CPU in it, which runs only where you allow it, if you trust "
-                "the file: hgdeploy predict --allow-host-code, TensorRtOptions(host_code=True)"
+                "the file: --allow-host-code, or TensorRtOptions(host_code=True) in Python"
             )
         return f"{self.name} cannot load {source}: {reason}; {advice}"
 

@@ -30,7 +30,8 @@ from hgdeploy.bundle.engine_key import EngineKey, Profile
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, onnx_from_paddle, variants
+from hgdeploy.convert import bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
+from hgdeploy.convert import engine_files as files_of_runs
 from hgdeploy.convert.engine_files import ensure_artifact
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import set_dims
@@ -877,7 +878,7 @@ def engine_files(monkeypatch) -> None:
         return (engine_name(precision, RTX),)
 
     module = SimpleNamespace(artifact_names=artifact_names)
-    monkeypatch.setattr(variants, "engine_module", lambda _: module)
+    monkeypatch.setattr(files_of_runs, "engine_module", lambda _: module)
 
 
 @pytest.mark.usefixtures("rtx")

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_model_does_not_stand_for_one(mini):
 def test_a_missing_artifact_lists_what_is_there(mini):
     with pytest.raises(BundleError) as caught:
         open_bundle(mini).find(("inference.fp16.onnx",))
-    assert "has no inference.fp16.onnx; it has inference.onnx, inference.pdi" in str(caught.value)
+    assert "has no inference.fp16.onnx; it has inference.mnn, inference.nc" in str(caught.value)
 
 
 def test_an_empty_folder_says_so(tmp_path):

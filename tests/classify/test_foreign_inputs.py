@@ -26,9 +26,10 @@ from foreign import make_foreign  # noqa: E402
 
 from hgdeploy.convert.graph_parts import dims_of, require_pixels  # noqa: E402
 from hgdeploy.convert.int8.options import QuantizeOptions  # noqa: E402
+from hgdeploy.convert.int8.variants import quantize  # noqa: E402
 from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle  # noqa: E402
 from hgdeploy.convert.tensorrt.options import Shapes, profile_to_serve  # noqa: E402
-from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx, quantize  # noqa: E402
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx  # noqa: E402
 
 PHOTO = sorted(IMAGES.glob("*.jpg"))[0]
 

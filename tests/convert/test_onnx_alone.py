@@ -13,7 +13,8 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.cli.main import main
 from hgdeploy.convert.int8.options import QuantizeOptions
-from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx, quantize
+from hgdeploy.convert.int8.variants import quantize
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.errors import BundleError
 from hgdeploy.images.find import find_images
 from hgdeploy.system.progress import nothing

@@ -17,7 +17,7 @@ from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.histogram import Histogram
 from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport, Try
-from hgdeploy.convert.variants import quantize as quantize_bundle
+from hgdeploy.convert.int8.variants import quantize as quantize_bundle
 from hgdeploy.engines import engine_module, load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, ConfigError, EngineError, HGDeployError, InputError

@@ -24,7 +24,8 @@ from paddle.vision import models as vision
 from hgdeploy import Classifier, ClassifierSettings
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.convert.int8.options import QuantizeOptions
-from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx, quantize
+from hgdeploy.convert.int8.variants import quantize
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import HGDeployError
 from hgdeploy.images.decode import read_image

@@ -17,7 +17,8 @@ from conftest import IMAGES
 from hgdeploy import Classifier
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.convert.int8.options import QuantizeOptions
-from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx, quantize
+from hgdeploy.convert.int8.variants import quantize
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import BundleError, ValidationError

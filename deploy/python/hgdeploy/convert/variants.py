@@ -21,8 +21,6 @@ from hgdeploy.bundle.names import (
 )
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.graph import OnnxGraph
-from hgdeploy.convert.int8.from_onnx import int8_from_onnx
-from hgdeploy.convert.int8.options import QuantizeOptions, QuantizeReport
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
@@ -31,7 +29,6 @@ from hgdeploy.errors import BundleError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.reader import ImageReader
 from hgdeploy.system.progress import OnLine, nothing
-from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.validation.verify import verify_conversion, verify_precision
 
 # Images that show where fp16 would overflow and whether the variant agrees; more add minutes.
@@ -125,38 +122,6 @@ def _convert_to_16_bits(
         return compare(source, aside)
 
     return convert(onnx, target, images or None, verify=verify if options.check else None)
-
-
-def quantize(
-    bundle: ModelBundle,
-    images: Sequence[ImageFile],
-    options: QuantizeOptions,
-    on_progress: OnLine,
-    on_warning: OnLine,
-) -> QuantizeReport:
-    """Write `inference.int8.onnx`; `inference.onnx` is made first where it is missing or stale.
-
-    Args:
-        bundle: the bundle; the artifact is written into it.
-        images: real images to calibrate and to measure on.
-        options: how to quantize.
-        on_progress: called with one line at a time.
-        on_warning: called with each thing the user should know about the conversion to ONNX.
-
-    Returns:
-        What was written, and how well it agrees with fp32.
-
-    Raises:
-        ConfigError: the bundle does not say how to preprocess.
-        BundleError: the model cannot be converted, or no recipe agrees well enough.
-        InputError: too few images can be read.
-        EngineError: a library is missing.
-        OutputError: the bundle cannot be written.
-    """
-    preprocessor = Preprocessor(bundle.own_preprocess())
-    source = ensure_fp32_onnx(bundle, on_progress, on_warning)
-    target = bundle.root / onnx_name("int8")
-    return int8_from_onnx(source, target, images, preprocessor, options, on_progress)
 
 
 def build_engine(

@@ -39,7 +39,7 @@ def add_quantize(verbs: Verbs) -> None:
 
 def _quantize(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.convert.int8.options import QuantizeOptions
-    from hgdeploy.convert.variants import quantize
+    from hgdeploy.convert.int8.variants import quantize
     from hgdeploy.images.find import find_images
 
     options = QuantizeOptions(

@@ -160,6 +160,17 @@ def test_a_fault_is_found_behind_scores_that_noise_drives_to_one(tmp_path: Path)
         verify_conversion(tmp_path / "inference.json", path)
 
 
+def test_rounding_of_very_large_logits_passes_by_the_noise():
+    """LeViT on noise: 0.22 in the logarithm of 4e-20, which nobody sees."""
+    reference = np.array([[1.0, 4e-20]])
+    found = compare(reference, np.array([[1.0, 5e-20]]))
+    allowed = TOLERANCES["fp32"].with_noise(Noise(2e-5, 0.034), found.scale)
+    assert found.max_log > 0.2
+    assert not tolerance_misses(found, allowed, "random")
+    seen = compare(np.array([[0.5, 0.5]]), np.array([[0.49, 0.51]]))
+    assert tolerance_misses(seen, allowed, "random") == ["largest difference 0.01 > 0.0002"]
+
+
 def test_the_noise_of_logits_widens_a_limit_that_is_relative_to_their_scale():
     reference = np.array([[100.0, -50.0, 3.0]])
     found = compare(reference, reference + 0.01, kind="logits")

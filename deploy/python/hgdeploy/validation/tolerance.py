@@ -12,7 +12,7 @@ from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import Comparison
 from hgdeploy.validation.noise import Noise
 
-# Two correct engines differ by at most about twice the noise that is measured (see `noise`); a
+# Two correct engines differ by 0.05 to 7 times the noise that is measured (docs/validation.md); a
 # layer whose weights are off by 1 % differs by thousands of times.
 NOISE_FACTOR = 10
 
@@ -62,9 +62,10 @@ def _widened(limit: float, noise: float, most: float) -> float:
 
 # The first limits are about ten times what was measured on EfficientNetLite0 and PP-HGNet
 # (docs/validation.md has the figures): an update of a library may change the last digits, a wrong
-# conversion the first.
+# conversion the first. The largest logarithm in fp32 is that of LeViT on noise, whose logits are
+# thousands: two correct engines differ by 0.22, and by 3e-4 in what a user sees.
 TOLERANCES: Mapping[str, Tolerance] = {
-    "fp32": Tolerance(1e-5, 1e-4, None, 1e-4, 2e-3, 2e-2),
+    "fp32": Tolerance(1e-5, 1e-4, None, 1e-4, 2e-3, 0.5),
     # TF32 rounds what is multiplied to fp16's 10 bits; it has fp32's range.
     "tf32": Tolerance(2e-2, math.inf, 0.98, 1e-2, 0.1, math.inf),
     "fp16": Tolerance(2e-2, math.inf, 0.98, 1e-2, 0.1, math.inf),

@@ -59,6 +59,41 @@ def test_cuda_is_loaded_before_the_session_and_what_is_missing_stays_off_stdout(
     assert capfd.readouterr().out == ""
 
 
+def test_a_run_that_fails_is_not_repeated_on_the_cpu(monkeypatch):
+    """ONNX Runtime's Python API does that, with a printed note."""
+    require_engine("onnxruntime")
+    import onnxruntime
+
+    off = []
+    monkeypatch.setattr(onnxruntime.InferenceSession, "disable_fallback", lambda s: off.append(s))
+    with load_engine("onnxruntime", MODEL, EngineOptions()) as engine:
+        assert off == [engine._session]
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "*** EP Error ***\nEP Error info.cc:60 FAIL : Parse: CUDA failure 35: CUDA driver "
+            "version is insufficient for CUDA runtime version ; GPU=-1 ; file=x\nFalling back",
+            "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version; check",
+        ),
+        ("Failed to load libcudnn.so.9: none\n", "Failed to load libcudnn.so.9: none; check"),
+        ("", "check the driver, CUDA and cuDNN"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_what_onnx_runtime_prints_becomes_the_reason(gpu_build, monkeypatch, printed, reason):
+    module = sys.modules["hgdeploy.engines.onnxruntime"]
+    monkeypatch.setattr(module, "reason_gpu_is_missing", lambda _: None)
+    monkeypatch.setattr(module, "problems_here", lambda _: [])
+    gpu_build(lambda: print(printed))
+    with pytest.raises(EngineError, match="CUDA did not load") as caught:
+        load_engine("onnxruntime", MODEL, EngineOptions(device="gpu:0"))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_gpu_build_claims_no_gpu_that_the_driver_lacks(gpu_build):
     found = engine_module("onnxruntime").capability()
     assert found.devices == ("cpu",)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,14 +104,17 @@ def load(source: Path, options: EngineOptions) -> Engine:
     index = device_index(options.device)
     _check_int8(source, options)
     ort = import_library("onnxruntime", "cpu")
-    said = "" if index is None else _load_cuda(ort, options)
-    session = _session(ort, source, options, index)
+    said = io.StringIO()
+    with contextlib.nullcontext() if index is None else contextlib.redirect_stdout(said):
+        if index is not None:
+            _load_cuda(ort, options)
+        session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())
     if index is not None and providers[0] != _CUDA:
+        why = _why_no_cuda(index, said.getvalue())
         raise EngineError(
             f"{options.device} was asked for, but CUDA did not load and ONNX Runtime "
-            f"{ort.__version__} would run on {', '.join(providers)}: {_why_no_cuda(index, said)}; "
-            f"or {USE_CPU}"
+            f"{ort.__version__} would run on {', '.join(providers)}: {why}; or {USE_CPU}"
         )
     runtime = RuntimeInfo(
         engine="onnxruntime",
@@ -157,11 +161,10 @@ def capability() -> Capability:
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
 
 
-def _load_cuda(ort: ModuleType, options: EngineOptions) -> str:
+def _load_cuda(ort: ModuleType, options: EngineOptions) -> None:
     """Load CUDA and cuDNN before the first session does, from pip's nvidia packages too.
 
-    Returns:
-        What could not be loaded, as ONNX Runtime prints it; empty if nothing is missing.
+    What cannot be loaded is printed.
 
     Raises:
         EngineError: this ONNX Runtime has no CUDA.
@@ -171,19 +174,21 @@ def _load_cuda(ort: ModuleType, options: EngineOptions) -> str:
             f"{options.device} was asked for, but this onnxruntime has only "
             f"{', '.join(ort.get_available_providers())}; {USE_CPU}, or {_GPU_BUILD}"
         )
-    printed = io.StringIO()
+    # What it logs outside of a session, such as that a provider does not load, is our error's text.
+    ort.set_default_logger_severity(_LOG_FATAL)
     if hasattr(ort, "preload_dlls"):  # since 1.21
-        with contextlib.redirect_stdout(printed):
-            ort.preload_dlls()
-    return one_line(RuntimeError(printed.getvalue())) if printed.getvalue().strip() else ""
+        ort.preload_dlls()
 
 
-def _why_no_cuda(index: int, said: str) -> str:
-    """Return the likeliest cause: no GPU, a library that does not fit, or what did not load."""
+def _why_no_cuda(index: int, printed: str) -> str:
+    """Return the likeliest cause: no GPU, a library that does not fit, or what was printed."""
     if missing := reason_gpu_is_missing(index):
         return missing
-    wrong = "; ".join(problems_here("onnxruntime-gpu")) or said
-    return wrong or "check the driver, CUDA and cuDNN with hgdeploy doctor and docs/tensorrt.md"
+    if wrong := problems_here("onnxruntime-gpu"):
+        return "; ".join(wrong)
+    failure = re.search(r"(?:CUDA|CUDNN|CUBLAS) failure [^;\n]+|Failed to load [^\n]+", printed)
+    said = f"{failure[0].strip()}; " if failure else ""
+    return f"{said}check the driver, CUDA and cuDNN with hgdeploy doctor and docs/tensorrt.md"
 
 
 def _check_int8(source: Path, options: EngineOptions) -> None:
@@ -229,9 +234,11 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
         tf32 = int(options.precision == "tf32")
         providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": tf32}))
     try:
-        return ort.InferenceSession(str(source), settings, providers=providers)
+        session = ort.InferenceSession(str(source), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise BundleError(f"ONNX Runtime cannot load {source}: {one_line(error)}") from error
+    session.disable_fallback()  # a run that fails on a GPU would be repeated on the CPU
+    return session
 
 
 def _specs(nodes: Any) -> tuple[TensorSpec, ...]:

@@ -40,6 +40,7 @@ from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.cli.measure import benchmark as command
 from hgdeploy.cli.terminal import Parser
 from hgdeploy.engines import RuntimeInfo
+from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import ConfigError, OutputError
 from hgdeploy.system.machine import available_cpus
 
@@ -136,6 +137,17 @@ def test_the_shipped_suites_load_and_name_models_of_the_zoo():
         suite = load_suite(path)
         assert suite.name == path.stem
         assert set(suite.models) <= set(zoo.names()), path
+
+
+def test_the_published_protocol_is_paddle_with_tensorrt_and_2100_runs_less_100():
+    suite = load_suite(SUITES / "v100_published.yaml")
+    assert suite.models == load_suite(SUITES / "v100_table.yaml").models
+    for case in suite.cases():
+        assert (case.engine_name, case.device, case.batch) == ("paddle+tensorrt", "gpu:0", 1)
+        assert case.options.own_of(PaddleOptions).tensorrt
+    settings = suite.settings
+    assert (settings.warmup_seconds, settings.warmup_iterations) == (0, 100)
+    assert (settings.min_seconds, settings.min_iterations) == (0, 2000)
 
 
 def test_the_table_is_measured_as_trtexec_measures_at_batch_1_in_fp32():

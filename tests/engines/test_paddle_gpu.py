@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from conftest import DATA, MINI, require_engine
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.base import TensorSpec
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.config import open_predictor, precision_warnings
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.engines.paddle.tensorrt import converted
+from hgdeploy.errors import BundleError, EngineError, HGDeployError
 
 PIR = DATA / "pphgnet_mini_pir"
 
@@ -97,3 +102,78 @@ def test_an_int8_program_that_runs_in_fp32_says_so():
     in_tensorrt = EngineOptions(**options, own=(PaddleOptions(tensorrt=True),))
     assert precision_warnings(in_tensorrt) == ()
     assert precision_warnings(EngineOptions(precision="int8")) == ()
+
+
+GPU = EngineOptions(device="gpu:0", max_batch=4, own=(PaddleOptions(tensorrt=True),))
+
+
+def test_a_paddle_3_program_needs_a_paddle_that_hands_parts_to_tensorrt(tmp_path):
+    """The build for a CPU has no `paddle.tensorrt`."""
+    require_engine("paddle")
+    source = PIR / "inference.json"
+    options = dataclasses.replace(GPU, cache_dir=tmp_path)
+    with pytest.raises(EngineError, match="cannot hand parts of it to TensorRT") as caught:
+        converted(source, source.with_suffix(".pdiparams"), options, ())
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def export(monkeypatch):
+    """Paddle's converter, as far as it can be known without a GPU: names and parameters."""
+    made = []
+
+    def convert(model_path: str, config: SimpleNamespace) -> None:
+        assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+        made.append((model_path, config))
+        if config.precision_mode == "FP16":
+            raise RuntimeError("(Unavailable) TensorRT is not loaded.\n[operator]")
+        for suffix in (".json", ".pdiparams"):
+            Path(config.save_model_dir + suffix).write_bytes(b"converted")
+
+    def config_of(inputs: list, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(inputs=inputs, save_model_dir=None, **settings)
+
+    modes = {"FP32": "FP32", "FP16": "FP16"}
+    names = {"Input": SimpleNamespace, "TensorRTConfig": config_of, "PrecisionMode": modes}
+    module = SimpleNamespace(**names, convert=convert, made=made)
+    monkeypatch.setitem(sys.modules, "paddle.tensorrt.export", module)
+    return module
+
+
+def test_a_paddle_3_program_is_converted_once(export, tmp_path):
+    require_engine("paddle")
+    source = PIR / "inference.json"
+    inputs = (TensorSpec("x", "float32", (-1, 3, 64, 64)),)
+    options = dataclasses.replace(GPU, cache_dir=tmp_path)
+    given = (source, source.with_suffix(".pdiparams"), options, inputs)
+    program = converted(*given)
+    assert program.read_bytes() == program.with_suffix(".pdiparams").read_bytes() == b"converted"
+    assert converted(*given) == program
+    [(path, config)] = export.made
+    [x] = config.inputs
+    assert path == str(source)
+    assert (x.name, x.input_data_type) == ("x", "float32")
+    assert (x.min_input_shape, x.optim_input_shape) == ((1, 3, 64, 64), (4, 3, 64, 64))
+    assert (config.precision_mode, config.min_subgraph_size) == ("FP32", 30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "told"),
+    [
+        ({"precision": "int8"}, (-1, 3, 64, 64), "computes fp32 and fp16, and int8 was asked for"),
+        ({"device": "gpu:1"}, (-1, 3, 64, 64), "CUDA_VISIBLE_DEVICES"),
+        ({}, (-1, 3, -1, -1), "TensorRT needs the image size"),
+        ({"precision": "fp16"}, (-1, 3, 64, 64), "cannot convert .*TensorRT is not loaded"),
+    ],
+)
+@pytest.mark.usefixtures("export")
+def test_what_cannot_be_converted_is_refused_and_nothing_is_kept(tmp_path, changes, shape, told):
+    require_engine("paddle")
+    source = PIR / "inference.json"
+    options = dataclasses.replace(GPU, cache_dir=tmp_path / "cache", **changes)
+    inputs = (TensorSpec("x", "float32", shape),)
+    with pytest.raises(HGDeployError, match=told) as caught:
+        converted(source, source.with_suffix(".pdiparams"), options, inputs)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").rglob("*.json"))

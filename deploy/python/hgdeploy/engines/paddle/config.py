@@ -1,36 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paddle's configuration for our options, including TensorRT subgraphs."""
+"""Paddle's configuration for our options."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from hgdeploy.bundle.names import INT8_PROGRAMS
 from hgdeploy.engines.base import (
     USE_CPU,
-    TensorSpec,
     device_index,
 )
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.gpu.stack import release
-from hgdeploy.system.files import updating_folder
-from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import cpu_flags
 
-# Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
-_TENSORRT_MIN_SUBGRAPH = 30
-_TENSORRT_WORKSPACE_BYTES = 1 << 30
 # NVIDIA's libraries, cuBLAS, cuDNN and TensorRT, compute fp32 in TF32 unless this is 0 for them.
 _TF32 = "NVIDIA_TF32_OVERRIDE"
 
@@ -143,7 +133,7 @@ def open_predictor(config: Any, source: Path) -> Any:
     from paddle.inference import create_predictor
 
     try:
-        with _ieee_fp32() if config.use_gpu() else contextlib.nullcontext():
+        with ieee_fp32() if config.use_gpu() else contextlib.nullcontext():
             return create_predictor(config)
     except (ValueError, RuntimeError, OSError, MemoryError, IndexError) as error:
         raise BundleError(
@@ -153,7 +143,7 @@ def open_predictor(config: Any, source: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _ieee_fp32() -> Iterator[None]:
+def ieee_fp32() -> Iterator[None]:
     """Make what is loaded meanwhile compute fp32 as IEEE fp32, as ONNX Runtime does here.
 
     Paddle's own switches are for its convolutions and matrix products, where convolutions use TF32
@@ -183,70 +173,3 @@ def provider_names(options: EngineOptions, index: int | None) -> tuple[str, ...]
     if index is not None:
         return ("TensorRT", "CUDA") if own.tensorrt else ("CUDA",)
     return ("CPU",) if own.onednn is False else ("oneDNN", "CPU")
-
-
-def use_tensorrt(
-    config: Any, source: Path, params: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]
-) -> None:
-    """Give subgraphs to TensorRT, for every batch from 1 to `max_batch`, and keep engines on disk.
-
-    Dynamic shapes need the range of every tensor inside the model. Paddle collects the ranges in
-    real runs; this is done once, and they are kept beside the engines. The cache is keyed by what
-    the engines depend on, so that a changed model or Paddle never meets an old engine.
-    """
-    from paddle.inference import PrecisionType
-
-    if source.suffix == ".json":
-        # Its tensors are named after memory addresses, so ranges cannot be kept on disk.
-        raise EngineError(
-            "use_tensorrt needs a Paddle 2 program (inference.pdmodel), and Paddle 3 made "
-            f"{source}; export it with Paddle 2, or drop use_tensorrt"
-        )
-    precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
-    digest = hashlib.sha256()
-    for path in (source, params):
-        digest.update(path.read_bytes())
-    version = installed_version("paddlepaddle-gpu") or "source"
-    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}-ieee"
-    cache = (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
-    ranges = cache / "shape_ranges.pbtxt"
-    if not ranges.exists():
-        with updating_folder(cache) as folder:
-            _collect_shape_ranges(source, params, options, inputs, folder / ranges.name)
-    config.set_optim_cache_dir(str(cache))
-    config.enable_tensorrt_engine(
-        workspace_size=_TENSORRT_WORKSPACE_BYTES,
-        max_batch_size=options.max_batch,
-        min_subgraph_size=_TENSORRT_MIN_SUBGRAPH,
-        precision_mode=getattr(PrecisionType, precision),
-        use_static=True,
-        use_calib_mode=False,
-    )
-    config.enable_tuned_tensorrt_dynamic_shape(str(ranges), True)
-
-
-def _collect_shape_ranges(
-    source: Path,
-    params: Path,
-    options: EngineOptions,
-    inputs: tuple[TensorSpec, ...],
-    target: Path,
-) -> None:
-    """Run the smallest and the largest batch once, and let Paddle write the shapes it meets."""
-    config = build_config(source, params, options, device_index(options.device))
-    config.collect_shape_range_info(str(target))
-    predictor = open_predictor(config, source)
-    for batch in sorted({1, options.max_batch}):
-        for spec in inputs:
-            if -1 in spec.shape[1:]:
-                raise EngineError(
-                    f"TensorRT needs the image size, and {source} leaves it open "
-                    f"({list(spec.shape)}); export the model with a fixed height and width"
-                )
-            shape = (batch if spec.shape[0] == -1 else spec.shape[0], *spec.shape[1:])
-            predictor.get_input_handle(spec.name).copy_from_cpu(np.zeros(shape, spec.dtype))
-        predictor.run()
-    del predictor
-    gc.collect()  # Paddle writes the file when the predictor is freed
-    if not target.is_file():
-        raise EngineError(f"Paddle did not write the shapes that it met in {source}")

@@ -35,12 +35,12 @@ from hgdeploy.engines.paddle.config import (
     open_predictor,
     precision_warnings,
     provider_names,
-    use_tensorrt,
 )
 from hgdeploy.engines.paddle.onednn import decide_onednn
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.program import ProgramSpecs
 from hgdeploy.engines.paddle.sizes import check_size, size_warnings, specs_at
+from hgdeploy.engines.paddle.tensorrt import converted, use_tensorrt
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.system.libraries import import_library, installed_version, installing
@@ -165,9 +165,14 @@ def load_here(source: Path, options: EngineOptions) -> PaddleEngine:
     """Load in this process, with oneDNN as the options say; raises what `load` raises."""
     params = source.with_suffix(".pdiparams")
     index, specs = _examined(source, options)
-    config = build_config(source, params, options, index)
-    if options.own_of(PaddleOptions).tensorrt:
-        use_tensorrt(config, source, params, options, specs.inputs)
+    parts = options.own_of(PaddleOptions).tensorrt
+    if parts and source.suffix == ".json":
+        program = converted(source, params, options, specs.inputs)
+        config = build_config(program, program.with_suffix(".pdiparams"), options, index)
+    else:
+        config = build_config(source, params, options, index)
+        if parts:
+            use_tensorrt(config, source, params, options, specs.inputs)
     predictor = open_predictor(config, source)
     runtime = RuntimeInfo(
         engine="paddle",

@@ -105,7 +105,7 @@ def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, An
     builder = _made(lambda: trt.Builder(logger), "a builder", job, log, cannot_start)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = _made(lambda: builder.create_network(typed), "a network", job, log)
-    _parse(trt, network, logger, job)
+    _parse(trt, network, logger, job, log)
     facts = _described(network)
     _check_precision(facts, job)
     config = _made(builder.create_builder_config, "a configuration", job, log)
@@ -150,8 +150,8 @@ def _made(
     return made
 
 
-def _parse(trt: Any, network: Any, logger: Any, job: BuildJob) -> None:
-    parser = trt.OnnxParser(network, logger)
+def _parse(trt: Any, network: Any, logger: Any, job: BuildJob, log: BuildLog) -> None:
+    parser = _made(lambda: trt.OnnxParser(network, logger), "a parser", job, log)
     if parser.parse_from_file(str(job.onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]

@@ -58,6 +58,7 @@ class _Here(threading.local):
 _here = _Here()
 _builds: list[Messages] = []
 _loggers: dict[type, Any] = {}
+_making = threading.Lock()
 
 
 def messages_here() -> Messages:
@@ -95,11 +96,12 @@ def shared_logger(trt: Any) -> Any:
             for messages in tuple(_builds) if own is None else (own,):
                 messages.take(severity.name, msg)
 
-    if trt.ILogger not in _loggers:
-        logger = _loggers[trt.ILogger] = Logger()
-        # Plans and ONNX files may name NVIDIA's plugins, which exist only once they are registered.
-        trt.init_libnvinfer_plugins(logger, "")
-    return _loggers[trt.ILogger]
+    with _making:
+        if trt.ILogger not in _loggers:
+            logger = _loggers[trt.ILogger] = Logger()
+            # Plans and ONNX files may name NVIDIA's plugins, which exist once they are registered.
+            trt.init_libnvinfer_plugins(logger, "")
+        return _loggers[trt.ILogger]
 
 
 def cannot_start(library: str, reason: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hgdeploy._version import __version__
 from hgdeploy.gpu.driver import nvidia_gpu_names
+from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.libraries import installed_version
 from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_governor, cpu_model, memory_mb
 
@@ -20,11 +21,7 @@ _LIBRARIES = {
     "paddle": ("paddlepaddle-gpu", "paddlepaddle"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "openvino": ("openvino",),
-    # TensorRT's are named as they were installed: that says which CUDA they bring.
-    **{
-        name: (name,)
-        for name in ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cuda-bindings")
-    },
+    **{name: (name,) for name in (*TENSORRTS, "cuda-bindings")},
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python"),
     "pillow": ("pillow",),

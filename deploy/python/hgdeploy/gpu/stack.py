@@ -15,10 +15,14 @@ from hgdeploy.system.libraries import installed_version
 
 Release = tuple[int, ...]
 
-DISTRIBUTIONS = (
-    "onnxruntime", "onnxruntime-gpu", "paddlepaddle", "paddlepaddle-gpu",
+TENSORRTS = (
     "tensorrt", "tensorrt-cu12", "tensorrt-cu13",
     "tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13",
+)  # fmt: skip
+"""The names under which TensorRT is installed: they say which CUDA it brings."""
+
+DISTRIBUTIONS = (
+    "onnxruntime", "onnxruntime-gpu", "paddlepaddle", "paddlepaddle-gpu", *TENSORRTS,
     "cuda-python", "cuda-bindings", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
 """The distributions that use a GPU, or exclude one that does."""

@@ -26,6 +26,7 @@ from hgdeploy.convert.tensorrt.network import (
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, local_gpu
 from hgdeploy.errors import BundleError, ConfigError, EngineError
+from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.files import remove_abandoned, writing
 from hgdeploy.system.libraries import import_library
@@ -33,7 +34,7 @@ from hgdeploy.system.locks import wait_for
 from hgdeploy.system.progress import OnLine
 
 _TF32_FROM = 8.0  # NVIDIA, "Ampere Architecture Whitepaper", 2020
-_LIBRARIES = ("tensorrt", "tensorrt-rtx", "onnx")
+_LIBRARIES = (*TENSORRTS, "onnx")
 
 
 @dataclass(frozen=True)

@@ -483,9 +483,10 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing_behind(mini, capsys, monkeypatch
 
 
 def write_model(path: Path, *nodes: onnx.NodeProto) -> Path:
-    """A model from x to y of shape (batch, 3, 8, 8), valid or not."""
+    """A model from images x of shape (batch, 3, 8, 8) to scores y, valid or not."""
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    ends = [helper.make_tensor_value_info(name, float32, ["batch", 3, 8, 8]) for name in "xy"]
+    shapes = {"x": ["batch", 3, 8, 8], "y": ["batch", 3]}
+    ends = [helper.make_tensor_value_info(name, float32, dims) for name, dims in shapes.items()]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     made = helper.make_model(
         helper.make_graph(nodes, "odd", ends[:1], ends[1:]), opset_imports=opsets, ir_version=8

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from hgdeploy.engines.paddle.config import open_predictor, precision_warnings
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.paddle.tensorrt import converted
 from hgdeploy.errors import BundleError, EngineError, HGDeployError
+from hgdeploy.gpu.driver import NvidiaGpu
 
 PIR = DATA / "pphgnet_mini_pir"
 
@@ -156,6 +158,22 @@ def test_a_paddle_3_program_is_converted_once(export, tmp_path):
     assert (x.name, x.input_data_type) == ("x", "float32")
     assert (x.min_input_shape, x.optim_input_shape) == ((1, 3, 64, 64), (4, 3, 64, 64))
     assert (config.precision_mode, config.min_subgraph_size) == ("FP32", 30)
+
+
+def test_engines_of_another_gpu_or_another_tensorrt_are_not_used(export, tmp_path, monkeypatch):
+    require_engine("paddle")
+    module = sys.modules["hgdeploy.engines.paddle.tensorrt"]
+    source = PIR / "inference.json"
+    inputs = (TensorSpec("x", "float32", (-1, 3, 64, 64)),)
+    options = dataclasses.replace(GPU, cache_dir=tmp_path)
+    given = (source, source.with_suffix(".pdiparams"), options, inputs)
+    machines = itertools.product(("Tesla T4", "NVIDIA L4"), ("10.3.0", "10.16.1.11"))
+    for made, (name, version) in enumerate(machines, 1):
+        gpus = (NvidiaGpu(0, name, (7, 5), 16384), NvidiaGpu(1, "another", (8, 0), 16384))
+        monkeypatch.setattr(module, "nvidia_gpu_list", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(module, "installed_version", lambda *_, found=version: found)
+        assert converted(*given) == converted(*given)
+        assert len(export.made) == made
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from hgdeploy.engines.base import TensorSpec, device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.config import build_config, ieee_fp32, open_predictor
 from hgdeploy.errors import BundleError, EngineError, one_line
+from hgdeploy.gpu.driver import nvidia_gpu_list
+from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.files import updating_folder
 from hgdeploy.system.libraries import installed_version
 
@@ -115,10 +117,16 @@ def _converter(source: Path) -> Any:
 
 
 def _cache(source: Path, params: Path, options: EngineOptions) -> Path:
-    """Return the folder for what is built of a program, by what that depends on."""
+    """Return the folder for what is built of a program, by what that depends on.
+
+    Engines are for one TensorRT and one kind of GPU.
+    """
     digest = hashlib.sha256()
     for path in (source, params):
         digest.update(path.read_bytes())
+    index = device_index(options.device)
+    gpus = [(gpu.name, gpu.capability) for gpu in nvidia_gpu_list() if gpu.index == index]
+    digest.update(repr((installed_version(*TENSORRTS[:3]), gpus)).encode())
     version = installed_version("paddlepaddle-gpu") or "source"
     key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}-ieee"
     return (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key

@@ -37,6 +37,7 @@ from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import set_dims
 from hgdeploy.convert.int8.from_onnx import int8_from_onnx
 from hgdeploy.convert.int8.options import QuantizeOptions
+from hgdeploy.convert.tensorrt import builder as tensorrt_builder
 from hgdeploy.convert.tensorrt import from_onnx as tensorrt
 from hgdeploy.convert.tensorrt import network
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
@@ -151,8 +152,10 @@ def test_each_precision_of_whole_models_builds_for_two_generations(model, tmp_pa
                 assert set(computed) == {kind, "float32", "int64"}
                 assert computed["float32"] <= 3 < convolutions < computed[kind]
             elif precision == "int8":
-                assert network["layer_types"]["QUANTIZE"] >= convolutions
-                assert computed["int8"] >= convolutions
+                # A pair before each layer, but none in gates, and one for readers of one tensor.
+                assert network["layer_types"]["QUANTIZE"] > 0.8 * convolutions
+                assert computed["int8"] > 0.8 * convolutions
+                assert computed["float16"] > convolutions > 5 > computed["float32"]
             else:
                 assert set(computed) == {"float32", "int64"}
                 assert "QUANTIZE" not in network["layer_types"]
@@ -571,7 +574,7 @@ def builds_on_a_gpu(monkeypatch, on_leaving: Any) -> None:
         finally:
             on_leaving()
 
-    monkeypatch.setattr(tensorrt, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
+    monkeypatch.setattr(tensorrt_builder, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
     monkeypatch.setattr(network, "working_on", working_on)
 
 
@@ -768,7 +771,7 @@ def test_the_gpu_that_is_asked_for_is_built_for(mini, monkeypatch):
         asked.append(index)
         return Gpu(index, "A GPU", AMPERE)
 
-    monkeypatch.setattr(tensorrt, "local_gpu", local_gpu)
+    monkeypatch.setattr(tensorrt_builder, "local_gpu", local_gpu)
     monkeypatch.setattr(tensorrt, "write_engine", _without_the_gpu(tensorrt.write_engine))
     assert main("build", mini, *HERE[:2], "--device", "gpu:1") == 0
     assert set(asked) == {1}
@@ -937,7 +940,7 @@ def test_only_engine_files_are_made_for_a_run(mini):
 @pytest.mark.usefixtures("rtx", "engine_files")
 def test_a_run_builds_the_engine_that_it_lacks_and_only_then(mini, monkeypatch):
     # There is no GPU here to be found, so one is named where the build asks for it.
-    monkeypatch.setattr(tensorrt, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
+    monkeypatch.setattr(tensorrt_builder, "local_gpu", lambda *_: Gpu(0, "A GPU", AMPERE))
     monkeypatch.setattr(tensorrt, "write_engine", _without_the_gpu(tensorrt.write_engine))
     target = mini / "inference.rtx.engine"
     ensure(mini, "tensorrt", max_batch=4)

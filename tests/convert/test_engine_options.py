@@ -83,3 +83,53 @@ def test_a_cpu_has_no_tf32(mini, engine):
     source = mini / ("inference.pdmodel" if engine == "paddle" else "inference.onnx")
     with pytest.raises(EngineError, match=r"tf32.*CPU.*available: fp32"):
         load_engine(engine, source, EngineOptions(precision="tf32"))
+
+
+# Settings of the builder.
+
+
+def test_the_settings_of_trtexec_reach_the_builder_and_the_key(mini, configured):
+    tilings = rtx.TilingOptimizationLevel
+    seen = configured(
+        lambda config: (
+            config.max_aux_streams,
+            config.tiling_optimization_level,
+            config.get_flag(rtx.BuilderFlag.SPARSE_WEIGHTS),
+        )
+    )
+    flags = ("--max-aux-streams", 2, "--tiling-level", 3, "--sparsity", "enable")
+    assert main("build", mini, *AMPERE, *flags) == 0
+    assert seen == [(2, tilings.FULL, True)]
+    engine = mini / engine_name("fp32", RTX)
+    wanted = {"max_aux_streams": "2", "tiling_level": "3", "sparsity": "enable"}
+    assert wanted.items() <= key_of(engine)["flags"].items()
+    assert main("build", mini, *AMPERE, *flags) == 0
+    assert len(seen) == 1, "the engine that is there has these settings"
+    assert main("build", mini, *AMPERE) == 0
+    assert seen[1:] == [(rtx_default_streams(), tilings.NONE, False)]
+    assert not wanted.keys() & key_of(engine)["flags"].keys()
+
+
+def rtx_default_streams() -> int:
+    config = rtx.Builder(rtx.Logger(rtx.Logger.ERROR)).create_builder_config()
+    return config.max_aux_streams
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--hardware-compatibility", "ampere+"), "has no --hardware-compatibility; it builds for"),
+        (("--version-compatible",), "has no --version-compatible; build again for each version"),
+        (("--hardware-compatibility", "ampere"), "hardware_compatibility 'ampere', did you mean"),
+        (("--tiling-level", 4), "tiling_level is 4, expected a whole number from 0 to 3"),
+        (("--max-aux-streams", -1), "max_aux_streams is -1, expected a whole number from 0"),
+        (("--sparsity", "force"), "unknown sparsity 'force', expected one of: disable, enable"),
+        (("--int8-rest", "fp32"), "--int8-rest has no effect without --precision int8"),
+        (("--precision", "int8", "--int8-rest", "bf16"), "unknown int8_rest 'bf16', did you mean"),
+    ],
+)
+def test_a_setting_that_the_library_lacks_is_refused_by_name(mini, capsys, flags, message):
+    assert main("build", mini, *AMPERE, *flags) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from written_networks import network, quantized
 
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
@@ -16,7 +15,6 @@ from hgdeploy.convert.int8 import qdq
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-CHANNELS, SIZE, CLASSES = 8, 16, 10
 HEAD = "p=GlobalAveragePool({}) f=Flatten(p) l=Gemm(f) y=Softmax(l)"
 SQUEEZE = (
     "p0=GlobalAveragePool({0}) t0=Conv1(p0) u0=Relu(t0) t1=Conv1(u0) g=Sigmoid(t1) m=Mul({0},g)"
@@ -25,71 +23,6 @@ SQUEEZE_DENSE = (
     "p0=GlobalAveragePool({0}) f0=Flatten(p0) t0=Gemm8(f0) u0=HardSigmoid(t0) "
     "g=Reshape(u0,gate_shape) m=Mul({0},g)"
 )
-
-
-def network(text: str) -> OnnxGraph:
-    """A classifier written as `tensor=Operator(inputs)`; layers get random weights."""
-    return OnnxGraph(_model(text), Path("written.onnx"))
-
-
-def _model(text: str) -> Any:
-    rng = np.random.default_rng(0)
-    nodes, weights = [], []
-
-    def weight(name: str, *shape: int) -> str:
-        values = (rng.standard_normal(shape) * 0.3).astype(np.float32)
-        weights.append(onnx.numpy_helper.from_array(values, name))
-        return name
-
-    for part in text.split():
-        output, _, rest = part.partition("=")
-        kind, _, inputs = rest.rstrip(")").partition("(")
-        names, given = inputs.split(","), {}
-        if kind.startswith("Conv"):
-            side = 1 if kind == "Conv1" else 3
-            channels = 3 if names == ["x"] else CHANNELS
-            kind, given = "Conv", {"kernel_shape": [side] * 2, "pads": [side // 2] * 4}
-            names += [weight(f"{output}.w", CHANNELS, channels, side, side)]
-            names += [weight(f"{output}.b", CHANNELS)]
-        elif kind.startswith("Gemm"):
-            wide = CHANNELS if kind == "Gemm8" else CLASSES
-            kind, names = "Gemm", [*names, weight(f"{output}.w", CHANNELS, wide)]
-        elif kind == "MaxPool":
-            given = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        nodes.append(onnx.helper.make_node(kind, names, [output], name=output, **given))
-    for name in ("half", "three", "six"):
-        value = {"half": 0.5, "three": 3.0, "six": 6.0}[name]
-        weights.append(onnx.numpy_helper.from_array(np.float32(value), name))
-    shape = np.array([-1, CHANNELS, 1, 1], np.int64)
-    weights.append(onnx.numpy_helper.from_array(shape, "gate_shape"))
-    float32, info = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        nodes,
-        "written",
-        [info("x", float32, ["batch", 3, SIZE, SIZE])],
-        [info("y", float32, ["batch", CLASSES])],
-        weights,
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    return model
-
-
-def quantized(text: str, tmp_path: Path, *, symmetric: bool = True) -> OnnxGraph:
-    """The network in int8; its results are compared with those of fp32."""
-    path = tmp_path / "written.onnx"
-    onnx.save(network(text).model, path)
-    graph = qdq.load_folded(path)
-    x = np.random.default_rng(1).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
-    names = qdq.activation_names(graph)
-    values = qdq.Session(graph, names).run(x)
-    ranges = {n: (float(v.min()), float(v.max())) for n, v in zip(names, values, strict=True)}
-    nodes = qdq.node_names(graph)
-    result = qdq.quantized_graph(graph, ranges, nodes, symmetric=symmetric, weight_bits=7)
-    result.check()
-    (expected,), (found,) = qdq.Session(graph).run(x), qdq.Session(result).run(x)
-    np.testing.assert_allclose(found, expected, atol=0.05)
-    return result
 
 
 def read_by(graph: OnnxGraph, name: str) -> list[str]:
@@ -215,7 +148,7 @@ def test_pooling_the_largest_moves_int8_values(tmp_path):
     """Its result has the scale of what it reads, whatever its own range is."""
     text = f"c0=Conv(x) r0=Relu(c0) m=MaxPool(r0) c1=Conv(m) {HEAD.format('c1')}"
     path = tmp_path / "written.onnx"
-    onnx.save(network(text).model, path)
+    onnx.save(network(text), path)
     graph = qdq.load_folded(path)
     ranges = dict.fromkeys(qdq.activation_names(graph), (-4.0, 4.0)) | {"m": (0.0, 1.0)}
     nodes = qdq.node_names(graph)

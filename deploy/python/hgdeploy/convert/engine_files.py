@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, onnx_name, runtime_of
 from hgdeploy.bundle.sidecar import sidecar_path
-from hgdeploy.convert.tensorrt.from_onnx import open_builder
+from hgdeploy.convert.tensorrt.builder import open_builder
 from hgdeploy.convert.tensorrt.options import BuildOptions, Range, Shapes
 from hgdeploy.convert.variants import build_engine
 from hgdeploy.engines import engine_module

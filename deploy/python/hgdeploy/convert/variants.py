@@ -22,7 +22,8 @@ from hgdeploy.bundle.names import (
 from hgdeploy.convert import OnnxOptions, bf16_from_onnx, fp16_from_onnx, onnx_from_paddle
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.onnx.from_paddle import onnx_notes, recorded_options
-from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx, open_builder
+from hgdeploy.convert.tensorrt.builder import open_builder
+from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes
 from hgdeploy.engines.fit import check_feed, check_image
 from hgdeploy.errors import BundleError, ImageError

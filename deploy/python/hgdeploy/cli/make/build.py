@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hgdeploy.cli.terminal import Verbs, opened_model, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from hgdeploy.convert.tensorrt.options import BuildOptions, Range
 
 
+# Flags that are fields of `BuildSettings`.
+_SETTINGS = (
+    *("workspace_mb", "optimization_level", "int8_rest", "hardware_compatibility"),
+    *("version_compatible", "max_aux_streams", "tiling_level", "sparsity"),
+)
 # Flags that say how to build an engine.
 _OF_ENGINES = (
-    *("runtime", "batch", "input_size", "compute_capability", "device", "workspace_mb"),
-    *("optimization_level", "force", "output"),
+    *("runtime", "batch", "input_size", "compute_capability", "device", "force", "output"),
+    *_SETTINGS,
 )
 
 
@@ -48,6 +53,25 @@ def add_build(verbs: Verbs) -> None:
     parser.add_argument("--workspace-mb", type=int, help="memory a layer may take, in MiB")
     parser.add_argument(
         "--optimization-level", type=int, help="0 (fast to build) to 5 (fast to run)"
+    )
+    parser.add_argument(
+        "--int8-rest", help="what int8 computes in elsewhere: fp16 (default) or fp32"
+    )
+    parser.add_argument(
+        "--hardware-compatibility",
+        help="GPUs that shall run it too: none (default), ampere+ or same-compute-capability",
+    )
+    parser.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="let later versions of the same major version run it",
+    )
+    parser.add_argument("--max-aux-streams", type=int, help="streams beside the main one")
+    parser.add_argument(
+        "--tiling-level", type=int, help="0 to 3: how long to search for tilings for the L2 cache"
+    )
+    parser.add_argument(
+        "--sparsity", help="disable (default), or enable to use weights that are half zeros"
     )
     parser.add_argument(
         "--force", action="store_true", help="build even if there is an engine that fits"
@@ -111,6 +135,9 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
     from hgdeploy.convert.tensorrt.options import BuildOptions
 
     capabilities = arguments.compute_capability
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in _SETTINGS}
+    if arguments.precision != "int8":
+        refuse_without_effect(arguments, ["int8_rest"], "without --precision int8")
     runtime = runtime_named(arguments.runtime or RUNTIMES[0].name)
     if capabilities is not None and not runtime.needs_gpu:
         instead = "with --compute-capability, which names the GPUs to build for without one"
@@ -120,9 +147,8 @@ def _options(arguments: argparse.Namespace) -> BuildOptions:
         precision=arguments.precision,
         compute_capabilities=tuple(capabilities.split(",")) if capabilities is not None else (),
         gpu=_gpu(arguments.device),
-        workspace_mb=arguments.workspace_mb,
-        optimization_level=arguments.optimization_level,
         force=arguments.force,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 

@@ -80,8 +80,8 @@ def _convert(
     verify: Verify | None,
 ) -> Path:
     graph = _load(source)
-    batches = list(_batches(graph, images))
-    overflows = _overflowing(graph, batches) if precision == "fp16" else []
+    batches = list(scan_batches(graph, images))
+    overflows = overflowing_tensors(graph, batches) if precision == "fp16" else []
     variant = to_16_bits(graph, precision, overflows)
     names = [node.name or node.output[0] for node in graph.nodes]
     kept = sorted(fp32_nodes(graph, overflows) - fp32_nodes(graph, ()))
@@ -106,7 +106,7 @@ def _convert(
     def write(aside: Path) -> None:
         aside.write_bytes(variant.to_bytes())
         twin = fp32_twin(variant, precision)
-        _check_finite(twin, batches, precision)
+        check_finite(twin, batches, precision)
         if verify is None:
             return
         if precision == "fp16":
@@ -140,7 +140,7 @@ def _load(source: Path) -> OnnxGraph:
     return graph.with_inferred_shapes()
 
 
-def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch]:
+def scan_batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch]:
     """Cut images, or random ones, into batches: of 1, or of the size that the model fixes."""
     batch = dims_of(graph.input)[0]
     if images is None:
@@ -153,7 +153,7 @@ def _batches(graph: OnnxGraph, images: Iterable[Batch] | None) -> Iterator[Batch
             yield np.concatenate([chunk, *[chunk[-1:]] * missing]) if missing else chunk
 
 
-def _overflowing(graph: OnnxGraph, batches: Sequence[Batch]) -> list[str]:
+def overflowing_tensors(graph: OnnxGraph, batches: Sequence[Batch]) -> list[str]:
     """Return the float tensors, weights included, with values near the limit of fp16."""
     onnx = import_library("onnx", "convert")
     probe = graph.copy()
@@ -197,7 +197,7 @@ def _run(graph: OnnxGraph, batches: Sequence[Batch], names: Sequence[str]) -> It
         raise EngineError(f"ONNX Runtime cannot run the model: {one_line(error)}") from None
 
 
-def _check_finite(twin: OnnxGraph, batches: Sequence[Batch], precision: str) -> None:
+def check_finite(twin: OnnxGraph, batches: Sequence[Batch], precision: str) -> None:
     for (array,) in _run(twin, batches, [twin.output.name]):
         if not np.isfinite(array).all():
             raise BundleError(

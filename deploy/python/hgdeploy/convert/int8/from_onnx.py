@@ -127,6 +127,7 @@ def _facts(
         "activations": options.activations,
         **graph.facts(),
         "fp32_layers": list(best.fp32_layers),
+        **({"fp16_overflows": trial.fp16_overflows()} if options.activations == "int8" else {}),
         "quantization": {
             "options": asdict(options),
             "recipe": best.recipe,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.convert.float16.from_onnx import overflowing_tensors, scan_batches
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.int8 import qdq
 from hgdeploy.convert.int8.histogram import Histogram
@@ -37,7 +38,7 @@ RECIPES: dict[str, Callable[[Histogram], tuple[float, float]]] = {
     "percentile 99.9": lambda histogram: histogram.percentile(99.9),
     "entropy": Histogram.entropy,
 }
-_PROBES = 16  # images that rank the layers by sensitivity
+_PROBES = 16  # images that rank the layers by sensitivity, or show what fp16 cannot hold
 _PER_LINE = 32  # images between two lines of progress
 
 
@@ -110,6 +111,11 @@ class Trial:
             found = self.outputs(self.with_pairs(ranges, [layer]), probes)
             changes[layer] = compare(reference, found).mean_abs
         return sorted(layers, key=lambda layer: changes[layer], reverse=True)
+
+    def fp16_overflows(self) -> list[str]:
+        """Return the tensors that fp16 cannot hold, for engines that compute the rest in it."""
+        probes = [self.prepared(image) for image in self.images.calibration[:_PROBES]]
+        return overflowing_tensors(self.graph, list(scan_batches(self.graph, probes)))
 
     def outputs(self, graph: OnnxGraph, images: Iterable[ImageFile]) -> NDArray[Any]:
         """Run a graph on images; returns float32 (N, C).

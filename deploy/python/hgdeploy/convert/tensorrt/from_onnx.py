@@ -8,7 +8,6 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +16,18 @@ from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import Dims, dims_of
-from hgdeploy.convert.tensorrt.network import (
-    TIMING_RUNS,
-    BuildJob,
-    compute_capabilities,
-    write_engine,
-)
+from hgdeploy.convert.tensorrt.builder import Builder, open_builder
+from hgdeploy.convert.tensorrt.int8_rest import fp16_rest_of
+from hgdeploy.convert.tensorrt.network import BuildJob, write_engine
 from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
-from hgdeploy.convert.tensorrt.target_gpu import Gpu, local_gpu
-from hgdeploy.errors import BundleError, ConfigError, EngineError
+from hgdeploy.errors import BundleError
 from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.digests import combined_digest, file_sha256
 from hgdeploy.system.files import remove_abandoned, writing
-from hgdeploy.system.libraries import import_library
 from hgdeploy.system.locks import wait_for
 from hgdeploy.system.progress import OnLine
 
-_TF32_FROM = 8.0  # NVIDIA, "Ampere Architecture Whitepaper", 2020
 _LIBRARIES = (*TENSORRTS, "onnx")
-
-
-@dataclass(frozen=True)
-class Builder:
-    """A library that can build here, and the GPUs it builds for.
-
-    Attributes:
-        trt: the library.
-        compute_capabilities: those of the GPUs to build for.
-        gpu: the GPU of this machine, if that is what is built for; else None.
-    """
-
-    trt: Any
-    compute_capabilities: tuple[str, ...]
-    gpu: Gpu | None
-
-
-def open_builder(options: BuildOptions) -> Builder:
-    """Load the library and decide which GPUs to build for.
-
-    Raises:
-        EngineError: the library or the GPU it needs is missing, or it does not build for that GPU.
-        ConfigError: the compute capabilities asked for cannot be built for, or lack the precision.
-    """
-    builder = _builder(options)
-    lacking = [name for name in builder.compute_capabilities if float(name) < _TF32_FROM]
-    if options.precision == "tf32" and lacking:
-        raise ConfigError(
-            f"tf32 needs compute capability {_TF32_FROM} (Ampere) or later, and "
-            f"{', '.join(lacking)} computes fp32 as it is; build with --precision fp32"
-        )
-    return builder
-
-
-def _builder(options: BuildOptions) -> Builder:
-    runtime, wanted = options.runtime, options.compute_capabilities
-    if runtime.needs_gpu:
-        gpu = local_gpu(options.gpu, runtime)
-        if wanted not in ((), (gpu.compute_capability,)):
-            raise ConfigError(
-                f"{runtime.name} builds for the GPU on this machine, {gpu.name} of compute "
-                f"capability {gpu.compute_capability}, but {', '.join(wanted)} was asked for; "
-                "build on such a GPU, or with --runtime tensorrt-rtx"
-            )
-        trt = import_library(runtime.module, runtime.extra)
-        return Builder(trt, (gpu.compute_capability,), gpu)
-    trt = import_library(runtime.module, runtime.extra)
-    allowed = sorted(compute_capabilities(trt), key=float)
-    if wanted:
-        for name in wanted:
-            if name not in allowed:
-                raise ConfigError(
-                    f"{runtime.name} does not build for compute capability {name!r}, expected one "
-                    f"of: {', '.join(allowed)}"
-                )
-        return Builder(trt, tuple(sorted(set(wanted), key=float)), None)
-    try:
-        gpu = local_gpu(options.gpu, runtime)
-    except EngineError as error:
-        raise EngineError(
-            f"{error}; to build without a GPU, name the GPUs to build for with hgdeploy build "
-            "--compute-capability, such as 8.6"
-        ) from None
-    if gpu.compute_capability not in allowed:
-        raise EngineError(
-            f"{runtime.name} does not build for {gpu.name} (compute capability "
-            f"{gpu.compute_capability}), only for {', '.join(allowed)}; use --runtime tensorrt"
-        )
-    return Builder(trt, (gpu.compute_capability,), gpu)
 
 
 def engine_from_onnx(
@@ -166,6 +90,8 @@ def engine_from_onnx(
             "key": key.to_json(),
         }
         job = _build_job(onnx, target, profile, builder, options)
+        if options.precision == "int8" and options.int8_rest == "fp16":
+            job = dataclasses.replace(job, content=fp16_rest_of(onnx, on_progress))
         _publish(builder.trt, job, target, facts, on_progress)
     on_progress(f"{target}: {_summary(facts['network'])}")
     return EngineBuild(target, True)
@@ -192,8 +118,7 @@ def _build_job(
         profile=profile,
         compute_capabilities=builder.compute_capabilities,
         gpu=builder.gpu,
-        workspace_mb=options.workspace_mb,
-        optimization_level=options.optimization_level,
+        settings=options,
         timing_cache=cache if options.runtime.needs_gpu else None,
     )
 
@@ -229,14 +154,7 @@ def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
 def _key(
     digests: Mapping[str, str], profile: Profile, builder: Builder, options: BuildOptions
 ) -> EngineKey:
-    level, workspace = options.optimization_level, options.workspace_mb
-    flags = {
-        "optimization_level": "default" if level is None else str(level),
-        "tf32": "on" if options.precision == "tf32" else "off",
-        "workspace_mb": "default" if workspace is None else str(workspace),
-    }
-    if options.runtime.needs_gpu:  # the other library times nothing
-        flags["timing_runs"] = str(TIMING_RUNS)
+    flags = options.flags(options.precision, options.runtime)
     # An engine that is not tuned on a GPU is the same whatever GPU this machine has.
     tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
     return EngineKey(

@@ -12,13 +12,15 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import TensorRtRuntime
+from hgdeploy.convert.tensorrt.builder import capabilities_of
 from hgdeploy.convert.tensorrt.log import BuildLog, progress_monitor
+from hgdeploy.convert.tensorrt.settings import BuildSettings
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from hgdeploy.engines.tensorrt.logger import cannot_start, hearing, shared_logger
@@ -29,9 +31,6 @@ from hgdeploy.system.progress import OnLine
 # The library's names of element types, where they are not numpy's names in capitals.
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _COMPUTED_IN = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# How often a kernel is timed before the fastest is chosen: as by trtexec (defaultAvgTiming in its
-# sampleOptions.h). The library's own figure is 1, which leaves the choice to noise.
-TIMING_RUNS = 8
 _MOST_ERRORS = 3  # of the parser, in one message
 
 
@@ -46,9 +45,9 @@ class BuildJob:
         profile: the shapes to serve.
         compute_capabilities: the GPUs to build for, such as `8.6`.
         gpu: the one of them that this machine has and that may be used; None to use no GPU.
-        workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
-        optimization_level: 0 to 5; None for the library's own.
+        settings: the builder's settings.
         timing_cache: the file that keeps kernel times between builds; None to keep none.
+        content: what to build instead of what is in the ONNX file, which is then only named.
     """
 
     runtime: TensorRtRuntime
@@ -57,15 +56,9 @@ class BuildJob:
     profile: Profile
     compute_capabilities: tuple[str, ...]
     gpu: Gpu | None = None
-    workspace_mb: int | None = None
-    optimization_level: int | None = None
+    settings: BuildSettings = field(default_factory=BuildSettings)
     timing_cache: Path | None = None
-
-
-def compute_capabilities(trt: Any) -> dict[str, Any]:
-    """Return what a library builds for without a GPU: its constants, by names such as `8.6`."""
-    members = trt.ComputeCapability.__members__
-    return {f"{n[2:-1]}.{n[-1]}": value for n, value in members.items() if n.startswith("SM")}
+    content: bytes | None = None
 
 
 def write_engine(
@@ -152,7 +145,11 @@ def _made(
 
 def _parse(trt: Any, network: Any, logger: Any, job: BuildJob, log: BuildLog) -> None:
     parser = _made(lambda: trt.OnnxParser(network, logger), "a parser", job, log)
-    if parser.parse_from_file(str(job.onnx)):
+    if job.content is None:
+        parsed = parser.parse_from_file(str(job.onnx))
+    else:
+        parsed = parser.parse(job.content)
+    if parsed:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     reasons = [_parser_error(error) for error in errors[:_MOST_ERRORS]]
@@ -216,17 +213,10 @@ def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
 
 
 def _configure(trt: Any, config: Any, job: BuildJob) -> None:
-    change = config.set_flag if job.precision == "tf32" else config.clear_flag
-    change(trt.BuilderFlag.TF32)
-    config.avg_timing_iterations = TIMING_RUNS
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that layers can be inspected
-    if job.workspace_mb is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_mb * 2**20)
-    if job.optimization_level is not None:
-        config.builder_optimization_level = job.optimization_level
+    job.settings.apply(trt, config, job.precision)
     if job.runtime.needs_gpu:
         return
-    constants = compute_capabilities(trt)
+    constants = capabilities_of(trt)
     config.num_compute_capabilities = len(job.compute_capabilities)
     for index, name in enumerate(job.compute_capabilities):
         if not config.set_compute_capability(constants[name], index):

@@ -9,11 +9,12 @@ from pathlib import Path
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime
 from hgdeploy.convert.graph_parts import Dims
+from hgdeploy.convert.tensorrt.settings import BuildSettings
 from hgdeploy.engines.fit import channels_last
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import MANY, one_of, optional, whole
+from hgdeploy.system.kinds import one_of, whole
 
 Range = tuple[int, int, int]
 # For an ONNX file with a dynamic batch where no batch is asked for.
@@ -36,7 +37,7 @@ class Shapes:
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(BuildSettings):
     """How to build.
 
     Attributes:
@@ -44,8 +45,6 @@ class BuildOptions:
         precision: what the ONNX file computes in: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
         compute_capabilities: the GPUs to build for, such as `8.6`; empty for the GPU here.
         gpu: the number of the GPU on this machine.
-        workspace_mb: memory a layer may take for itself, in MiB; None for the library's limit.
-        optimization_level: 0 (fast to build) to 5 (fast to run); None for the library's own.
         cache_dir: where kernel times are kept; None for beside the engine.
         force: build even if there is an engine with the same key.
         accept_wider: use an existing engine if it serves at least these shapes and GPUs, whatever
@@ -58,20 +57,17 @@ class BuildOptions:
     precision: str = "fp32"
     compute_capabilities: tuple[str, ...] = ()
     gpu: int = 0
-    workspace_mb: int | None = None
-    optimization_level: int | None = None
     cache_dir: Path | None = None
     force: bool = False
     accept_wider: bool = False
     apart: bool = False
 
     def __post_init__(self) -> None:
+        self.check()
         check_fields(
             self,
             precision=one_of(PRECISIONS),
             gpu=whole(0, 1023),
-            workspace_mb=optional(whole(1, MANY)),
-            optimization_level=optional(whole(0, 5)),
         )
 
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from hgdeploy.bundle.names import TensorRtRuntime
+from hgdeploy.convert.tensorrt.layers import LOGGED
 from hgdeploy.engines.tensorrt.logger import Messages
 from hgdeploy.system.progress import OnLine
 
@@ -20,12 +21,22 @@ class BuildLog(Messages):
     Args:
         stop: set by another thread to end the build.
         on_progress: called with one line at a time.
+
+    Attributes:
+        layers: what TensorRT-RTX lists at the end of a build, for the first GPU that it is for.
     """
 
     def __init__(self, stop: threading.Event, on_progress: OnLine) -> None:
         super().__init__()
         self.stop = stop
         self.on_progress = on_progress
+        self.layers = ""
+
+    def take(self, severity: str, message: str) -> None:
+        """Keep errors, warnings, and the first list of the engine's layers."""
+        if severity == "VERBOSE" and message.startswith(LOGGED):
+            self.layers = self.layers or message
+        super().take(severity, message)
 
 
 def progress_monitor(trt: Any, log: BuildLog, runtime: TensorRtRuntime) -> Any:

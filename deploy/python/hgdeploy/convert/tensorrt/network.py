@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from typing import Any
 from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.names import TensorRtRuntime
 from hgdeploy.convert.tensorrt.builder import capabilities_of
+from hgdeploy.convert.tensorrt.layers import Layer, layers_of_inspector, layers_of_log
 from hgdeploy.convert.tensorrt.log import BuildLog, progress_monitor
-from hgdeploy.convert.tensorrt.settings import BuildSettings
+from hgdeploy.convert.tensorrt.settings import BuildSettings, apply_settings
 from hgdeploy.convert.tensorrt.target_gpu import Gpu, working_on
 from hgdeploy.convert.tensorrt.timing_cache import load_timing_cache, save_timing_cache
 from hgdeploy.engines.tensorrt.logger import cannot_start, hearing, shared_logger
 from hgdeploy.errors import BundleError, EngineError, drop_locals, one_line
-from hgdeploy.system.documents import parse_json
 from hgdeploy.system.progress import OnLine
 
 # The library's names of element types, where they are not numpy's names in capitals.
@@ -77,7 +77,7 @@ def write_engine(
     Returns:
         What was built, JSON-ready: `inputs` and `outputs`; `layers`, the number of all layers;
         `layer_precisions`, how many layers compute each output type; `layer_types`; `plan_bytes`;
-        and `engine`, the layers as they run, None where there is no GPU to load them.
+        and `engine`, the layers as they run, None where the library does not tell.
 
     Raises:
         BundleError: the ONNX file cannot be built, or does not compute in the job's precision.
@@ -117,8 +117,11 @@ def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, An
         save_timing_cache(config, job.timing_cache)
     for warning in dict.fromkeys(log.warnings):
         log.on_progress(f"{job.runtime.name} warns: {one_line(RuntimeWarning(warning))}")
-    loaded = _loaded(trt, logger, plan, job, log) if job.gpu is not None else None
-    return {**facts, "plan_bytes": plan.nbytes, "engine": loaded}
+    if job.gpu is not None:
+        engine = _loaded(trt, logger, plan, job, log)
+    else:
+        engine = _layer_facts(layers_of_log(log.layers)) if log.layers else None
+    return {**facts, "plan_bytes": plan.nbytes, "engine": engine}
 
 
 def _made(
@@ -213,7 +216,7 @@ def _check_precision(facts: dict[str, Any], job: BuildJob) -> None:
 
 
 def _configure(trt: Any, config: Any, job: BuildJob) -> None:
-    job.settings.apply(trt, config, job.precision)
+    apply_settings(trt, config, job.settings, job.precision)
     if job.runtime.needs_gpu:
         return
     constants = capabilities_of(trt)
@@ -253,20 +256,16 @@ def _loaded(
         )
     inspector = _made(engine.create_engine_inspector, "an inspector", job, log)
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    try:
-        layers = parse_json(text)["Layers"]
-    except (KeyError, TypeError, ValueError) as error:
-        log.on_progress(f"{job.runtime.name} does not describe its engine: {one_line(error)}")
-        return None
-    outputs = [
-        out for layer in layers if isinstance(layer, dict) for out in layer.get("Outputs", ())
-    ]
-    formats = Counter(_format(output) for output in outputs)
-    return {"layers": len(layers), "output_formats": dict(sorted(formats.items()))}
+    layers = layers_of_inspector(text)
+    if layers is None:
+        log.on_progress(f"{job.runtime.name} does not describe its engine in words that we know")
+    return None if layers is None else _layer_facts(layers)
 
 
-def _format(output: Mapping[str, Any]) -> str:
-    """Return an output's format and type, which TensorRT 10 says in one word and 11 in two."""
-    together = output.get("Format/Datatype")
-    parts = (output.get("Format"), output.get("DataType") or output.get("Datatype"))
-    return str(together or ", ".join(str(part) for part in parts if part) or "not said")
+def _layer_facts(layers: list[Layer]) -> dict[str, Any]:
+    precisions = Counter(layer.precision for layer in layers)
+    return {
+        "layers": len(layers),
+        "precisions": dict(sorted(precisions.items())),
+        "layer_list": [layer.to_json() for layer in layers],
+    }

@@ -131,34 +131,36 @@ class BuildSettings:
                     f"and this GPU has {', '.join(lacking)}; leave it out"
                 )
 
-    def apply(self, trt: Any, config: Any, precision: str) -> None:
-        """Configure a build.
 
-        Args:
-            trt: the library; it must have what is set.
-            config: its `IBuilderConfig`.
-            precision: what the model computes in.
-        """
-        change = config.set_flag if precision == "tf32" else config.clear_flag
-        change(trt.BuilderFlag.TF32)
-        config.avg_timing_iterations = TIMING_RUNS
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the list of layers
-        if self.workspace_mb is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mb * 2**20)
-        if self.optimization_level is not None:
-            config.builder_optimization_level = self.optimization_level
-        if self.hardware_compatibility == AMPERE_PLUS:
-            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-        if self.hardware_compatibility == SAME_CAPABILITY:
-            same = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
-            config.hardware_compatibility_level = same
-        if self.version_compatible:
-            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        if self.sparsity == "enable":
-            config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-        if self.max_aux_streams is not None:
-            config.max_aux_streams = self.max_aux_streams
-        if self.tiling_level is not None:
-            levels = trt.TilingOptimizationLevel
-            known = (levels.NONE, levels.FAST, levels.MODERATE, levels.FULL)
-            config.tiling_optimization_level = known[self.tiling_level]
+def apply_settings(trt: Any, config: Any, settings: BuildSettings, precision: str) -> None:
+    """Configure a build.
+
+    Args:
+        trt: the library; it must have what is set.
+        config: its `IBuilderConfig`.
+        settings: what to set.
+        precision: what the model computes in.
+    """
+    change = config.set_flag if precision == "tf32" else config.clear_flag
+    change(trt.BuilderFlag.TF32)
+    config.avg_timing_iterations = TIMING_RUNS
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the list of layers
+    if settings.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mb * 2**20)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.hardware_compatibility == AMPERE_PLUS:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.hardware_compatibility == SAME_CAPABILITY:
+        same = trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+        config.hardware_compatibility_level = same
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.sparsity == "enable":
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if settings.max_aux_streams is not None:
+        config.max_aux_streams = settings.max_aux_streams
+    if settings.tiling_level is not None:
+        levels = trt.TilingOptimizationLevel
+        known = (levels.NONE, levels.FAST, levels.MODERATE, levels.FULL)
+        config.tiling_optimization_level = known[settings.tiling_level]

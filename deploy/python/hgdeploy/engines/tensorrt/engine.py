@@ -38,7 +38,7 @@ from hgdeploy.engines.tensorrt.engine_file import (
     tuned_elsewhere,
     warnings_of,
 )
-from hgdeploy.engines.tensorrt.lane import Lane
+from hgdeploy.engines.tensorrt.lane import MARKS, Lane
 from hgdeploy.engines.tensorrt.options import TensorRtOptions
 from hgdeploy.engines.tensorrt.queued import QueuedRuns
 from hgdeploy.engines.tensorrt.runtime_cache import RuntimeCache, cache_path
@@ -50,7 +50,6 @@ from hgdeploy.system.libraries import import_library
 
 # One copies and prepares while the other computes; each has its own buffers on the GPU.
 _LEAST_LANES = 2
-_MARKS = 4
 # At the end of a process, runs that go on are waited for: for two lanes at most twice as long.
 _LONGEST_RUN_S = 5.0
 
@@ -242,7 +241,7 @@ def _opened(
             check_batch(session, source, options)
             graphs = session.graphs()
             for _ in range(max(_LEAST_LANES, options.streams)):
-                lanes.append(Lane(session, session.device.stream(_MARKS), graphs))
+                lanes.append(Lane(session, session.device.stream(MARKS), graphs))
                 lanes[-1].open()
             session.cache.save()
         library = "TensorRT" if kind is RUNTIMES[0] else "TensorRT-RTX"

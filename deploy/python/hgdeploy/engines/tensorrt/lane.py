@@ -21,6 +21,7 @@ from hgdeploy.gpu.device import Buffer, Stream
 
 # The marks of a run: before and after the copy in, after the network, after the copy out.
 _START, _UPLOADED, _COMPUTED, _DOWNLOADED = range(4)
+MARKS = 4
 
 
 class Lane:
@@ -139,6 +140,24 @@ class Lane:
             drop_locals(error)
             raise
         return runs
+
+    def run_profiled(self, profiler: Any) -> None:
+        """Run the shapes that the context is set to once more, and tell a profiler of each layer.
+
+        Args:
+            profiler: an `IProfiler` of the library, the same each time; it must outlive the lane.
+
+        Raises:
+            EngineError: the library or the GPU failed.
+        """
+        session, context = self._session, self._context
+        session.forget_reasons()
+        if context.profiler is None:
+            context.profiler = profiler
+            context.enqueue_emits_profile = False  # TensorRT-RTX may run a graph, which emits none
+        self._enqueue()
+        self._stream.synchronize()
+        session.ask("time its layers", context.report_to_profiler)
 
     def close(self) -> None:
         """Free the context, then the memory that it used, then the stream."""

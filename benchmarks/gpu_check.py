@@ -158,13 +158,14 @@ class GpuCheck:
             absent = [case for case in part.cases() if case not in ready]
             keys = ("model", "engine", "precision")
             left_out = tuple({key: getattr(case, key) for key in keys} for case in absent)
-            part = dataclasses.replace(part, exclude=left_out)
+            part = dataclasses.replace(part, exclude=(*part.exclude, *left_out))
             run_suite(part, Runner(record, self._folder_of(target, (batch,) * 3), print))
         print(f"\n{out}\n{results_table(record.results)}")
         for result in record.results:
             case = result.case
+            check = "compute" if case.scope == "gpu" else "timing"
             task = Task(
-                "timing", _kind(target, case), case.model, case.precision, "", (case.batch,) * 3
+                check, _kind(target, case), case.model, case.precision, "", (case.batch,) * 3
             )
             if result.stats is None:
                 self.checks.add(task, "failed", result.reason or result.status)

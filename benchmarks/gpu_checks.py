@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "deploy" / "python"))
 try:
     import numpy as np
     from gpu_life_checks import build, check_captures, check_end, check_lives, check_same
+    from gpu_trtexec_check import SkippedError, check_trtexec
 
     from hgdeploy import cli
     from hgdeploy.benchmark import Case
@@ -253,6 +254,18 @@ CHECKS = {
     ),
     "end": Check("a process that leaves its engine open ends without an error", check_end),
     "command": Check("hgdeploy predict classifies the photographs on the GPU", check_command),
+    "trtexec": Check(
+        "where trtexec is on PATH, its GPU compute time of the same plan, measured in turns, is "
+        "within 2 % of ours",
+        check_trtexec,
+        every_model=True,
+        tensorrt_only=True,
+    ),
+    "compute": Check(
+        "the GPU's own time as trtexec gives it, with and without a CUDA graph, batch 1 and 32",
+        None,
+        tensorrt_only=True,
+    ),
     "timing": Check(
         "latency as trtexec splits it (h2d, compute, d2h, enqueue, host), batch 1 and 32", None
     ),
@@ -281,6 +294,8 @@ def main(text: str) -> None:
     run = make if task.check == "make" else CHECKS[task.check].run
     try:
         answer = ["passed", "" if run is None else run(task)]
+    except SkippedError as error:
+        answer = ["skipped", str(error)]
     except HGDeployError as error:
         answer = ["failed", str(error)]
     print("\n" + json.dumps(answer), flush=True)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -144,6 +146,55 @@ def test_every_image_may_be_in_the_sample_and_equal_runs_give_equal_pages(tmp_pa
     numbers = sorted(int(name.removesuffix(".png")) for name in names)
     assert len(numbers) == 24
     assert numbers[0] < 250 < 750 < numbers[-1]
+
+
+def test_equal_images_are_shown_once_with_their_number(picture, tmp_path):
+    """Files of one size with one answer; where the size is not known, none are equal."""
+    red, blue = picture("red.png", RED), picture("blue.png", BLUE)
+    writer = ReportWriter(tmp_path / "r.html", {})
+    for i in range(30):
+        writer.write(good(f"copy{i}.png", 0.25), FileFacts(red, 100, None))
+    writer.write(good("other.png", 0.25), FileFacts(blue, 101, None))
+    writer.write(good("surer.png", 0.5), FileFacts(blue, 101, None))
+    writer.finish()
+    writer.close()
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    unsure = page.texts[page.texts.index("Least sure") : page.texts.index("A sample")]
+    assert [text for text in unsure if text.endswith(".png")] == [
+        "copy0.png",
+        "other.png",
+        "surer.png",
+    ]
+    assert "30 equal images" in unsure
+    assert "32 of 32 classified images, the lowest best scores first; equal ones once" in unsure
+
+
+def test_json_about_the_run_is_a_list_to_read(tmp_path):
+    ops = [{"ResizeImage": {"resize_short": 256}}, {"NormalizeImage": {"mean": [0.5, 0.25]}}]
+    page = write(tmp_path / "r.html", [], ops=json.dumps([*ops, {"ToCHWImage": None}]), odd="{x")
+    shown = page.texts[page.texts.index("ops") :]
+    assert shown[1:4] == [
+        "ResizeImage (resize_short 256)",
+        "NormalizeImage (mean 0.5, 0.25)",
+        "ToCHWImage",
+    ]
+    assert "{x" in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_choice_of_class_hides_the_other_images_without_any_script(picture, tmp_path):
+    red, blue = picture("red.png", RED), picture("blue.png", BLUE)
+    path = tmp_path / "r.html"
+    write(path, [(good("a.png", 0.5), red), (good("b.png", 0.6, 3, "fox"), blue)])
+    text = path.read_text(encoding="utf-8")
+    chosen = re.search(r"id='(class\d+)'> 3 fox", text)
+    path.write_text(text.replace(f"id='{chosen[1]}'", f"id='{chosen[1]}' checked"))
+    shot = tmp_path / "shot.png"
+    browse(path, tmp_path, f"--screenshot={shot}")
+    with Image.open(shot) as image:
+        colours = {c for _, c in image.convert("RGB").getcolors(image.width * image.height)}
+    assert any(max(map(abs, map(int.__sub__, c, BLUE))) < 8 for c in colours)
+    assert not any(max(map(abs, map(int.__sub__, c, RED))) < 8 for c in colours)
 
 
 def test_an_image_that_has_gone_is_shown_as_its_reason(tmp_path):

@@ -9,67 +9,49 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import heapq
+import dataclasses
 import html
 import io
-import random
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
+from hgdeploy.results.gathered import DISTINCT_REASONS, OTHER, Gathered, Picture, class_name, cut
 from hgdeploy.results.outputs import claiming
 from hgdeploy.results.rows import FileFacts
+from hgdeploy.system.documents import parse_json
 from hgdeploy.system.files import write_text
-from hgdeploy.transforms.prediction import Prediction, printable
+from hgdeploy.transforms.prediction import Prediction
 
-_PICTURES = 24  # in each of the two galleries
 _PIXELS = 160
 _CLASSES = 30
 _CLASSES_OF_ONE = 5
-_FAILURES = 100
 _REASONS = 20
-_DISTINCT_REASONS = 1000  # that are counted; some have figures that are never the same twice
-_OTHER = "other reasons"
-_CHARACTERS = 200  # of a name or a reason
 # The browser itself keeps the page from fetching anything and from running any script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
-    "section{margin:0 0 2rem}table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left;overflow-wrap:anywhere}"
-    "th{background:#f3f3f3}td:first-child{min-width:8rem}td.number{text-align:right}td.bar{width:20rem}"
-    ".bar div{background:#34608c;height:1em}.note{font-size:.85em;color:#555}"
+    ":root{color-scheme:light dark;--text:#222;--back:#fff;--line:#ccc;--head:#f3f3f3;--dim:#555;"
+    "--bar:#34608c;--failed:#fde2e2}"
+    "@media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#181a1b;--line:#444;--head:#26292b;"
+    "--dim:#aaa;--bar:#6ea3d8;--failed:#4d2328}}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:var(--text);background:var(--back)}"
+    "section{margin:0 0 2rem;overflow-x:auto}table{border-collapse:collapse}"
+    "td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top;"
+    "overflow-wrap:anywhere}th{background:var(--head)}td:first-child{min-width:8rem}"
+    "td.number{text-align:right;white-space:nowrap}td.bar{width:20rem;min-width:4rem}"
+    "td ul{margin:0;padding-left:1.1rem}"
+    ".bar div{background:var(--bar);height:1em}.note{font-size:.85em;color:var(--dim)}"
+    ".filter{display:flex;flex-wrap:wrap;gap:.25rem 1rem}"
     ".gallery{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:10rem}"
     "figcaption{font-size:.8em;overflow-wrap:anywhere}figcaption b{display:block}"
     f".picture{{height:{_PIXELS}px;display:flex;align-items:center;justify-content:center;"
-    "background:#f3f3f3;font-size:.8em;color:#555}.failed td{background:#fde2e2}"
+    "background:var(--head);font-size:.8em;color:var(--dim)}.failed td{background:var(--failed)}"
+    "@media(max-width:30rem){body{margin:.8rem}.gallery{gap:.6rem}figure{width:calc(50% - .3rem)}"
+    ".picture img{max-width:100%}}"
 )
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """An image that the page will show."""
-
-    prediction: Prediction
-    file: Path
-
-
-@dataclass
-class _Gathered:
-    """What a page is made from; its size does not depend on the number of images."""
-
-    classified: int = 0
-    failed: int = 0
-    bare_scores: bool = False
-    classes: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    sample: list[_Picture] = field(default_factory=list)
-    # A heap whose first entry is the surest of those kept: (-confidence, -number, picture).
-    unsure: list[tuple[float, int, _Picture]] = field(default_factory=list)
 
 
 class ReportWriter:
@@ -88,35 +70,11 @@ class ReportWriter:
         self._claim.enter_context(claiming([path]))
         self._path = path
         self._about = about
-        self._gathered = _Gathered()
-        self._random = random.Random(0)  # equal runs give equal pages
+        self._gathered = Gathered()
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:
         """Take one prediction."""
-        gathered = self._gathered
-        if prediction.error is not None:
-            gathered.failed += 1
-            reason = _cut(prediction.error)
-            if reason not in gathered.reasons and len(gathered.reasons) >= _DISTINCT_REASONS:
-                reason = _OTHER
-            gathered.reasons[reason] += 1
-            if len(gathered.failures) < _FAILURES:
-                gathered.failures.append((_cut(prediction.path), _cut(prediction.error)))
-            return
-        gathered.classified += 1
-        picture = _Picture(prediction, facts.path)
-        self._sample(picture)
-        if prediction.class_ids is None:
-            gathered.bare_scores = True
-            return
-        best = max(range(len(prediction.scores)), key=prediction.scores.__getitem__, default=None)
-        gathered.classes["no class" if best is None else _class_name(prediction, best)] += 1
-        confidence = 0.0 if best is None else prediction.scores[best]
-        entry = (-confidence, -gathered.classified, picture)
-        if len(gathered.unsure) < _PICTURES:
-            heapq.heappush(gathered.unsure, entry)
-        else:
-            heapq.heappushpop(gathered.unsure, entry)
+        self._gathered.take(prediction, facts)
 
     def finish(self) -> None:
         """Make the page; the images that it shows are read once more.
@@ -130,19 +88,11 @@ class ReportWriter:
         """Let others write; without `finish` there is no page."""
         self._claim.close()
 
-    def _sample(self, picture: _Picture) -> None:
-        """Keep it with such a probability that every image is equally likely to be shown."""
-        sample = self._gathered.sample
-        if len(sample) < _PICTURES:
-            sample.append(picture)
-        else:
-            place = self._random.randrange(self._gathered.classified)
-            if place < _PICTURES:
-                sample[place] = picture
 
-
-def _page(gathered: _Gathered, about: Mapping[str, str]) -> str:
+def _page(gathered: Gathered, about: Mapping[str, str]) -> str:
     found = gathered.classified + gathered.failed
+    unsure, sample = gathered.least_sure, _once(gathered.sample)
+    names = _names_of([*unsure, *sample]) if gathered.classes else {}
     return "".join(
         [
             "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
@@ -150,30 +100,31 @@ def _page(gathered: _Gathered, about: Mapping[str, str]) -> str:
             f"<title>Classified images</title><style>{_STYLE}</style></head><body>",
             f"<h1>{found:,} images</h1>\n<p>found {found:,} = classified {gathered.classified:,} "
             f"+ failed {gathered.failed:,}</p>\n",
-            _table("The run", ("", ""), about.items()),
             _failures(gathered),
             _classes(gathered),
-            _gallery("Least sure", _least_sure(gathered), gathered, "the lowest best scores first"),
-            _gallery("A sample", gathered.sample, gathered, "drawn at random"),
+            _filter(names),
+            _gallery("Least sure", unsure, gathered, names, "the lowest best scores first"),
+            _gallery("A sample", sample, gathered, names, "drawn at random"),
+            _table("The run", ("", ""), about.items()),
             "</body></html>\n",
         ]
     )
 
 
-def _failures(gathered: _Gathered) -> str:
+def _failures(gathered: Gathered) -> str:
     if not gathered.failed:
         return ""
     reasons = gathered.reasons.most_common(_REASONS)
     note = _of(len(reasons), len(gathered.reasons), "reasons")
-    if _OTHER in gathered.reasons:
-        note += f"; all beyond the first {_DISTINCT_REASONS:,} count as {_OTHER}"
+    if OTHER in gathered.reasons:
+        note += f"; all beyond the first {DISTINCT_REASONS:,} count as {OTHER}"
     by_reason = _table("Why images failed", ("Reason", "Images"), reasons, note)
     note = _of(len(gathered.failures), gathered.failed, "failed images, the first ones")
     head = ("Image", "Reason")
     return by_reason + _table("Failed images", head, gathered.failures, note, " class='failed'")
 
 
-def _classes(gathered: _Gathered) -> str:
+def _classes(gathered: Gathered) -> str:
     if not gathered.classes:
         return ""
     shown = gathered.classes.most_common(_CLASSES)
@@ -187,33 +138,74 @@ def _classes(gathered: _Gathered) -> str:
     return _section("Best class of each image", f"<table>{rows}</table>", note)
 
 
-def _least_sure(gathered: _Gathered) -> list[_Picture]:
-    return [picture for *_, picture in sorted(gathered.unsure, key=lambda e: (-e[0], -e[1]))]
+def _once(pictures: Iterable[Picture]) -> list[Picture]:
+    """Return pictures without those that are equal to one before, which is given their number."""
+    found: dict[Hashable, Picture] = {}
+    for picture in pictures:
+        if picture.content in found:
+            found[picture.content].count += 1
+        else:
+            found[picture.content] = dataclasses.replace(picture, count=1)
+    return list(found.values())
 
 
-def _gallery(title: str, pictures: list[_Picture], gathered: _Gathered, how: str) -> str:
+def _names_of(pictures: Iterable[Picture]) -> dict[str, int]:
+    """Return the best classes of the pictures that are shown, numbered, most frequent first."""
+    counted = Counter(picture.best_class for picture in pictures)
+    return {name: number for number, (name, _) in enumerate(counted.most_common(_CLASSES))}
+
+
+def _filter(names: Mapping[str, int]) -> str:
+    """Return a choice of the class whose images are shown, which works without any script."""
+    if len(names) < 2:
+        return ""
+    hidden = "".join(
+        f"body:has(#class{n}:checked) figure:not(.class{n}){{display:none}}" for n in names.values()
+    )
+    choices = "".join(
+        f"<label><input type='radio' name='class' id='class{number}'> {html.escape(name)}</label>\n"
+        for name, number in names.items()
+    )
+    every = "<label><input type='radio' name='class' checked> all</label>\n"
+    body = f"<style>{hidden}</style><div class='filter'>{every}{choices}</div>"
+    return _section("Show images of", body, "of the images below, by their best class")
+
+
+def _gallery(
+    title: str,
+    pictures: list[Picture],
+    gathered: Gathered,
+    names: Mapping[str, int],
+    how: str,
+) -> str:
     if not pictures:
         return ""
-    figures = "".join(map(_figure, pictures))
-    note = _of(len(pictures), gathered.classified, f"classified images, {how}")
+    figures = "".join(_figure(picture, names.get(picture.best_class)) for picture in pictures)
+    shown = sum(picture.count for picture in pictures)
+    note = _of(shown, gathered.classified, f"classified images, {how}")
+    if shown > len(pictures):
+        note += "; equal ones once"
     return _section(title, f"<div class='gallery'>{figures}</div>", note)
 
 
-def _figure(picture: _Picture) -> str:
+def _figure(picture: Picture, number: int | None) -> str:
     prediction = picture.prediction
     if prediction.class_ids is None:
         lines = [f"{score:.5g}" for score in prediction.scores[:_CLASSES_OF_ONE]]
     else:
         lines = [
-            f"{_class_name(prediction, i)}: {prediction.scores[i]:.2f}"
+            f"{class_name(prediction, i)}: {prediction.scores[i]:.2f}"
             for i in range(min(len(prediction.scores), _CLASSES_OF_ONE))
         ] or ["no class"]
+    if picture.count > 1:
+        lines.append(f"{picture.count:,} equal images")
     scores = "<br>".join(map(html.escape, lines))
-    name = html.escape(_cut(prediction.path))
+    name = html.escape(cut(prediction.path))
     shown = _thumbnail(picture.file)
+    marked = "" if number is None else f" class='class{number}'"
     return (
-        f"<figure><div class='picture'>{shown}</div><figcaption><b>{name}</b>{scores}</figcaption>"
-        "</figure>\n"
+        f"<figure{marked}><div class='picture'>{shown}</div><figcaption><b>{name}</b>{scores}"
+        "</figcaption></figure>\n"
     )
 
 
@@ -224,17 +216,12 @@ def _thumbnail(path: Path) -> str:
     try:
         image = Image.fromarray(read_image(path))
     except ImageError as error:  # it was removed or changed since it was classified
-        return html.escape(_cut(str(error)))
+        return html.escape(cut(str(error)))
     image.thumbnail((_PIXELS, _PIXELS))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     data = base64.b64encode(stream.getvalue()).decode("ascii")
     return f"<img alt='' src='data:image/jpeg;base64,{data}'>"
-
-
-def _class_name(prediction: Prediction, i: int) -> str:
-    ids, labels = prediction.class_ids or (), prediction.labels
-    return _cut(f"{ids[i]} {labels[i]}" if labels else str(ids[i]))
 
 
 def _table(
@@ -246,11 +233,39 @@ def _table(
 ) -> str:
     parts = [f"<tr><th>{head[0]}</th><th>{head[1]}</th></tr>\n"] if any(head) else []
     for name, value in rows:
-        shown = f"{value:,}" if isinstance(value, int) else html.escape(_cut(value))
+        shown = f"{value:,}" if isinstance(value, int) else _value(value)
         parts.append(
-            f"<tr{row_attributes}><td>{html.escape(_cut(name))}</td><td>{shown}</td></tr>\n"
+            f"<tr{row_attributes}><td>{html.escape(cut(name))}</td><td>{shown}</td></tr>\n"
         )
     return _section(title, f"<table>{''.join(parts)}</table>", note)
+
+
+def _value(text: str) -> str:
+    """Return a value as HTML; JSON of several parts as a list."""
+    try:
+        parts = parse_json(text) if text[:1] in ("{", "[") else None
+    except ValueError:
+        parts = None
+    if isinstance(parts, dict):
+        lines = [_plain({key: value}) for key, value in parts.items()]
+    elif isinstance(parts, list):
+        lines = [_plain(value) for value in parts]
+    else:
+        return html.escape(cut(text))
+    return "<ul>" + "".join(f"<li>{html.escape(cut(line))}</li>" for line in lines) + "</ul>"
+
+
+def _plain(value: object) -> str:
+    """Return a part of JSON as a reader writes it: `CropImage (size 224)`."""
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    pairs = [(key, _plain(part), isinstance(part, dict)) for key, part in value.items()]
+    return ", ".join(
+        f"{key} ({text})" if inner and text else f"{key} {text}".rstrip()
+        for key, text, inner in pairs
+    )
 
 
 def _section(title: str, body: str, note: str) -> str:
@@ -261,9 +276,3 @@ def _section(title: str, body: str, note: str) -> str:
 def _of(shown: int, there: int, what: str) -> str:
     """Return how many of how many are shown."""
     return f"{shown:,} of {there:,} {what}"
-
-
-def _cut(text: str) -> str:
-    """Return text as the page may show it: printable, and of limited length."""
-    shown = printable(text)
-    return shown if len(shown) <= _CHARACTERS else shown[:_CHARACTERS] + "…"

@@ -108,6 +108,7 @@ def test_the_scope_gpu_has_the_gpus_own_time_and_the_rest_apart(
     assert len(two.samples_ms) >= 2 * 5
     assert main(["benchmark", "report", str(output)]) == 0
     report = capsys.readouterr().out
+    assert "GPU Fake GPU 0 (driver 580.65.06 for CUDA 13.0), Fake GPU 1" in report
     assert "median GPU compute ms (measured)" in report
     assert "| enqueue | h2d | compute | compute without graph | d2h | host |" in report
     assert "trtexec's default is TF32, which is the precision tf32 here (not measured)" in report

@@ -107,9 +107,10 @@ def pci_bus_id(index: int) -> str | None:
 
 
 def nvidia_gpu_names() -> tuple[str, ...]:
-    """Return each NVIDIA GPU's name with the CUDA version that the driver supports."""
-    cuda = driver_cuda()
-    return tuple(f"{gpu.name} (driver for CUDA {cuda})" for gpu in nvidia_gpu_list())
+    """Return each NVIDIA GPU's name with the driver's release and the CUDA that it supports."""
+    gpus = nvidia_gpu_list()
+    driver = " ".join(filter(None, ("driver", driver_release()))) if gpus else ""
+    return tuple(f"{gpu.name} ({driver} for CUDA {driver_cuda()})" for gpu in gpus)
 
 
 def _gpu(driver: ctypes.CDLL, index: int) -> NvidiaGpu:

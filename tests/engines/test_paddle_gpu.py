@@ -123,13 +123,18 @@ def test_a_paddle_3_program_needs_a_paddle_that_hands_parts_to_tensorrt(tmp_path
 @pytest.fixture
 def export(monkeypatch):
     """Paddle's converter, as far as it can be known without a GPU: names and parameters."""
-    made = []
+    made: list[tuple] = []
+    elsewhere: list[Path] = []
 
     def convert(model_path: str, config: SimpleNamespace) -> None:
         assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
         made.append((model_path, config))
         if config.precision_mode == "FP16":
             raise RuntimeError("(Unavailable) TensorRT is not loaded.\n[operator]")
+        # As Paddle does: engines at home, under names that another model's may have.
+        engines = Path("~/.pp_trt_cache").expanduser() if elsewhere == [] else elsewhere[0]
+        engines.mkdir(parents=True, exist_ok=True)
+        (engines / "engine_12345678.trt").write_bytes(b"engine")
         for suffix in (".json", ".pdiparams"):
             Path(config.save_model_dir + suffix).write_bytes(b"converted")
 
@@ -138,7 +143,7 @@ def export(monkeypatch):
 
     modes = {"FP32": "FP32", "FP16": "FP16"}
     names = {"Input": SimpleNamespace, "TensorRTConfig": config_of, "PrecisionMode": modes}
-    module = SimpleNamespace(**names, convert=convert, made=made)
+    module = SimpleNamespace(**names, convert=convert, made=made, elsewhere=elsewhere)
     monkeypatch.setitem(sys.modules, "paddle.tensorrt.export", module)
     return module
 
@@ -174,6 +179,19 @@ def test_engines_of_another_gpu_or_another_tensorrt_are_not_used(export, tmp_pat
         monkeypatch.setattr(module, "installed_version", lambda *_, found=version: found)
         assert converted(*given) == converted(*given)
         assert len(export.made) == made
+
+
+def test_engines_that_another_model_may_replace_are_refused(export, tmp_path):
+    require_engine("paddle")
+    source = PIR / "inference.json"
+    options = dataclasses.replace(GPU, cache_dir=tmp_path / "cache")
+    inputs = (TensorSpec("x", "float32", (-1, 3, 64, 64)),)
+    export.elsewhere.append(tmp_path / "elsewhere")
+    home = os.environ.get("HOME")
+    with pytest.raises(EngineError, match="where those of another model may take their names"):
+        converted(source, source.with_suffix(".pdiparams"), options, inputs)
+    assert os.environ.get("HOME") == home
+    assert not list((tmp_path / "cache").rglob("*.json"))
 
 
 @pytest.mark.parametrize(

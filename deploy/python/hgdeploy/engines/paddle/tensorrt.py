@@ -8,9 +8,12 @@ named after memory addresses, so the ranges of their shapes cannot be kept on di
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import importlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from hgdeploy.engines.paddle.config import build_config, ieee_fp32, open_predict
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.gpu.driver import nvidia_gpu_list
 from hgdeploy.gpu.stack import TENSORRTS
-from hgdeploy.system.files import updating_folder
+from hgdeploy.system.files import updating_folder, writing
 from hgdeploy.system.libraries import installed_version
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
@@ -46,7 +49,7 @@ def converted(
         EngineError: this Paddle has no TensorRT, or the options ask for what it cannot do.
         BundleError: it cannot convert the program.
     """
-    cache = _cache(source, params, options)
+    cache = _cache(source, params, options).absolute()  # what is converted has paths in it
     target = cache / _CONVERTED
     if target.is_file():
         return target
@@ -61,11 +64,13 @@ def converted(
             f"paddle.tensorrt.convert works on gpu:0 alone, and {options.device} was asked for; "
             "choose the GPU with CUDA_VISIBLE_DEVICES, and ask for gpu:0"
         )
+    config = _config(export, source, options, inputs)
+    with writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
     with updating_folder(cache) as folder:
-        config = _config(export, source, options, inputs)
         config.save_model_dir = str(folder / Path(_CONVERTED).stem)  # a prefix of files' names
         try:
-            with ieee_fp32():
+            with ieee_fp32(), _home(cache):
                 export.convert(str(source), config)
         except (ValueError, RuntimeError, TypeError, OSError, MemoryError) as error:
             raise BundleError(
@@ -74,7 +79,31 @@ def converted(
             ) from error
         if not (folder / _CONVERTED).is_file():
             raise EngineError(f"paddle.tensorrt.convert did not write what it made of {source}")
+        if not any(cache.rglob("*.trt")):
+            raise EngineError(
+                f"paddle.tensorrt.convert keeps the engines of {source} where those of another "
+                "model may take their names; use the engine tensorrt, or drop TensorRT"
+            )
     return target
+
+
+@contextlib.contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Let Paddle keep its engines in a folder of this model's own.
+
+    It writes them into `.pp_trt_cache` at home, under names made of the operators alone, and what
+    it converts has the path: another model of the same network would replace them. See
+    `get_cache_path` in Paddle's python/paddle/tensorrt/util.py.
+    """
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
 
 
 def _config(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from fake_gpu import count, driver, fail
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.device import Device, open_device
 
-OUT_OF_MEMORY, LAUNCH_FAILED = 2, 700
+OUT_OF_MEMORY, NO_DEVICE, LAUNCH_FAILED = 2, 100, 700
 with_graphs = pytest.mark.skipif(
     "os.environ.get('HGDEPLOY_CUDA') == 'pycuda'", reason="pycuda has no graphs"
 )
@@ -71,6 +72,19 @@ def test_a_second_gpu_is_another_one():
 def test_a_gpu_that_is_not_there_is_an_error():
     with pytest.raises(EngineError, match="this machine has only gpu:0, gpu:1"):
         open_device(2)
+
+
+def test_why_there_is_no_gpu_is_said_by_name(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(EngineError, match=r"only gpu:0, gpu:1 \(CUDA_VISIBLE_DEVICES is ''\); use"):
+        open_device(2)
+    fail("cuInit", NO_DEVICE)
+    expected = (
+        "error 100 (CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected) "
+        "(CUDA_VISIBLE_DEVICES is '')"
+    )
+    with pytest.raises(EngineError, match=re.escape(f"the NVIDIA driver returns {expected}")):
+        open_device(0)
 
 
 def test_bytes_come_back_through_the_gpu_when_the_stream_is_done(stream):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 
 # Numbers of cuda.h's enum CUdevice_attribute.
@@ -46,8 +47,8 @@ def nvidia_gpus() -> tuple[int, str]:
     if status == 0:
         status = driver.cuDeviceGetCount(ctypes.byref(count))
     if status != 0:
-        return 0, f"the NVIDIA driver returns error {status}"
-    return count.value, "" if count.value else "the NVIDIA driver finds no GPU"
+        return 0, f"the NVIDIA driver returns {_error(driver, status)}{_chosen()}"
+    return count.value, "" if count.value else f"the NVIDIA driver finds no GPU{_chosen()}"
 
 
 def reason_gpu_is_missing(index: int) -> str | None:
@@ -55,7 +56,24 @@ def reason_gpu_is_missing(index: int) -> str | None:
     count, reason = nvidia_gpus()
     if index < count:
         return None
-    return reason or f"this machine has only {', '.join(f'gpu:{i}' for i in range(count))}"
+    only = ", ".join(f"gpu:{i}" for i in range(count))
+    return reason or f"this machine has only {only}{_chosen()}"
+
+
+def _error(driver: ctypes.CDLL, status: int) -> str:
+    """Return an error of the driver with its name and text, as far as the driver has them."""
+    texts = []
+    for function in (driver.cuGetErrorName, driver.cuGetErrorString):
+        text = ctypes.c_char_p()
+        if function(status, ctypes.byref(text)) == 0 and text.value:
+            texts.append(text.value.decode(errors="replace"))
+    return f"error {status}" + (f" ({': '.join(texts)})" if texts else "")
+
+
+def _chosen() -> str:
+    """Return what the environment leaves of the GPUs, to follow how many there are."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if chosen is None else f" (CUDA_VISIBLE_DEVICES is {chosen!r})"
 
 
 def driver_cuda() -> str | None:

@@ -199,6 +199,29 @@ def test_a_batch_is_a_range_in_one_two_or_three_numbers(mini, tmp_path, flag, ba
     assert not list(mini.glob("*.engine"))
 
 
+def test_each_batch_that_is_given_is_a_profile(rtx, mini, monkeypatch, capsys):
+    added: list[list[tuple[int, ...]]] = []
+    add = rtx.IBuilderConfig.add_optimization_profile
+
+    def remember(config: Any, profile: Any) -> int:
+        added.append([tuple(shape)[:1] for shape in profile.get_shape("x")])
+        return add(config, profile)
+
+    monkeypatch.setattr(rtx.IBuilderConfig, "add_optimization_profile", remember)
+    flags = ("--batch", "1", "--batch", "2,8,16", "--batch", "1")
+    assert main("build", mini, *HERE, *flags) == 0
+    assert added == [[(1,)] * 3, [(2,), (8,), (16,)]]
+    key = facts_of(mini / "inference.rtx.engine")["key"]
+    assert key["profile"]["batch"] == [1, 1, 16]
+    assert key["flags"]["batches"] == "1/1/1, 2/8/16"
+    assert main("build", mini, *HERE, *flags) == 0
+    assert "there is nothing to build" in capsys.readouterr().err
+    assert main("build", mini, *HERE, "--batch", "1,1,16") == 0
+    assert len(added) == 3
+    assert main("build", mini, *flags, "--triton", mini / "served") == 2
+    assert "--triton serves one optimisation profile; give --batch once" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("rtx")
 def test_one_engine_serves_several_gpus(mini):
     assert main("build", mini, *HERE[:3], "12.0,8.6,12.0") == 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,14 @@ class Profile:
         pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
         return all(mine[0] <= its[0] and its[2] <= mine[2] for mine, its in pairs)
 
+    def joined(self, others: Sequence[Profile]) -> Profile:
+        """Return the range of all that this one and others serve, tuned for what this one is."""
+        ends = {}
+        for field in dataclasses.fields(self):
+            sizes = [getattr(each, field.name) for each in (self, *others)]
+            ends[field.name] = (min(s[0] for s in sizes), sizes[0][1], max(s[2] for s in sizes))
+        return Profile(**ends)
+
     @property
     def best(self) -> tuple[int, int, int]:
         """The shape that the engine is tuned for: images, height, width."""
@@ -66,8 +74,8 @@ class EngineKey:
         compute_capabilities: the GPUs it is for, such as `8.6`.
         gpu: name of the GPU it was tuned on; None where it was built without one.
         precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`.
-        profile: the shapes it serves.
-        flags: the builder's settings, by name.
+        profile: the shapes it serves, of all its optimisation profiles.
+        flags: the builder's settings, by name; with `batches` where it has several profiles.
     """
 
     onnx_sha256: str

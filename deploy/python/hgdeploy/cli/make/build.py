@@ -38,8 +38,9 @@ def add_build(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--batch",
+        action="append",
         help="min,opt,max images; min,max tunes for max; one number is fixed (1,8,32, or what the "
-        "ONNX file fixes)",
+        "ONNX file fixes); given again, it adds an optimisation profile",
     )
     parser.add_argument(
         "--input-size",
@@ -113,7 +114,10 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
         )
     if served.backend == TritonOptions().backend:
         height, width = _sizes(arguments.input_size)
-        shapes = Shapes(_batch(arguments.batch), height, width)
+        batches = tuple(_batch(text) for text in arguments.batch or ())
+        if arguments.triton is not None and len(batches) > 1:
+            raise ConfigError("--triton serves one optimisation profile; give --batch once")
+        shapes = Shapes(next(iter(batches), None), height, width, batches[1:])
         if arguments.triton is not None and (arguments.output or options.runtime != RUNTIMES[0]):
             raise ConfigError(
                 "--triton serves the engine in the bundle, and Triton has no backend for "
@@ -161,9 +165,7 @@ def _gpu(device: str | None) -> int:
     return index
 
 
-def _batch(text: str | None) -> Range | None:
-    if text is None:
-        return None
+def _batch(text: str) -> Range:
     numbers = text.split(",")
     if not all(re.fullmatch("[1-9][0-9]{,4}", number) for number in numbers) or len(numbers) > 3:
         expected = "one, two or three numbers from 1 to 99999, such as 1,8,32"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hgdeploy.convert.graph_parts import Dims, dims_of
 from hgdeploy.convert.tensorrt.builder import Builder, open_builder
 from hgdeploy.convert.tensorrt.int8_rest import fp16_rest_of
 from hgdeploy.convert.tensorrt.network import BuildJob, write_engine
-from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profile_to_serve
+from hgdeploy.convert.tensorrt.options import BuildOptions, EngineBuild, Shapes, profiles_to_serve
 from hgdeploy.errors import BundleError
 from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.digests import combined_digest, file_sha256
@@ -60,7 +60,7 @@ def engine_from_onnx(
     builder = open_builder(options)
     graph = OnnxGraph.read(onnx)
     dims = dims_of(graph.input)
-    profile = profile_to_serve(dims, _left_open(dims, shapes, options), onnx)
+    profiles = profiles_to_serve(dims, _left_open(dims, shapes, options), onnx)
     folder = target.parent
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def engine_from_onnx(
     with wait_for(folder, waiting, on_progress):
         remove_abandoned(folder)  # also where there is nothing to build
         sources = source_facts(onnx)
-        key = _key(sources["source"], profile, builder, options)
+        key = _key(sources["source"], profiles, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)
         if reason is not None and options.apart:
             target = (
@@ -89,7 +89,7 @@ def engine_from_onnx(
             "verdict": None,
             "key": key.to_json(),
         }
-        job = _build_job(onnx, target, profile, builder, options)
+        job = _build_job(onnx, target, profiles, builder, options)
         if options.precision == "int8" and options.int8_rest == "fp16":
             job = dataclasses.replace(job, content=fp16_rest_of(onnx, on_progress))
         _publish(builder.trt, job, target, facts, on_progress)
@@ -100,22 +100,28 @@ def engine_from_onnx(
 def _left_open(dims: Dims, shapes: Shapes, options: BuildOptions) -> Shapes:
     """Return the shapes without what the file fixes, as far as the options leave that to it."""
     batch, _, height, width = (isinstance(size, int) for size in dims)
-    return Shapes(
-        None if batch and options.accept_wider else shapes.batch,
-        None if height and options.apart else shapes.height,
-        None if width and options.apart else shapes.width,
+    return dataclasses.replace(
+        shapes,
+        batch=None if batch and options.accept_wider else shapes.batch,
+        height=None if height and options.apart else shapes.height,
+        width=None if width and options.apart else shapes.width,
     )
 
 
 def _build_job(
-    onnx: Path, target: Path, profile: Profile, builder: Builder, options: BuildOptions
+    onnx: Path,
+    target: Path,
+    profiles: Sequence[Profile],
+    builder: Builder,
+    options: BuildOptions,
 ) -> BuildJob:
     cache = (options.cache_dir or target.parent) / f"{options.runtime.name}.timing_cache"
     return BuildJob(
         runtime=options.runtime,
         onnx=onnx,
         precision=options.precision,
-        profile=profile,
+        profile=profiles[0],
+        more_profiles=tuple(profiles[1:]),
         compute_capabilities=builder.compute_capabilities,
         gpu=builder.gpu,
         settings=options,
@@ -152,9 +158,14 @@ def _interruptible(work: Callable[[], Any], stop: threading.Event) -> Any:
 
 
 def _key(
-    digests: Mapping[str, str], profile: Profile, builder: Builder, options: BuildOptions
+    digests: Mapping[str, str],
+    profiles: Sequence[Profile],
+    builder: Builder,
+    options: BuildOptions,
 ) -> EngineKey:
     flags = options.flags(options.precision, options.runtime)
+    if len(profiles) > 1:
+        flags["batches"] = ", ".join("/".join(map(str, each.batch)) for each in profiles)
     # An engine that is not tuned on a GPU is the same whatever GPU this machine has.
     tuned_on = builder.gpu.name if builder.gpu and options.runtime.needs_gpu else None
     return EngineKey(
@@ -164,7 +175,7 @@ def _key(
         builder.compute_capabilities,
         tuned_on,
         options.precision,
-        profile,
+        profiles[0].joined(profiles[1:]),
         tuple(sorted(flags.items())),
     )
 

@@ -48,6 +48,7 @@ class BuildJob:
         settings: the builder's settings.
         timing_cache: the file that keeps kernel times between builds; None to keep none.
         content: what to build instead of what is in the ONNX file, which is then only named.
+        more_profiles: further optimisation profiles.
     """
 
     runtime: TensorRtRuntime
@@ -59,6 +60,7 @@ class BuildJob:
     settings: BuildSettings = field(default_factory=BuildSettings)
     timing_cache: Path | None = None
     content: bytes | None = None
+    more_profiles: tuple[Profile, ...] = ()
 
 
 def write_engine(
@@ -105,7 +107,8 @@ def _build(trt: Any, job: BuildJob, target: Path, log: BuildLog) -> dict[str, An
     monitor = progress_monitor(trt, log, job.runtime)
     config.progress_monitor = monitor
     _configure(trt, config, job)
-    _add_profile(builder, network, config, job, log)
+    for ranges in (job.profile, *job.more_profiles):
+        _add_profile(builder, network, config, ranges, job, log)
     if job.timing_cache is not None:
         load_timing_cache(config, job.timing_cache, log.on_progress)
     plan = builder.build_serialized_network(network, config)
@@ -226,9 +229,11 @@ def _configure(trt: Any, config: Any, job: BuildJob) -> None:
             raise EngineError(f"{job.runtime.name} refuses the compute capability {name}")
 
 
-def _add_profile(builder: Any, network: Any, config: Any, job: BuildJob, log: BuildLog) -> None:
+def _add_profile(
+    builder: Any, network: Any, config: Any, ranges: Profile, job: BuildJob, log: BuildLog
+) -> None:
     profile = _made(builder.create_optimization_profile, "a profile", job, log)
-    x, ranges = network.get_input(0), job.profile
+    x = network.get_input(0)
     axes = zip(ranges.batch, ranges.height, ranges.width, strict=True)
     shapes = [(batch, x.shape[1], height, width) for batch, height, width in axes]
     try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,13 @@ class Shapes:
         batch: images; None for `DEFAULT_BATCH` where the file leaves the batch open.
         height: pixels; must be given where the file leaves the height open.
         width: pixels; must be given where the file leaves the width open.
+        more_batches: those of further optimisation profiles; `batch` must then be given.
     """
 
     batch: Range | None = None
     height: Range | None = None
     width: Range | None = None
+    more_batches: tuple[Range, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,13 @@ class EngineBuild:
 
     path: Path
     built: bool
+
+
+def profiles_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> tuple[Profile, ...]:
+    """Return the optimisation profiles of an engine, one for each batch; see `profile_to_serve`."""
+    batches = dict.fromkeys((shapes.batch, *shapes.more_batches))
+    each = (dataclasses.replace(shapes, batch=batch) for batch in batches)
+    return tuple(profile_to_serve(dims, wanted, onnx) for wanted in each)
 
 
 def profile_to_serve(dims: Dims, shapes: Shapes, onnx: Path) -> Profile:

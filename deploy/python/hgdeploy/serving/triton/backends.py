@@ -161,6 +161,11 @@ def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
     key = EngineKey.from_json(facts.get("key") or {}, str(where))
     if key.runtime != "tensorrt":
         raise _only_rtx(source)
+    if "batches" in dict(key.flags):
+        raise BundleError(
+            f"{source} has several optimisation profiles, and Triton would use the first; build it "
+            "for one range with hgdeploy build --batch, given once"
+        )
     try:
         network = facts["network"]
         inputs, outputs = (

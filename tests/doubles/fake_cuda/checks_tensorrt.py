@@ -488,8 +488,11 @@ def test_the_capability_names_the_gpus():
 def test_the_doctor_lists_every_gpu_and_says_what_does_not_go_together(monkeypatch):
     monkeypatch.setenv("FAKE_CUDA_CAPABILITY", "7.0")
     monkeypatch.setenv("FAKE_CUDA_VERSION", "12040")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     lines = hgdeploy("doctor").stdout.splitlines()
-    place = lines.index("GPU: 2 NVIDIA (driver 580.65.06 for CUDA 12.4)")
+    place = lines.index(
+        "GPU: 2 NVIDIA (driver 580.65.06 for CUDA 12.4, those of CUDA_VISIBLE_DEVICES='0,1')"
+    )
     assert lines[place + 1] == "  gpu:0: Fake GPU 0, compute capability 7.0, 16384 MiB"
     assert lines[place + 2] == "  gpu:1: Fake GPU 1, compute capability 7.0, 16384 MiB"
     found = lines[lines.index("Problems") :]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 from typing import TextIO
 
@@ -69,6 +70,8 @@ def _gpu_lines(stack: Stack) -> list[str]:
     notes = [reason] * bool(reason)
     if stack.cuda is not None:
         notes.append(f"driver {driver_release() or 'of unknown version'} for CUDA {stack.cuda}")
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        notes.append(f"those of CUDA_VISIBLE_DEVICES={chosen!r}")
     head = f"GPU: {count} NVIDIA" + (f" ({', '.join(notes)})" if notes else "")
     return [head] + [
         f"  gpu:{gpu.index}: {gpu.name}, compute capability {gpu.capability}, {gpu.memory_mb} MiB"

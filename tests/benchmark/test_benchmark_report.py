@@ -415,6 +415,25 @@ class Page(html.parser.HTMLParser):
             self.cells[-1] += data
 
 
+def test_the_first_sentence_says_what_was_found(write):
+    file = write("r.json", case("ResNet50", 10.0), case("PPHGNet_tiny", 8.0))
+    assert (
+        "Found: ResNet50 in onnxruntime fp32, 2 threads, batch 1, cpu: 10 ms. There PPHGNet_tiny "
+        "takes 0.80 times as long (published on a V100: 0.70)." in report(file)
+    )
+    assert "Found: EfficientNetB0 in" in report(write("b0.json", case("EfficientNetB0", 3.0)))
+    assert "Found" not in report(write("no.json", failed("ResNet50", "no memory")))
+
+
+def test_models_that_were_not_measured_fold_into_one_line(write, tmp_path):
+    file, page = write("r.json", case("ResNet50", 10.0)), tmp_path / "page.html"
+    report(file, "--format", "html", "--no-plots", "--output", page)
+    first, folded = page.read_text(encoding="utf-8").split("<details>", 1)
+    assert first.count("<tr>") == 3, "the head, ResNet50 and what runs the same network"
+    assert folded.startswith("<summary>not measured: PPHGNet_tiny, PPHGNet_tiny_ssld, ")
+    assert "<td>PPHGNet_tiny</td><td>79.83</td>" in folded
+
+
 def test_html_without_plots_needs_no_matplotlib(write, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     path = write("r.json", *fast_cases(), failed("ResNet34", "<b>broken</b>"))

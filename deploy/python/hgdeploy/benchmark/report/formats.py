@@ -11,19 +11,40 @@ from collections.abc import Sequence
 from hgdeploy.benchmark.case_result import Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup
 from hgdeploy.benchmark.report.results import ReportedCase, Results
-from hgdeploy.benchmark.report.tables import NOT_MEASURED, UNKNOWN, Table, preface, tables, title
+from hgdeploy.benchmark.report.tables import (
+    NOT_MEASURED,
+    UNKNOWN,
+    Table,
+    TableRow,
+    preface,
+    tables,
+    title,
+)
 from hgdeploy.zoo.published import over_reference
 
 # With this policy, the browser itself keeps the page from fetching anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;margin:0 0 .5rem}"
-    "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:right}"
-    "th{background:#f3f3f3;vertical-align:bottom;max-width:11rem}"
-    "td:first-child,th:first-child{text-align:left}"
-    ".failed td{background:#fde2e2}.source,.note{font-size:.85em;color:#555;margin:.2rem 0}"
-    "code{background:#f3f3f3}section{margin:0 0 2rem}svg{max-width:100%;height:auto}"
+    ":root{color-scheme:light dark;--text:#222;--back:#fff;--line:#ccc;--head:#f3f3f3;--dim:#555;"
+    "--failed:#fde2e2}"
+    "@media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#181a1b;--line:#444;--head:#26292b;"
+    "--dim:#aaa;--failed:#4d2328}svg{background:#fff}}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:var(--text);background:var(--back)}"
+    # What lies beyond an edge shows as a shadow there; covers of the page's colour hide it at ends.
+    ".wide{overflow-x:auto;background:linear-gradient(to right,var(--back),transparent 2rem),"
+    "linear-gradient(to left,var(--back),transparent 2rem) right,"
+    "linear-gradient(to right,#8888,transparent .7rem),"
+    "linear-gradient(to left,#8888,transparent .7rem) right;background-repeat:no-repeat;"
+    "background-size:2rem 100%;background-attachment:local,local,scroll,scroll}"
+    "table{border-collapse:collapse;margin:0 0 .5rem;font-size:.87em}"
+    "td,th{border:1px solid var(--line);padding:.2rem .45rem;text-align:right}"
+    "th{background:var(--head);vertical-align:bottom;max-width:9rem}"
+    "td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:var(--head)}"
+    ".failed td{background:var(--failed)}.source,.note,summary{font-size:.85em;color:var(--dim)}"
+    ".source,.note{margin:.2rem 0;overflow-wrap:anywhere}summary{cursor:pointer}"
+    "code{background:var(--head)}section{margin:0 0 2rem}svg{max-width:100%;height:auto}"
+    "@media(max-width:30rem){body{margin:.8rem}th:first-child,td:first-child{min-width:6rem;"
+    "max-width:7.5rem;overflow-wrap:anywhere}}"
 )
 
 
@@ -153,15 +174,25 @@ def as_html(results: Results, figures: Sequence[tuple[str, str]] = ()) -> str:
 
 
 def _html_table(table: Table) -> str:
-    parts = [f"<section><h2>{html.escape(table.title)}</h2><div class='wide'><table>\n<tr>"]
-    parts += [f"<th>{html.escape(cell)}</th>" for cell in table.head]
-    parts.append("</tr>\n")
-    for row in table.rows:
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
-        parts.append(f"<tr{' class=failed' * row.failed}>{cells}</tr>\n")
-    parts.append("</table></div>\n")
+    shown = [row for row in table.rows if row.measured] or list(table.rows)
+    others = [row for row in table.rows if row not in shown]
+    parts = [f"<section><h2>{html.escape(table.title)}</h2>", _html_rows(table.head, shown)]
+    if others:
+        names = ", ".join(row.cells[0] for row in others)
+        parts.append(f"<details><summary>{NOT_MEASURED}: {html.escape(names)}</summary>")
+        parts += [_html_rows(table.head, others), "</details>\n"]
     parts += [f"<p class='note'>{html.escape(note)}</p>\n" for note in table.notes]
     for source in table.sources:
         parts.append(f"<p class='source'>Measured on: {html.escape(source.measured_on)}<br>")
         parts.append(f"Made by: <code>{html.escape(source.command)}</code></p>\n")
     return "".join([*parts, "</section>\n"])
+
+
+def _html_rows(head: Sequence[str], rows: Sequence[TableRow]) -> str:
+    parts = ["<div class='wide'><table>\n<tr>"]
+    parts += [f"<th>{html.escape(cell)}</th>" for cell in head]
+    parts.append("</tr>\n")
+    for row in rows:
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
+        parts.append(f"<tr{' class=failed' * row.failed}>{cells}</tr>\n")
+    return "".join([*parts, "</table></div>\n"])

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hgdeploy.benchmark.case_result import Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup, borrowed
-from hgdeploy.zoo.published import REFERENCE
+from hgdeploy.benchmark.report.results import ReportedCase, Results
+from hgdeploy.zoo.published import REFERENCE, over_reference, published, table_name
 
+_OURS = "PPHGNet"
 _AMPERE = 8  # the first generation with TF32
 
 
@@ -26,6 +29,41 @@ def borrowings(lookup: Lookup, configurations: Sequence[Configuration]) -> tuple
         return ()
     both = ", ".join(dict.fromkeys(pairs))
     return (f"* measured here under another model's name, of the same network: {both}",)
+
+
+def headline(results: Results) -> str:
+    """Return what was found, in a sentence; empty where results do not compare or none were taken.
+
+    It is about the configuration in which the reference, else any model, has the lowest latency.
+    """
+    lookup = Lookup(results)
+    timed = [case for case in results.cases() if case.result.stats is not None]
+    if results.mixed or not timed:
+        return ""
+    named = [case for case in timed if table_name(case.result.model) == REFERENCE]
+    best = min(named or timed, key=_median)
+    count = len(lookup.configurations)
+    first = f"of {count} configurations, " if count > 1 else ""
+    found = f"{first}{best.result.model} is fastest in" if first else f"{best.result.model} in"
+    found += f" {best.configuration.text()}: {_median(best):.3g} ms"
+    ratios = [
+        f"{case.result.model} takes {ratio:.2f} times as long{_published_ratio(case)}"
+        for case in timed
+        if case.configuration == best.configuration
+        and table_name(case.result.model).startswith(_OURS)
+        and (ratio := lookup.over_reference(case)) is not None
+    ]
+    return f"Found: {found}." + (f" There {', '.join(ratios)}." if ratios else "")
+
+
+def _published_ratio(case: ReportedCase) -> str:
+    entry = published(table_name(case.result.model))
+    ratio = over_reference(entry)[0] if entry is not None else None
+    return "" if ratio is None else f" (published on a V100: {ratio:.2f})"
+
+
+def _median(case: ReportedCase) -> float:
+    return case.result.stats.median if case.result.stats is not None else math.inf
 
 
 def precision_notes(lookup: Lookup, configuration: Configuration) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def _draw_accuracy(ax: Any, lookup: Lookup, panel: Panel) -> None:
     if any(point.borrowed for point in points):
         notes.append("hollow: latency of the same network, measured under another model's name")
     if absent:
-        notes.append(textwrap.fill(f"not shown: {', '.join(absent)}", 105))
+        notes.append(f"not shown: {len(absent)} of the models in the tables")
     ax.set_xlabel("\n".join(notes))
     if not points:
         ax.text(0.5, 0.5, "no measured model has a published accuracy", ha="center")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hgdeploy.benchmark.case_result import CaseResult, Configuration
 from hgdeploy.benchmark.report.lookup import Line, Lookup, Source, borrowed
-from hgdeploy.benchmark.report.notes import borrowings, precision_notes, warnings
+from hgdeploy.benchmark.report.notes import borrowings, headline, precision_notes, warnings
 from hgdeploy.benchmark.report.results import ReportedCase, Results
 from hgdeploy.zoo.published import REFERENCE, over_reference
 
@@ -34,10 +34,11 @@ _PUBLISHED_HEAD = (
 
 @dataclass(frozen=True)
 class TableRow:
-    """The cells of one row; `failed` if they show a case that failed."""
+    """The cells of one row; whether they show a case that failed, and whether one was measured."""
 
     cells: tuple[str, ...]
     failed: bool = False
+    measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def preface(results: Results) -> tuple[str, ...]:
         f"published figures is the latency as a multiple of {REFERENCE}'s.",
         "Medians have a 95 % interval; a latency is that of a whole batch.",
     ]
+    found = headline(results)
+    if found:
+        sentences.insert(0, found)
     if results.mixed:
         sentences.insert(
             0,
@@ -134,7 +138,9 @@ def _overview(lookup: Lookup) -> Table:
             ratio = lookup.over_reference(case) if case is not None else None
             cells.append(text if ratio is None else f"{text} ({ratio:.2f})")
             failed = failed or this_failed
-        return TableRow((*_key_cells(lookup, line), *_published_cells(line), *cells), failed)
+        measured = any(cell != NOT_MEASURED for cell in cells)
+        shown = (*_key_cells(lookup, line), *_published_cells(line), *cells)
+        return TableRow(shown, failed, measured)
 
     return Table(
         "Overview",
@@ -168,7 +174,7 @@ def _detail(lookup: Lookup, configuration: Configuration) -> Table:
                 _two_decimals(lookup.over_reference(case)),
             ]
         cells = (*_key_cells(lookup, line), *_published_cells(line), outcome, *figures)
-        return TableRow(cells, failed)
+        return TableRow(cells, failed, case is not None)
 
     return Table(
         configuration.text(),

@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written_networks import quantized
 
 from conftest import require_engine
 from hgdeploy import cli
 from hgdeploy.bundle.names import engine_name, onnx_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar
+from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
+from hgdeploy.convert.tensorrt.layers import Layer, layers_of_facts
+from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
 from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
+from hgdeploy.gpu.driver import nvidia_gpus
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -133,3 +138,57 @@ def test_a_setting_that_the_library_lacks_is_refused_by_name(mini, capsys, flags
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+# The layers as they run.
+
+
+def test_without_a_gpu_the_layers_are_listed_without_times(mini, capsys):
+    if nvidia_gpus()[0]:
+        pytest.skip("this machine has a GPU")
+    assert main("build", mini, *AMPERE, "--profile") == 0
+    printed = capsys.readouterr()
+    engine, head, *rows = printed.out.splitlines()
+    assert head.split() == ["layer", "type", "precision", "ms", "share", "computes"]
+    assert len(rows) > 30
+    assert "%" not in printed.out
+    assert "the layers have no times: tensorrt-rtx needs NVIDIA GPU 0" in printed.err
+    page = Path(f"{engine}.profile.html").read_text(encoding="utf-8")
+    assert page.count("<tr>") == len(rows) + 1
+
+
+def layers_of_int8(source: Path, target: Path) -> list[Layer]:
+    options = BuildOptions(RTX, "int8", ("8.6",))
+    engine_from_onnx(source, target, Shapes(), options, lambda _: None)
+    facts = read_sidecar(target)
+    assert facts is not None
+    layers = layers_of_facts(facts)
+    assert layers is not None
+    return layers
+
+
+def that_computes(layers: list[Layer], *names: str) -> Layer:
+    found = [layer for layer in layers if set(names) <= set(layer.onnx)]
+    assert len(found) == 1, [layer for layer in layers if set(names) & set(layer.onnx)]
+    return found[0]
+
+
+def test_convolutions_run_in_int8_and_what_follows_them_is_one_kernel(tmp_path):
+    """A shortcut, a swish and a gate, as TensorRT-RTX really compiles them."""
+    text = (
+        "c0=Conv(x) r0=Relu(c0) c1=Conv(r0) a=Add(c1,r0) r1=Relu(a) c2=Conv(r1) s=Sigmoid(c2) "
+        "m=Mul(c2,s) p0=GlobalAveragePool(m) t0=Conv1(p0) u0=Relu(t0) t1=Conv1(u0) g=Sigmoid(t1) "
+        "w=Mul(m,g) c3=Conv(w) p=GlobalAveragePool(c3) f=Flatten(p) l=Gemm(f) y=Softmax(l)"
+    )
+    source = tmp_path / "inference.int8.onnx"
+    source.write_bytes(quantized(text, tmp_path).to_bytes())
+    layers = layers_of_int8(source, tmp_path / "inference.int8.rtx.engine")
+    for name in ("c0", "c1", "c2", "c3"):
+        assert any(name in layer.onnx and layer.reads == ("int8",) for layer in layers), name
+    for name in ("t0", "t1"):
+        assert all("int8" not in layer.reads for layer in layers if name in layer.onnx)
+    residual = that_computes(layers, "a", "r1")
+    assert "int8" in residual.reads
+    assert residual.gives == ("int8",)
+    swish = that_computes(layers, "s", "m")
+    assert "int8" not in swish.reads

@@ -17,7 +17,7 @@ from hgdeploy.gpu.device import LIBRARY_VARIABLE
 from hgdeploy.gpu.driver import nvidia_gpus
 
 CHECKS = DOUBLES / "fake_cuda"
-OF_TENSORRT = [str(CHECKS / f"checks_tensorrt{end}.py") for end in ("", "_causes")]
+OF_TENSORRT = [str(CHECKS / f"checks_tensorrt{end}.py") for end in ("", "_causes", "_layers")]
 without_gpu = pytest.mark.skipif(nvidia_gpus()[0] > 0, reason="this machine has a GPU")
 needs_bindings = pytest.mark.skipif(
     not has("cuda.bindings.driver") and not has("cuda.cuda"), reason="needs cuda-bindings"

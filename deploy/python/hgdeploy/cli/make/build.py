@@ -24,6 +24,7 @@ _SETTINGS = (
 # Flags that say how to build an engine.
 _OF_ENGINES = (
     *("runtime", "batch", "input_size", "compute_capability", "device", "force", "output"),
+    "profile",
     *_SETTINGS,
 )
 
@@ -77,6 +78,12 @@ def add_build(verbs: Verbs) -> None:
     parser.add_argument(
         "--force", action="store_true", help="build even if there is an engine that fits"
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="print the engine's layers, with their times where there is a GPU, and write them as "
+        "ENGINE.profile.html",
+    )
     parser.add_argument("--output", type=Path, help="the engine file (default: in the bundle)")
     parser.add_argument(
         "--triton", type=Path, metavar="DIR", help="also write a Triton model repository there"
@@ -93,7 +100,9 @@ def add_build(verbs: Verbs) -> None:
 def _build(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_files import files_of_models
     from hgdeploy.bundle.names import RUNTIMES, runtime_of
+    from hgdeploy.cli.make.build_profile import write_profile
     from hgdeploy.convert.tensorrt.options import Shapes
+    from hgdeploy.convert.tensorrt.profile import profile_engine
     from hgdeploy.convert.variants import build_engine
     from hgdeploy.results.outputs import check_apart
     from hgdeploy.serving.triton.backends import TritonOptions
@@ -129,6 +138,8 @@ def _build(arguments: argparse.Namespace, out: TextIO) -> int:
             check_apart({"--output": [arguments.output]}, read)
         engine = build_engine(bundle, shapes, options, say, warn, arguments.output)
         out.write(f"{engine.path}\n")
+        if arguments.profile:
+            out.write(write_profile(engine.path, profile_engine(engine.path, options, warn)))
     if arguments.triton is not None:
         out.write(f"{triton_repository(bundle, arguments.triton, served, warn)}\n")
     return EXIT_OK

@@ -71,6 +71,23 @@ class Layer:
         return dataclasses.asdict(self)
 
 
+def layers_of_facts(facts: Mapping[str, Any]) -> list[Layer] | None:
+    """Return the layers in an engine's sidecar; None where there are none."""
+    try:
+        return [
+            Layer(
+                str(one["name"]),
+                str(one["kind"]),
+                tuple(map(str, one["reads"])),
+                tuple(map(str, one["gives"])),
+                tuple(map(str, one["onnx"])),
+            )
+            for one in facts["network"]["engine"]["layer_list"]
+        ]
+    except (KeyError, TypeError):
+        return None
+
+
 def layers_of_log(text: str) -> list[Layer]:
     """Return the layers of one message of the log, which begins with `LOGGED`."""
     found = []

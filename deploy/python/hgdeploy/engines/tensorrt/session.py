@@ -116,7 +116,8 @@ class Session:
         if "hostcode" in reason.lower().replace(" ", "") and not self._options.host_code:
             advice = (
                 "it has code for the CPU in it, which runs only where you allow it, if you trust "
-                "the file: --allow-host-code, or TensorRtOptions(host_code=True) in Python"
+                "the file: --allow-host-code of hgdeploy predict and validate, or "
+                "TensorRtOptions(host_code=True) in Python"
             )
         return f"{self.name} cannot load {source}: {reason}; {advice}"
 

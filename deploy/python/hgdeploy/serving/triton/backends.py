@@ -225,10 +225,6 @@ def _tensorrt_parameters(_options: TritonOptions) -> dict[str, str]:
     return {}
 
 
-def _tensorrt_caveats(_options: TritonOptions) -> list[str]:
-    return []
-
-
 def _onnxruntime_parameters(options: TritonOptions) -> dict[str, str]:
     return {} if options.threads is None else {"intra_op_thread_count": str(options.threads)}
 
@@ -276,7 +272,7 @@ BACKENDS: Mapping[str, _Backend] = {
         find=_find_engine,
         read=_read_engine,
         parameters=_tensorrt_parameters,
-        caveats=_tensorrt_caveats,
+        caveats=lambda _: [],
     ),
     "onnxruntime": _Backend(
         platform="onnxruntime_onnx",

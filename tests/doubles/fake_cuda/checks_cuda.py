@@ -255,6 +255,8 @@ def test_a_device_is_active_in_each_thread_that_asks_for_it(device: Device):
 
 def test_each_devices_context_is_retained_once_and_stays():
     before = count("retains")
+    assert [open_device(index).name for index in (0, 1)] == ["Fake GPU 0", "Fake GPU 1"]
+    assert count("retains") == before, "who only asks for the name takes no memory"
     for index in (0, 1, 0, 1):
         with open_device(index).activate():
             pass

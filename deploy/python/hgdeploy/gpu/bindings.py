@@ -159,6 +159,7 @@ class BindingsDevice(Device):
 
     def __init__(self, driver: _Driver, index: int) -> None:
         self._driver = driver
+        self._index = index
         doing = f"open gpu:{index}"
         driver(doing, "cuInit", 0)
         device = driver(doing, "cuDeviceGet", index)
@@ -172,12 +173,12 @@ class BindingsDevice(Device):
                 attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        self._context = _primary_context(index)
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
         """Make the GPU current in this thread for a `with` block."""
-        self._driver("use the GPU in this thread", "cuCtxPushCurrent", self._context)
+        context = _primary_context(self._index)
+        self._driver("use the GPU in this thread", "cuCtxPushCurrent", context)
         try:
             yield
         finally:

@@ -118,8 +118,8 @@ class Stream(abc.ABC):
 class Device(abc.ABC):
     """A GPU and its primary context, the one that all libraries in a process share.
 
-    The context is retained once, and stays until the process ends: a library that still has objects
-    in it would lose them.
+    The context is retained when the GPU is first made active, and stays until the process ends: a
+    library that still has objects in it would lose them.
 
     Attributes:
         name: the GPU's name.

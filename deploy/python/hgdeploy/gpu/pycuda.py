@@ -111,23 +111,24 @@ class PyCudaDevice(Device):
 
     def __init__(self, pycuda: _PyCuda, index: int) -> None:
         self._pycuda = pycuda
+        self._index = index
         with pycuda.doing(f"open gpu:{index}"):
             pycuda.api.init()
             device = pycuda.api.Device(index)
             self.name = str(device.name())
             self.compute_capability = ".".join(map(str, device.compute_capability()))
-            self._context = _primary_context(index)
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
         """Make the GPU current in this thread for a `with` block."""
         with self._pycuda.doing("use the GPU in this thread"):
-            self._context.push()
+            context = _primary_context(self._index)
+            context.push()
         try:
             yield
         finally:
             with self._pycuda.doing("leave the GPU in this thread"):
-                self._context.pop()
+                context.pop()
 
     def stream(self, marks: int) -> Stream:
         """Make a stream that can record `marks` times."""

@@ -99,7 +99,7 @@ class Scores:
         if self._ending is None:
             return (
                 f"the model's scores sum to {total:.3g}, not to 1, so they are not "
-                "probabilities; export the model with a softmax at its end"
+                "probabilities; export the model with a softmax over its classes at its end"
             )
         return (
             f"{self._source} ends in a softmax, but its scores sum to {total:.3g}, not to 1: the "

@@ -116,7 +116,7 @@ def _convert_to_16_bits(
     images = _preprocessed(bundle, onnx, options.images, on_warning)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
     target = bundle.path(onnx_name(options.precision))
-    compare = verify_precision(options.precision, images)
+    compare = verify_precision(options.precision, images, bundle.output_name)
 
     def verify(source: Path, aside: Path) -> dict[str, Any]:
         on_progress(f"comparing {target.name} with {source.name}")

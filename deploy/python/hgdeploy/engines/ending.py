@@ -20,9 +20,15 @@ ACTIVATIONS = ("softmax", "sigmoid")
 # Operators whose results are logits, by ONNX's and Paddle's names in lower case.
 _LINEAR = frozenset(
     (
-        *("gemm", "matmul", "add", "conv", "batchnormalization", "reducemean", "averagepool"),
-        *("globalaveragepool", "mul", "fc", "linear", "addmm"),
-        *("conv2d", "batch_norm", "mean", "pool2d"),
+        *("gemm", "matmul", "conv", "batchnormalization", "fc", "linear", "addmm"),
+        *("conv2d", "batch_norm", "logsoftmax", "log_softmax"),
+    )
+)
+# Operators whose results are logits, unless they scale or average what an activation gives.
+_BLENDING = frozenset(
+    (
+        *("add", "mul", "multiply", "reducemean", "averagepool", "globalaveragepool"),
+        *("mean", "pool2d"),
     )
 )
 # Operators that pass values on unchanged, by ONNX's and Paddle's names in lower case.
@@ -52,13 +58,15 @@ class Step(NamedTuple):
 
     Attributes:
         op: its name in lower case; `identity` for one that changes nothing.
-        source: the tensor that it reads first.
+        source: the tensor that it reads, or changes by others.
         over_classes: of a softmax, whether it normalises over the classes.
+        others: the further tensors that it reads.
     """
 
     op: str
     source: Hashable
     over_classes: bool = True
+    others: tuple[Hashable, ...] = ()
 
 
 def ending_of(output: Hashable, step_to: Callable[[Hashable], Step | None]) -> Ending | None:
@@ -74,9 +82,32 @@ def ending_of(output: Hashable, step_to: Callable[[Hashable], Step | None]) -> E
         if step.op in ACTIVATIONS and step.over_classes:
             found.append(step.op)
         elif step.op not in _PASSING:
-            return Ending(tuple(found)) if found or step.op in _LINEAR else None
+            if not found and step.op == "concat" and _joins_independent(step, step_to):
+                return Ending(("sigmoid",))
+            linear = step.op in _LINEAR or (step.op in _BLENDING and not _blends(step, step_to))
+            return Ending(tuple(found)) if found or linear else None
         step = step_to(step.source)
     return Ending(tuple(found)) if found else None
+
+
+def _blends(step: Step, step_to: Callable[[Hashable], Step | None]) -> bool:
+    """Return whether what an activation gives is scaled, added or averaged, as in an ensemble."""
+    waiting, seen = [step.source, *step.others], set()
+    while waiting:
+        tensor = waiting.pop()
+        before = step_to(tensor) if tensor not in seen else None
+        seen.add(tensor)
+        if before is not None and before.op in ACTIVATIONS:
+            return True
+        if before is not None and before.op in _PASSING | _BLENDING:
+            waiting += before.source, *before.others
+    return False
+
+
+def _joins_independent(step: Step, step_to: Callable[[Hashable], Step | None]) -> bool:
+    """Return whether all that is joined ends in a sigmoid, as of a model of several heads."""
+    parts = [ending_of(tensor, step_to) for tensor in (step.source, *step.others)]
+    return all(part is not None and part.activations == ("sigmoid",) for part in parts)
 
 
 def normalises_classes(axis: int, shape: Sequence[int] | None) -> bool:
@@ -96,7 +127,7 @@ def normalises_classes(axis: int, shape: Sequence[int] | None) -> bool:
 
 def onnx_ending(model: Any, output: str) -> Ending | None:
     """Return the ending of an `onnx.ModelProto` at one of its outputs, as `ending_of`."""
-    makers = {name: node for node in model.graph.node for name in node.output}
+    makers, weights = _makers_and_weights(model)
     opset = next(int(i.version) for i in model.opset_import if i.domain in ("", "ai.onnx"))
     shapes = {
         value.name: [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
@@ -112,43 +143,60 @@ def onnx_ending(model: Any, output: str) -> Ending | None:
         if opset < 13 and shape is not None and axis == 1:
             # Up to opset 12, a softmax is over all axes from `axis` on.
             shape = [shape[0], max(shape[1:])]
-        op = "identity" if is_neutral(node, makers) else node.op_type.lower()
-        return Step(op, node.input[0], normalises_classes(axis, shape))
+        kept = changed_by_nothing(node, makers, weights)
+        op = node.op_type.lower() if kept is None else "identity"
+        others = () if kept is not None else tuple(node.input[1:])
+        return Step(op, kept or node.input[0], normalises_classes(axis, shape), others)
 
     return ending_of(output, step_to)
 
 
 def onnx_chain(model: Any, output: str) -> Iterator[Any]:
     """Yield the operators from an output back to the one that computes it, which is last."""
-    makers = {name: node for node in model.graph.node for name in node.output}
+    makers, weights = _makers_and_weights(model)
     node = makers.get(output)
     while node is not None:
         yield node
-        if node.op_type.lower() not in _PASSING and not is_neutral(node, makers):
+        kept = changed_by_nothing(node, makers, weights)
+        if kept is None and node.op_type.lower() not in _PASSING:
             return
-        node = makers.get(node.input[0])
+        node = makers.get(kept or node.input[0])
 
 
-def is_neutral(node: Any, makers: dict[str, Any]) -> bool:
-    """Return whether an ONNX node multiplies by a constant 1 or adds a constant 0.
+def _makers_and_weights(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the node that computes each tensor, and the tensors that are constant, by name."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return makers, {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+# Operators by two inputs, what leaves the other unchanged, and which of them it may be.
+_NEUTRAL = {"Mul": (1.0, (1, 0)), "Add": (0.0, (1, 0)), "Div": (1.0, (1,)), "Sub": (0.0, (1,))}
+
+
+def changed_by_nothing(node: Any, makers: dict[str, Any], weights: dict[str, Any]) -> str | None:
+    """Return the tensor that an ONNX node gives on unchanged, by a constant 1 or 0; else None.
 
     Paddle 2 adds such a scale after the last operator of every exported model.
 
     Args:
         node: the node.
         makers: the node that computes each tensor, by the tensor's name.
+        weights: the constant tensors, by name.
     """
-    neutral = {"Mul": 1.0, "Add": 0.0}.get(node.op_type)
-    if neutral is None:
-        return False
-    other = makers.get(node.input[1])
-    while other is not None and other.op_type in ("Identity", "Cast"):
-        other = makers.get(other.input[0])
-    if other is None or other.op_type != "Constant":
-        return False
-    onnx = import_library("onnx", "convert")
-    value = onnx.numpy_helper.to_array(other.attribute[0].t)
-    return bool(value.size and (value == neutral).all())
+    neutral, places = _NEUTRAL.get(node.op_type, (0.0, ()))
+    for place in places:
+        name = node.input[place]
+        while name in makers and makers[name].op_type in ("Identity", "Cast"):
+            name = makers[name].input[0]
+        maker = makers.get(name)
+        constant = maker is not None and maker.op_type == "Constant"
+        tensor = maker.attribute[0].t if constant else weights.get(name)
+        if tensor is None or not tensor.data_type or tensor.external_data:
+            continue
+        value = import_library("onnx", "convert").numpy_helper.to_array(tensor)
+        if value.size and (value == neutral).all():
+            return str(node.input[1 - place])
+    return None
 
 
 def read_ending(source: Path, output: str) -> Ending | None:

@@ -87,37 +87,43 @@ def _verify_size(paddle: _Side, onnx: _Side, size: tuple[int, int]) -> None:
 
 
 def verify_precision(
-    precision: str, rows: Sequence[NDArray[Any]]
+    precision: str, rows: Sequence[NDArray[Any]], output_name: str | None = None
 ) -> Callable[[Path, Path], dict[str, Any]]:
     """Return a function that compares an fp32 ONNX file with a variant of it in `precision`.
 
     Args:
         precision: the precision, which decides the tolerance.
         rows: preprocessed images (1, 3, H, W); empty for seeded random inputs.
+        output_name: the output that has the scores, of a file that has several.
 
     Returns:
         A function like `verify_conversion`.
     """
     given = np.concatenate(rows) if rows else None
+    options = dataclasses.replace(_AS_WRITTEN, output_name=output_name)
     return lambda source, target: _verify(
-        _Side("onnxruntime", source, _AS_WRITTEN),
-        _Side("onnxruntime", target, _AS_WRITTEN),
+        _Side("onnxruntime", source, options),
+        _Side("onnxruntime", target, options),
         precision,
         given,
     )
 
 
-def verify_engine(engine: str) -> Callable[[Path, Path], dict[str, Any]]:
+def verify_engine(
+    engine: str, output_name: str | None = None
+) -> Callable[[Path, Path], dict[str, Any]]:
     """Return a function that compares an fp32 ONNX file with the form of it that `engine` reads.
 
     Args:
         engine: the engine's name.
+        output_name: the output that has the scores, of an ONNX file that has several.
 
     Returns:
         A function like `verify_conversion`.
     """
+    options = dataclasses.replace(_AS_WRITTEN, output_name=output_name)
     return lambda source, target: _verify(
-        _Side("onnxruntime", source, _AS_WRITTEN), _Side(engine, target), "fp32", None
+        _Side("onnxruntime", source, options), _Side(engine, target), "fp32", None
     )
 
 

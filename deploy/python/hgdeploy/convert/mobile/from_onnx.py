@@ -75,12 +75,15 @@ def ncnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
         with tempfile.TemporaryDirectory(prefix="hgdeploy-pnnx-") as name:
             folder = Path(name)
             model = folder / "model.onnx"
-            model.symlink_to(source.absolute())
-            shape = ",".join(map(str, _image_shape(OnnxGraph.read(source))))
+            # Written anew: with its weights, and without outputs that are not the scores.
+            graph = OnnxGraph.read(source, external_data=True)
+            model.write_bytes(graph.to_bytes())
+            shape = ",".join(map(str, _image_shape(graph)))
             options = [f"inputshape=[1,{shape}]", "fp16=0"]
             request = {"do": "pnnx", "program": program, "source": model.name, "options": options}
             made = folder / "model.ncnn.param"
             _run(request, "pnnx", source, folder, made)
+            _check_layers(made, source)
             shutil.copyfile(made, aside)
             shutil.copyfile(made.with_suffix(".bin"), aside.with_suffix(".bin"))
 
@@ -160,6 +163,24 @@ def _pnnx() -> str:
             "(without --no-deps it would bring torch, which is not needed)"
         )
     return found
+
+
+def _check_layers(param: Path, source: Path) -> None:
+    """Refuse a network in which pnnx left operators that ncnn lacks.
+
+    These keep their names of PyTorch, such as `Tensor.to`; those of ncnn's layers have no points.
+
+    Raises:
+        BundleError: there are such operators.
+    """
+    lines = param.read_text(encoding="utf-8", errors="replace").splitlines()[2:]
+    kinds = {line.split()[0] for line in lines if line.strip()}
+    unknown = sorted(kind for kind in kinds if "." in kind or ":" in kind)
+    if unknown:
+        raise BundleError(
+            f"ncnn has no {', '.join(unknown)[:_MOST_LETTERS]}, which {source} needs; export it "
+            "without, or run it in another engine"
+        )
 
 
 def _run(request: dict[str, Any], what: str, source: Path, folder: Path, made: Path) -> None:

@@ -38,4 +38,4 @@ def convert_for_engine(
     source = ensure_fp32_onnx(bundle, on_progress, on_warning)
     on_progress(f"converting {source} for {engine}")
     convert = {"mnn": mnn_from_onnx, "ncnn": ncnn_from_onnx}[engine]
-    return convert(source, verify=verify_engine(engine) if check else None)
+    return convert(source, verify=verify_engine(engine, bundle.output_name) if check else None)

@@ -68,11 +68,12 @@ class MnnEngine(CheckedEngine):
             shape = (len(rows), *spec.shape[1:])
             # Copied: MNN owns the memory.
             values = np.array(expr.convert(result, expr.NCHW).read(), dtype=np.float32)
-            if values.size != np.prod(shape):
+            try:
+                found[spec.name] = values.reshape(shape)
+            except ValueError:
                 raise EngineError(
                     f"MNN gave {spec.name} of {values.size} values, expected {list(shape)}"
-                )
-            found[spec.name] = values.reshape(shape)
+                ) from None
         return found
 
     def _free(self) -> None:

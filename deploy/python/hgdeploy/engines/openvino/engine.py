@@ -135,7 +135,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
         threads=options.cpu_threads if device == "CPU" else None,
     )
     best = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    specs = _specs(compiled.inputs), _specs(compiled.outputs)
+    specs = _specs(compiled.inputs), _specs(compiled.outputs, options.output_name)
     requests = max(best, _REQUESTS_PER_STREAM * options.streams)
     return OpenVinoEngine(compiled, openvino.Tensor, specs, runtime, requests)
 
@@ -277,9 +277,11 @@ def _short_digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 
-def _specs(ports: Any) -> tuple[TensorSpec, ...]:
+def _specs(ports: Any, wanted: str | None = None) -> tuple[TensorSpec, ...]:
     specs = []
     for port in ports:
+        # A tensor has several names where operators between them change nothing.
+        name = wanted if wanted in port.names else port.any_name
         shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.partial_shape)
-        specs.append(TensorSpec(port.any_name, port.element_type.to_dtype().name, shape))
+        specs.append(TensorSpec(name, port.element_type.to_dtype().name, shape))
     return tuple(specs)

@@ -188,9 +188,8 @@ def changed_by_nothing(node: Any, makers: dict[str, Any], weights: dict[str, Any
         name = node.input[place]
         while name in makers and makers[name].op_type in ("Identity", "Cast"):
             name = makers[name].input[0]
-        maker = makers.get(name)
-        constant = maker is not None and maker.op_type == "Constant"
-        tensor = maker.attribute[0].t if constant else weights.get(name)
+        constant = name in makers and makers[name].op_type == "Constant"
+        tensor = makers[name].attribute[0].t if constant else weights.get(name)
         if tensor is None or not tensor.data_type or tensor.external_data:
             continue
         value = import_library("onnx", "convert").numpy_helper.to_array(tensor)

@@ -17,6 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hgdeploy.bundle.model_files import model_files
 from hgdeploy.bundle.names import onnx_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
@@ -236,6 +237,7 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
     try:
         session = ort.InferenceSession(str(source), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        model_files(source)  # says so itself where weights are missing, or outside of the folder
         raise BundleError(f"ONNX Runtime cannot load {source}: {one_line(error)}") from error
     session.disable_fallback()  # a run that fails on a GPU would be repeated on the CPU
     return session

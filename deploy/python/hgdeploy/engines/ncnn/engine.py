@@ -64,14 +64,29 @@ class NcnnEngine(CheckedEngine):
         return {self.outputs[0].name: np.stack([self._run_one(row) for row in rows])}
 
     def _run_one(self, row: NDArray[Any]) -> NDArray[Any]:
+        values, shape = self._extract(row), self.outputs[0].shape[1:]
+        if isinstance(values, int):
+            raise EngineError(f"ncnn failed to run the model (code {values})")
+        try:
+            return values.reshape(shape)
+        except ValueError:
+            raise EngineError(
+                f"ncnn gave {self.outputs[0].name} of {values.size} values for an image, expected "
+                f"{list(shape)}: pnnx converts this model wrongly; run it in another engine"
+            ) from None
+
+    def _extract(self, row: NDArray[Any]) -> NDArray[Any] | int:
+        """Return what the network gives for an image, or ncnn's code of what failed.
+
+        No error is raised here: its traceback would keep ncnn's objects, and these end the process
+        where they outlive the network.
+        """
         extractor = self._network.create_extractor()
         failed = extractor.input(_INPUT, self._mat(row))
         if not failed:
             failed, result = extractor.extract(_OUTPUT)
-        if failed:
-            raise EngineError(f"ncnn failed to run the model (code {failed})")
         # Copied: the extractor owns the memory.
-        return np.array(result, dtype=np.float32).reshape(self.outputs[0].shape[1:])
+        return int(failed) if failed else np.array(result, dtype=np.float32)
 
     def _free(self) -> None:
         self._network.clear()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_files import model_digest
+from hgdeploy.bundle.model_files import model_digest, model_files
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
@@ -234,6 +234,7 @@ def _compile(core: Any, source: Path, device: str, options: EngineOptions) -> An
             # By its path: reading the model first takes most of the time that the cache saves.
             return core.compile_model(str(source), device, settings | cache)
     except RuntimeError as error:
+        model_files(source)  # says so itself where weights are missing, or outside of the folder
         raise BundleError(f"OpenVINO cannot load {source}: {one_line(error)}") from error
 
 
@@ -281,7 +282,7 @@ def _specs(ports: Any, wanted: str | None = None) -> tuple[TensorSpec, ...]:
     specs = []
     for port in ports:
         # A tensor has several names where operators between them change nothing.
-        name = wanted if wanted in port.names else port.any_name
+        name = wanted if wanted is not None and wanted in port.names else port.any_name
         shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.partial_shape)
         specs.append(TensorSpec(name, port.element_type.to_dtype().name, shape))
     return tuple(specs)

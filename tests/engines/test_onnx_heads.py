@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX files of other tools: what their scores are, and the output that was chosen by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx_heads import DESCRIPTION, SOFTMAX, make_headed
+
+from conftest import IMAGES, require_engine
+from hgdeploy import Classifier
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.convert.mobile.variants import convert_for_engine
+from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
+from hgdeploy.engines.ending import read_ending
+from hgdeploy.engines.run import Run, open_run
+from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.progress import nothing
+
+PHOTO = IMAGES / "coffee.jpg"
+ONE, HALF, HUNDRED = (np.float32(value) for value in (1, 0.5, 100))
+NEGATIVE = ("Neg", ["logits"], ["negative"], {})
+OTHER = ("Softmax", ["negative"], ["q"], {"axis": 1})
+SIGMOIDS = [("Split", ["logits", "sizes"], ["a", "b"], {"axis": 1})] + [
+    ("Sigmoid", [name], [f"{name}s"], {}) for name in "ab"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("head", "weights", "activations"),
+    [
+        ([SOFTMAX, ("Mul", ["p", "k"], ["y"], {})], {"k": ONE}, ("softmax",)),
+        ([SOFTMAX, ("Mul", ["k", "p"], ["y"], {})], {"k": ONE}, ("softmax",)),
+        ([SOFTMAX, ("Div", ["p", "k"], ["y"], {})], {"k": ONE}, ("softmax",)),
+        ([SOFTMAX, ("Constant", [], ["k"], {"value_float": 1.0}), ("Mul", ["p", "k"], ["y"], {})],
+         {}, None),
+        ([SOFTMAX, ("Mul", ["p", "k"], ["y"], {})], {"k": HUNDRED}, None),
+        ([SOFTMAX, NEGATIVE, OTHER, ("Add", ["p", "q"], ["s"], {}), ("Mul", ["s", "k"], ["y"], {})],
+         {"k": HALF}, None),
+        ([*SIGMOIDS, ("Concat", ["as", "bs"], ["y"], {"axis": 1})],
+         {"sizes": np.array([2, 3])}, ("sigmoid",)),
+        ([("LogSoftmax", ["logits"], ["y"], {"axis": 1})], {}, ()),
+        ([("Mul", ["logits", "k"], ["y"], {})], {"k": HALF}, ()),
+        ([("Softmax", ["logits"], ["y"], {"axis": 0})], {}, None),
+    ],
+    ids=["one", "one_first", "divided", "no_tensor", "percent", "ensemble", "heads", "log",
+         "temperature", "over_images"],
+)  # fmt: skip
+def test_scores_behind_the_last_activation_are_known_or_left_open(
+    head, weights, activations, tmp_path: Path
+):
+    """Never taken for logits, of which a user is told to make probabilities once more."""
+    bundle = make_headed(tmp_path / "model", head, ["y"], weights)
+    ending = read_ending(bundle / "inference.onnx", "y")
+    assert (None if ending is None else ending.activations) == activations
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [("openvino", "y"), ("openvino", "g"), ("mnn", "g"), ("ncnn", "g")]
+)
+def test_the_chosen_output_is_the_same_in_every_engine(engine: str, name: str, tmp_path: Path):
+    """`y` is `p` by another name, as OpenVINO sees it; the number of classes is left open."""
+    require_engine(engine)
+    head = [SOFTMAX, ("Mul", ["p", "k"], ["y"], {}), ("Sigmoid", ["logits"], ["g"], {})]
+    text = f"{DESCRIPTION}Global: {{output_name: {name}}}\n"
+    weights, shape = {"k": ONE}, ("n", "classes")
+    folder = make_headed(
+        tmp_path / "model", head, ["y", "g"], weights, shape=shape, description=text
+    )
+    if engine in ("mnn", "ncnn"):
+        convert_for_engine(open_bundle(folder), engine, print)
+    with Classifier(folder, engine) as found, Classifier(folder, "onnxruntime") as right:
+        ((a,), (b,)) = found.predict(PHOTO), right.predict(PHOTO)
+    assert a.class_ids == b.class_ids
+    assert a.scores == pytest.approx(b.scores, abs=1e-5)
+    assert (abs(sum(a.scores) - 1) < 1e-4) == (name == "y")
+
+
+def test_an_output_that_was_chosen_by_its_name_is_reduced_too(tmp_path: Path):
+    head = [SOFTMAX, ("Sigmoid", ["logits"], ["g"], {})]
+    text = f"{DESCRIPTION}Global: {{output_name: g}}\n"
+    folder = make_headed(tmp_path / "model", head, ["p", "g"], description=text)
+    made = convert_to_onnx(open_bundle(folder), ConvertOptions(precision="fp16"), nothing)
+    assert [value.name for value in onnx.load(str(made)).graph.output] == ["g"]
+
+
+def test_operators_that_ncnn_lacks_are_named(tmp_path: Path):
+    require_engine("ncnn")
+    cast = ("Cast", ["p"], ["y"], {"to": onnx.TensorProto.DOUBLE})
+    folder = make_headed(tmp_path / "model", [SOFTMAX, cast], ["y"], dtype=onnx.TensorProto.DOUBLE)
+    with pytest.raises(BundleError, match=r"ncnn has no Tensor\.to, which .* needs"):
+        convert_for_engine(open_bundle(folder), "ncnn", print)
+
+
+def test_a_network_that_pnnx_converts_wrongly_is_an_error_and_not_a_crash(tmp_path: Path):
+    """Of a dense layer without a bias it makes one for images in a batch, which ncnn lacks."""
+    require_engine("ncnn")
+    head = [("Gemm", ["flat", "other"], ["z"], {}), ("Softmax", ["z"], ["y"], {"axis": 1})]
+    weights = {"other": np.ones((32, 5), np.float32)}
+    folder = make_headed(tmp_path / "model", head, ["y"], weights)
+    with pytest.raises(EngineError, match=r"gave y of 80 values for an image, expected \[5\]"):
+        convert_for_engine(open_bundle(folder), "ncnn", print)
+    assert not list(folder.glob("*.ncnn.*"))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_missing_weights_are_named_by_every_engine(engine: str, tmp_path: Path):
+    require_engine(engine)
+    path = make_headed(tmp_path / "model", [SOFTMAX], ["p"]) / "inference.onnx"
+    how = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 64}
+    onnx.save(onnx.load(str(path)), str(path), **how)
+    (path.parent / "w.bin").rename(path.parent / "v.bin")
+    with pytest.raises(BundleError, match=r"keeps weights in .*w\.bin, which does not exist"):
+        open_run(open_bundle(path.parent), Run(engine)).engine.close()

@@ -30,6 +30,7 @@ from image_files import (
     picture,
     png_chunk,
     png_of_declared_size,
+    tiff,
     with_chunks,
 )
 from PIL import Image, ImageOps
@@ -164,6 +165,10 @@ def test_bitmaps_of_all_depths_decode_as_opencv_reads_them(
         (encoded(Image.fromarray(picture()).convert("F"), "TIFF"), "TIFF with 32-bit floating-poi"),
         (encoded(Image.fromarray(picture()), "TIFF", compression="zstd"), "TIFF with Zstandard co"),
         (encoded(Image.fromarray(picture()), "TIFF", compression="lzma"), "TIFF with LZMA compre"),
+        (tiff(sides=(20, 10), samples=5), "TIFF with 5 samples for each pixel"),
+        (jpeg().replace(b"\xff\xc0", b"\xff\xc3"), "JPEG with lossless coding"),
+        (jpeg().replace(b"\xff\xc0", b"\xff\xf7"), "JPEG with JPEG-LS coding"),
+        (jpeg().replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "JPEG with 12-bit samples"),
     ],
 )
 def test_a_whole_file_that_opencv_cannot_read_is_named_for_what_it_is(
@@ -175,6 +180,37 @@ def test_a_whole_file_that_opencv_cannot_read_is_named_for_what_it_is(
         return
     with pytest.raises(ImageError, match=f"^is a {what}.*, which OpenCV .* does not read; convert"):
         decode_image(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "first"), [("H", ()), ("B", ()), ("I", ()), ("H", ((700, "B", 1),))]
+)
+def test_the_tags_of_a_tiff_may_be_of_any_form_and_order(
+    form: str, first: tuple[tuple[int, str, int], ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff(sides=(20, 10), form=form, first=first))
+    np.testing.assert_array_equal(read_image(path), opencv_rgb(path))
+
+
+def test_of_two_sizes_in_a_tiff_the_first_counts_as_in_libtiff() -> None:
+    sizes = ((256, "H", 30_000), (257, "H", 30_000))
+    with pytest.raises(ImageError, match=r"^has 900000000 pixels \(30000x30000\)"):
+        decode_image(tiff(sides=(20, 10), first=sizes))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
+        (b"\0\0\1\0\1\0" + bytes(40), "is a Windows icon, which is not read; convert it to"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI" + bytes(40), "is corrupt (PNG): it is Apple's own kind"),
+    ],
+)
+def test_a_file_that_stands_for_an_image_is_named(data: bytes, reason: str) -> None:
+    told = refusal(data)
+    assert told is not None
+    assert told.startswith(reason)
 
 
 @pytest.mark.parametrize("keyword", [b"Comment", b"Raw profile type exif", b"XML:com.adobe.xmp"])

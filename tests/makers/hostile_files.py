@@ -296,9 +296,9 @@ def odd_pictures() -> Iterator[Hostile]:
     jpeg = encoded(image, "JPEG")
     frame = jpeg.index(b"\xff\xc0")
     twelve = jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :]
-    yield "kinds/twelve bits.jpg", twelve, "is corrupt (JPEG)"
+    yield "kinds/twelve bits.jpg", twelve, "is a JPEG with 12-bit samples"
     lossless = jpeg[: frame + 1] + b"\xc3" + jpeg[frame + 2 :]
-    yield "kinds/lossless.jpg", lossless, "is corrupt (JPEG)"
+    yield "kinds/lossless.jpg", lossless, "is a JPEG with lossless coding"
     yield "kinds/arithmetic.jpg", jpeg[: frame + 1] + b"\xcb" + jpeg[frame + 2 :], "is corrupt"
     yield "kinds/no tables.jpg", _without_segment(jpeg, 0xDB), "is corrupt (JPEG)"
     yield "kinds/no codes.jpg", _without_segment(jpeg, 0xC4), None  # as in films: standard codes

@@ -47,6 +47,28 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+def tiff(
+    sides: tuple[int, int],
+    samples: int = 3,
+    form: str = "H",
+    first: Sequence[tuple[int, str, int]] = (),
+) -> bytes:
+    """A plain TIFF of bytes: its sides as values of a form, behind some `first` tags."""
+    width, height = sides
+    count, forms = width * height * samples, {"B": 1, "H": 3, "I": 4}
+    tags = [*first, (256, form, width), (257, form, height), (258, "H", 8), (259, "H", 1)]
+    tags += [(262, "H", 2), (273, "I", 0), (277, "H", samples), (278, "H", height)]
+    tags.append((279, "I", count))
+    pixels = 8 + 2 + 12 * len(tags) + 4
+    entries = b""
+    for tag, letter, value in tags:
+        value = pixels if tag == 273 else value
+        body = struct.pack(f"<{letter}", value).ljust(4, b"\0")
+        entries += struct.pack("<HHI", tag, forms[letter], 1) + body
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + bytes(4) + bytes(i % 251 for i in range(count))
+
+
 def png_of_declared_size(width: int, height: int) -> bytes:
     """A tiny PNG that says it is large, with valid checksums."""
     chunks = {

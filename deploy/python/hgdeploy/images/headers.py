@@ -65,13 +65,15 @@ def read_header(data: bytes) -> ImageHeader:
     for kind, matches in _UNREAD:
         if matches(data):
             raise ImageError(f"is {kind}, which is not read; convert it to JPEG or PNG")
+    if data.startswith(_LFS):
+        raise ImageError("is a Git LFS pointer, and no image yet; fetch it with: git lfs pull")
     known = ", ".join(kind for kind, _, _ in _FORMATS)
     raise ImageError(f"is not an image (starts with {data[:8]!r}; known formats: {known})")
 
 
 def _read_jpeg(kind: str, data: bytes) -> ImageHeader:
     header = read_jpeg_header(data)
-    return ImageHeader(kind, header.width, header.height, header.whole, header)
+    return ImageHeader(kind, header.width, header.height, header.whole, header, rare=header.rare)
 
 
 def _read_png(kind: str, data: bytes) -> ImageHeader:
@@ -141,11 +143,9 @@ def _read_tiff(kind: str, data: bytes) -> ImageHeader:
     values: dict[int, int] = {}
     for entry in range(first, first + count * entry_size, entry_size):
         tag, form, number = struct.unpack_from(order + entry_format, data, entry)
-        if tag > _SAMPLE_FORMAT:  # tags are in rising order
-            break
-        if tag not in _TAGS:
+        if tag not in _TAGS or tag in values:  # libtiff takes the first of two
             continue
-        place, letter = entry + entry_size - room, {3: "H", 4: "I", 16: "Q"}.get(form)
+        place, letter = entry + entry_size - room, {1: "B", 3: "H", 4: "I", 16: "Q"}.get(form)
         if letter is None:
             if tag in (_WIDTH, _HEIGHT):
                 raise ValueError("its size is not a whole number")
@@ -158,8 +158,8 @@ def _read_tiff(kind: str, data: bytes) -> ImageHeader:
     return ImageHeader(kind, values[_WIDTH], values[_HEIGHT], rare=_rare_tiff(values))
 
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLE_FORMAT = 256, 257, 258, 259, 339
-_TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLE_FORMAT)
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _SAMPLE_FORMAT = 256, 257, 258, 259, 277, 339
+_TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _SAMPLE_FORMAT)
 _SAMPLES = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex floating-point"}
 # Those that libtiff unpacks without any other library, and JPEG and Deflate.
 _COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32809, 32946)
@@ -181,6 +181,8 @@ def _rare_tiff(values: dict[int, int]) -> str:
     rare = []
     if sample != 1 or bits not in (1, 2, 4, 8, 16):
         rare.append(" ".join([f"{bits}-bit", *filter(None, [_SAMPLES.get(sample)]), "samples"]))
+    if values.get(_COLOURS, 1) > 4:
+        rare.append(f"{values[_COLOURS]} samples for each pixel")
     if compression not in _COMPRESSIONS:
         rare.append(f"{_COMPRESSION_NAMES.get(compression, str(compression))} compression")
     return " and ".join(rare)
@@ -228,4 +230,9 @@ _UNREAD: tuple[tuple[str, _Matches], ...] = (
     ("a Sun raster file", lambda data: data.startswith(b"\x59\xa6\x6a\x95")),
     ("Radiance HDR", lambda data: data.startswith((b"#?RADIANCE", b"#?RGBE"))),
     ("PAM or PFM", lambda data: re.match(rb"P[7Ff]\s", data) is not None),
+    ("a Windows icon", lambda data: re.match(rb"\0\0[\1\2]\0[^\0]\0", data) is not None),
+    ("JPEG XR", lambda data: data.startswith(b"II\xbc")),
+    ("DDS", lambda data: data.startswith(b"DDS ")),
+    ("QOI", lambda data: data.startswith(b"qoif")),
 )
+_LFS = b"version https://git-lfs.github.com/spec/"

@@ -39,6 +39,7 @@ class JpegHeader:
         whole: whether the file has its end marker.
         plain: 8 bits, one or three colours and no rare coding.
         exif: the APP1 segments, which may hold the orientation.
+        rare: how it is coded, where OpenCV may not read it.
     """
 
     width: int
@@ -46,6 +47,7 @@ class JpegHeader:
     whole: bool
     plain: bool
     exif: bytes
+    rare: str
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
@@ -65,7 +67,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     frame = width = height = colours = precision = frames = 0
     exif: list[bytes] = []
     for marker, position in _segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if marker in _FRAMES:
             frame, frames = marker, frames + 1
             precision, height, width, colours = struct.unpack_from(">BHHB", data, position + 2)
         elif marker == 0xE1:
@@ -77,8 +79,26 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             if frame != 0xC0 or data[position + 2] != colours:
                 plain = _check_scans(data, position, width * height) and plain
             whole = data.rfind(_END) > position
-            return JpegHeader(width, height, whole, plain, b"".join(exif))
+            rare = _rare(frame, precision, colours)
+            return JpegHeader(width, height, whole, plain, b"".join(exif), rare)
     raise ValueError("it ends before the picture begins")
+
+
+_FRAMES = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}
+_READ_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # baseline, extended, progressive; arithmetic
+_FRAME_NAMES = {0xC3: "lossless coding", 0xCB: "lossless coding", 0xF7: "JPEG-LS coding"}
+
+
+def _rare(frame: int, precision: int, colours: int) -> str:
+    """Return what libjpeg-turbo, as OpenCV uses it, does not read; nothing where it reads all."""
+    rare = []
+    if frame and frame not in _READ_FRAMES:
+        rare.append(_FRAME_NAMES.get(frame, "hierarchical coding"))
+    if frame and precision in (12, 16):
+        rare.append(f"{precision}-bit samples")
+    if frame and colours == 2:
+        rare.append("two colours")
+    return " and ".join(rare)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:

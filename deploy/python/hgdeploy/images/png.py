@@ -43,6 +43,8 @@ def read_png_header(data: bytes) -> PngHeader:
         ValueError: what is wrong with a chunk.
     """
     first, width, height = struct.unpack_from(">4sII", data, 12)
+    if first == b"CgBI":
+        raise ValueError("it is Apple's own kind, as Xcode packs it into apps; convert it first")
     if first != b"IHDR":
         raise ValueError(f"its first chunk is {first!r}")
     position, chunk = len(SIGNATURE), b""

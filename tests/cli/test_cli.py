@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 import signal
@@ -18,6 +19,7 @@ from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wa
 from hgdeploy import Classifier
 from hgdeploy.cli.main import main, paddle2onnx
 from hgdeploy.cli.main import predict_cls as predict_cls_here
+from hgdeploy.errors import BundleError, WeightsError
 from hgdeploy.results.outputs import claiming
 from hgdeploy.transforms.prediction import text_line
 
@@ -229,6 +231,8 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
         (("--batch", "2"), 2, "see predict_cls.py --help"),
         (("-o", "Global.infer_imgs=nowhere"), 4, "nowhere"),
         (("-o", "Global.inference_model_dir=nowhere"), 5, "model folder nowhere does not exist"),
+        (("-o", f"Global.inference_model_dir={300 * 'x'}"), 5, "cannot be searched: File name too"),
+        (("-o", "Global.infer_imgs=['nowhere']"), 4, "nowhere: does not exist"),
         (("-o", "PostProcess.Topk.class_id_map_file=nowhere.txt"), 2, "label file nowhere.txt"),
         (("-c", STOCK, *CPU), 5, "has 10 classes, but the label list has 1000"),
         (
@@ -244,6 +248,39 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
 def test_a_users_mistake_is_one_line_and_a_code(mini, photos, arguments, code, message, run_here):
     result = run_here(predict_cls_here, *given(mini, photos), *arguments)
     assert_one_error_line(result, code, message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", 300 * "x", IMAGES),
+        ("convert", 3000 * "x/"),
+        ("build", 300 * "x"),
+        ("export", "PPHGNet_tiny", "--weights", 300 * "x", "--output", "out"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_is_too_long_for_the_system_is_one_line(arguments, run_here):
+    result = run_here(main, *arguments)
+    assert "File name too long" in result.stderr.splitlines()[-1]
+    assert result.returncode in (BundleError.exit_code, WeightsError.exit_code)
+
+
+def test_what_the_system_refuses_is_one_line_wherever_it_is_met(run_here, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/closed/file")
+
+    monkeypatch.setattr("hgdeploy.cli.doctor._doctor", refuse)
+    assert_one_error_line(run_here(main, "doctor"), 1, "/closed/file: permission denied")
+
+
+def test_a_current_folder_that_is_gone_is_one_line(mini, tmp_path, run_here, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = run_here(main, "predict", mini, IMAGES, "--output", "rows.jsonl")
+    assert_one_error_line(result, 1, "the current folder was removed; change into another")
 
 
 def test_an_empty_folder_is_an_error(mini, tmp_path):

@@ -32,6 +32,8 @@ def bomb(line: str) -> str:
         ("a: " + 100 * "{b: ", "it is nested deeper than 64 levels"),
         ("".join(f"{i * ' '}a:\n" for i in range(100)), "it is nested deeper than 64 levels"),
         ("a: " + 2000 * "1:" + "1\n", "it holds a number of 4001 digits"),
+        ("a: 1\nb: {c: 1, d: 2, c: 1}\n", "the key 'c' stands twice, in lines 2 and 2"),
+        ("Global: {}\nb:\nGlobal: {x: 1}\n", "the key 'Global' stands twice, in lines 1 and 3"),
         ("a: !!bool maybe\n", "'maybe'"),
         ("a: !!int ''\n", "string index out of range"),
         ("a: !!python/object/apply:os.system [exit]\n", "could not determine a constructor"),

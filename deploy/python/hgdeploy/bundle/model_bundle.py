@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from hgdeploy.bundle.description import description_changes
 from hgdeploy.bundle.integrity import bundle_notes, check_artifact, check_unaltered
-from hgdeploy.bundle.names import ALONE, DESCRIPTION, ONNX_FILE, beside
+from hgdeploy.bundle.names import ALONE, DESCRIPTION, INT8_PARAMS, ONNX_FILE, beside
 from hgdeploy.bundle.sidecar import changed_source, read_bundle_sidecar, read_sidecar
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import read_yaml
@@ -24,6 +24,7 @@ from hgdeploy.transforms.postprocess_config import LABEL_KEYS, SAVE, parse_postp
 T = TypeVar("T")
 # What Global may say about a model, in `inference.yml`.
 _NAMES = ("model_name", "output_name")
+_SHOWN = 300  # letters of a path, which may be too long for the system
 PREPROCESS, POSTPROCESS = "PreProcess", "PostProcess"
 
 
@@ -177,6 +178,7 @@ def open_model(place: str | Path) -> ModelBundle:
         BundleError: as `open_bundle`, or the file is of another kind.
     """
     file = Path(place)
+    check_reachable(file)
     if not file.is_file():
         return open_bundle(file)
     if file.suffix not in ALONE:
@@ -197,6 +199,7 @@ def open_bundle(root: str | Path) -> ModelBundle:
         BundleError: there is no such folder, or its `inference.yml` is no YAML of keys and values.
     """
     root = Path(root)
+    check_reachable(root)
     if not root.is_dir():
         kind = "is a file, expected the folder it lies in" if root.exists() else "does not exist"
         raise BundleError(f"model folder {root} {kind}")
@@ -229,6 +232,20 @@ def open_bundle(root: str | Path) -> ModelBundle:
         )
     asks_for_copies = isinstance(after, dict) and SAVE in after
     return ModelBundle(root, name, ops, postprocess, unserved, asks_for_copies, output)
+
+
+def check_reachable(place: Path) -> None:
+    """Refuse a model whose files may not even be looked for, or whose name is too long for that.
+
+    Raises:
+        BundleError: the system's reason.
+    """
+    try:
+        (place / INT8_PARAMS).is_file()
+    except OSError as error:
+        raise BundleError(
+            f"model folder {str(place)[:_SHOWN]} cannot be searched: {error.strerror}"
+        ) from None
 
 
 def _check_name(root: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
+import os
 import re
 import signal
 import threading
@@ -80,6 +82,38 @@ def _exit_code(parse: Callable[[], Command]) -> int:
     except MemoryError as error:
         say(f"error: the memory is not enough ({one_line(error)}); use smaller batches or images")
         return ResourceError.exit_code
+    except OSError as error:
+        if error.errno not in _NOT_OUR_FAULT and _has_current_folder():
+            raise
+        say(f"error: {_system_reason(error)}")
+        return HGDeployError.exit_code
+
+
+def _has_current_folder() -> bool:
+    """Return whether the folder that relative paths count from has not been removed."""
+    try:
+        return bool(Path.cwd())
+    except OSError:
+        return False
+
+
+def _system_reason(error: OSError) -> str:
+    if not _has_current_folder():
+        return "the current folder was removed; change into another"
+    reason = (error.strerror or str(error)).lower()
+    place = error.filename
+    return reason if place is None else f"{os.fsdecode(place)[:_MOST_LETTERS]}: {reason}"
+
+
+# What the system may say to any use of a file; an error of our own has another reason.
+_NOT_OUR_FAULT = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EPERM", "EROFS", "ENAMETOOLONG", "ELOOP", "ENOSPC", "EDQUOT", "EIO"),
+        *("ESTALE", "EMFILE", "ENFILE", "ENOMEM"),
+    )
+    if hasattr(errno, name)
+)
 
 
 class Terminated(KeyboardInterrupt):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.model_bundle import ModelBundle, check_reachable
 from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS, made_by, runtime_of
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.fit import channels_last, check_feed
@@ -154,7 +154,11 @@ def choose_run(
         engine: the engine that was asked for, if any.
         precision: the precision that was asked for, if any.
         on_choice: called with one line where the choice is not Paddle in fp32.
+
+    Raises:
+        BundleError: the folder may not be searched.
     """
+    check_reachable(folder)
     slim = (folder / INT8_PARAMS).is_file()
     if engine is None and folder.is_file():
         engine = "tensorrt" if runtime_of(folder.name) else _USUAL[1]

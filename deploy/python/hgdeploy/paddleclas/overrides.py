@@ -43,12 +43,21 @@ def _value(keys: Sequence[str], written: str) -> object:
     """Return what is written after `-o`, as the tree of keys holds it."""
     # What stands in Global may be a path, such as a folder that is called 2024.
     if keys[0] == "Global" and len(keys) > 1:
-        return _unquoted(written)
+        return _paths(written) or _unquoted(written)
     value = parse_literal(written)
     if set(keys).isdisjoint(LABEL_KEYS) or isinstance(value, str | list):
         return value
     # A name stays as it is written: 1.10 is not 1.1.
     return AsPrinted(written) if str(value) == written else written
+
+
+def _paths(written: str) -> list[str] | None:
+    """Return the texts of a list of paths; None for what is no list of some."""
+    if not written.startswith("["):
+        return None
+    listed = parse_literal(written)
+    some = isinstance(listed, list) and listed and all(isinstance(one, str) for one in listed)
+    return listed if some else None  # type: ignore[return-value]
 
 
 def _unquoted(value: str) -> str:

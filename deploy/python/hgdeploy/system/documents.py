@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from hgdeploy.errors import ConfigError, HGDeployError
+from hgdeploy.system.checks import cut
 
 # Descriptions of 21,000 classes take 1 MB; PyYAML itself needs a second for each 300 kB, and with
 # libyaml one for each 3 MB.
@@ -26,6 +27,7 @@ _MOST_YAML_DEPTH = 64
 _MOST_DIGITS = 1_000  # of one number; those of base 60 (1:00:00) take quadratic time
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _PRINTED = (*_NUMBERS, "tag:yaml.org,2002:bool")
+_MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
 # Programs of the largest models are tens of MB, as are the samples of long benchmarks.
 _MOST_JSON_BYTES = 256 << 20
@@ -150,6 +152,18 @@ def _content(path: Path, most: int) -> bytes:
     return data
 
 
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Refuse two values of one key, of which YAML's readers drop the first in silence."""
+    seen: dict[tuple[str, str], yaml.Node] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        first = seen.setdefault((key.tag, key.value), key)
+        if first is not key:
+            lines = f"{first.start_mark.line + 1} and {key.start_mark.line + 1}"
+            raise yaml.YAMLError(f"the key {cut(key.value)} stands twice, in lines {lines}")
+
+
 class _TextNode(yaml.ScalarNode):
     """What is written, where YAML would make something else of it."""
 
@@ -192,6 +206,8 @@ class _BoundedLoader(yaml.SafeLoader):
             raise yaml.YAMLError("an alias names what it stands in")
         if node is not None and not is_alias:
             self._sizes[node] = self._size(node)
+            if isinstance(node, yaml.MappingNode):
+                _refuse_twins(node)
         return node
 
     def _size(self, node: yaml.Node) -> int:

@@ -26,13 +26,15 @@ def weights_file(path: Path) -> Path:
     Raises:
         WeightsError: there is neither; the message has both names.
     """
-    if path.suffix == _PADDLE or path.is_file() or not path.name:
+    if path.suffix == _PADDLE or not path.name:
         return path
     named = path.with_name(path.name + _PADDLE)
-    if named.is_file():
-        return named
-    if path.exists():
-        return path
+    try:
+        found = next((each for each in (path, named) if each.is_file()), None)
+        if found is not None or path.exists():
+            return found or path
+    except OSError as error:  # such as a name that is too long
+        raise WeightsError(f"{str(path)[:300]}: cannot be read: {error.strerror}") from None
     raise WeightsError(f"{path}: does not exist, and neither does {named.name} beside it")
 
 

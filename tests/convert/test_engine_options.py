@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 from written_networks import quantized
 
-from conftest import require_engine
+from conftest import IMAGES, require_engine
 from hgdeploy import cli
+from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.names import engine_name, onnx_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar
+from hgdeploy.convert import onnx_from_paddle
+from hgdeploy.convert.graph import OnnxGraph
+from hgdeploy.convert.int8.from_onnx import int8_from_onnx
+from hgdeploy.convert.int8.options import QuantizeOptions
 from hgdeploy.convert.tensorrt.from_onnx import engine_from_onnx
 from hgdeploy.convert.tensorrt.layers import Layer, layers_of_facts
 from hgdeploy.convert.tensorrt.options import BuildOptions, Shapes
@@ -24,6 +29,9 @@ from hgdeploy.engines import load_engine
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.images.find import find_images
+from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.zoo.export import bundle_from_weights
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
@@ -192,3 +200,27 @@ def test_convolutions_run_in_int8_and_what_follows_them_is_one_kernel(tmp_path):
     assert residual.gives == ("int8",)
     swish = that_computes(layers, "s", "m")
     assert "int8" not in swish.reads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "int8", "gates"),
+    [("ResNet50", 53, 0), ("PPHGNet_small", 42, 5), ("EfficientNetB0", 49, 32)],
+)
+def test_whole_models_run_in_int8_and_each_sum_is_one_kernel(name, int8, gates, tmp_path):
+    """The figures of docs/tensorrt.md."""
+    pytest.importorskip("paddle2onnx", reason="paddle2onnx is not installed")
+    bundle = open_bundle(bundle_from_weights(name, None, tmp_path / name))
+    source, target = onnx_from_paddle(bundle, verify=None), bundle.root / "inference.int8.onnx"
+    options = QuantizeOptions(images=10, method="minmax", min_agreement=0.0)
+    preprocess = Preprocessor(bundle.own_preprocess())
+    images = find_images(IMAGES) * 2
+    int8_from_onnx(source, target, images, preprocess, options, lambda _: None)
+    layers = layers_of_int8(target, bundle.root / "inference.int8.rtx.engine")
+    convolutions = [layer for layer in layers if layer.kind == "correlation"]
+    assert sum(layer.reads == ("int8",) for layer in convolutions) == int8
+    nodes = OnnxGraph.read(target).nodes
+    assert sum(node.op_type == "Conv" for node in nodes) == int8 + gates
+    for node in nodes:
+        if node.op_type == "Add":
+            assert "int8" in that_computes(layers, node.name).gives

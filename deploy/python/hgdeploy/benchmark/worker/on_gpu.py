@@ -80,10 +80,10 @@ class OnGpu:
         of CUDA graphs; and of single runs from Python, which end before the next begins, `h2d`,
         `d2h` and `host`.
         """
-        runs, wall = self._queued(seconds, iterations, graph=True)
+        runs, wall = self.queued(seconds, iterations, graph=True)
         stages = {"enqueue": [ms for one in runs for ms in one.enqueue_ms]}
         if self.engine.captures_graphs:
-            plain, _ = self._queued(seconds, iterations, graph=False)
+            plain, _ = self.queued(seconds, iterations, graph=False)
             stages[_NO_GRAPH] = [ms for one in plain for ms in one.compute_ms]
         share, step = _HOST_SHARE * seconds, functools.partial(self.engine.infer, self.feeds)
         single = measure(step, share, iterations, self.engine.last_timings).timings_ms
@@ -94,10 +94,16 @@ class OnGpu:
             wall,
         )
 
-    def _queued(
+    def queued(
         self, seconds: float, iterations: int, *, graph: bool
     ) -> tuple[list[QueuedRuns], float]:
-        """Return the runs of each stream, and the seconds from the first launch to the last end."""
+        """Return the runs of each stream, and the seconds from the first launch to the last end.
+
+        Args:
+            seconds: how long each stream runs, at least.
+            iterations: how many runs of each stream, at least.
+            graph: launch CUDA graphs, where the engine has them.
+        """
         together = threading.Barrier(self.streams)
 
         def run(_: int) -> QueuedRuns | Exception:

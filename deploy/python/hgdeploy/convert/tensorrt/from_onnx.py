@@ -71,12 +71,8 @@ def engine_from_onnx(
         key = _key(sources["source"], profiles, builder, options)
         reason = "it was asked for" if options.force else _why_build(target, key, options)
         if reason is not None and options.apart:
-            target = (
-                (options.cache_dir or folder) / options.runtime.name / key.digest() / target.name
-            )
+            target = _place_of_its_own(target, key, options)
             reason = _why_build(target, key, options)
-            with writing(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
         if reason is None:
             on_progress(f"{target} fits: there is nothing to build")
             return EngineBuild(target, False)
@@ -95,6 +91,16 @@ def engine_from_onnx(
         _publish(builder.trt, job, target, facts, on_progress)
     on_progress(f"{target}: {_summary(facts['network'])}")
     return EngineBuild(target, True)
+
+
+def _place_of_its_own(target: Path, key: EngineKey, options: BuildOptions) -> Path:
+    """Return where an engine lies apart from the usual one, in a folder that is there."""
+    kept = options.cache_dir or target.parent
+    folder = kept / options.runtime.name / key.digest()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    return folder / target.name
 
 
 def _left_open(dims: Dims, shapes: Shapes, options: BuildOptions) -> Shapes:

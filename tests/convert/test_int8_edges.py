@@ -101,6 +101,10 @@ def test_no_pair_stands_inside_a_convolution_and_its_activation(tmp_path, activa
     graph = quantized(f"c0=Conv(x) {activation} c1=Conv(m) {HEAD.format('c1')}", tmp_path)
     assert {name: read_by(graph, name) for name in inner} == inner
     assert read_by(graph, "c1") == ["m*"]
+    values = {tensor.name: tensor for tensor in graph.model.graph.initializer}
+    for name in {"half", "three", "six"} & values.keys():
+        assert values[name].data_type == onnx.TensorProto.FLOAT
+    assert not [name for name in values if name.startswith(("half_", "three_", "six_"))]
 
 
 @pytest.mark.parametrize("gate", [SQUEEZE, SQUEEZE_DENSE], ids=["convolutions", "dense layers"])

@@ -90,6 +90,10 @@ def test_scales_that_fp16_cannot_hold_are_mended_or_kept(tmp_path):
     rest.check()
     agrees(rest, graph)
     assert types_of(rest)["c1"] == "FLOAT16"
+    written = {t.name: onnx.numpy_helper.to_array(t) for t in rest.model.graph.initializer}
+    for node in rest.nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert (written[node.input[1]] > 0).all(), "TensorRT takes no other scale"
     pair = next(n for n in graph.nodes if n.op_type == "QuantizeLinear" and n.input[0] == "r1")
     hot = tensors[pair.input[1]]
     hot.CopyFrom(onnx.numpy_helper.from_array(np.float32(1000.0), hot.name))

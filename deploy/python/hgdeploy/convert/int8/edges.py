@@ -51,8 +51,14 @@ class FusingEdges:
             self._add(node, [n for n in dict.fromkeys(node.input) if n and n not in constants])
         gates = (self._gate(name) for node in self._nodes for name in self._factors(node))
         in_gates = {name for gate in gates if gate is not None for name in gate}
-        self.nodes = frozenset(set(nodes) - in_gates)
-        """Names of the nodes that are to run in int8, without the layers of gates."""
+        self.nodes = frozenset(
+            node.name
+            for node in self._nodes
+            if node.name in nodes
+            and node.name not in in_gates
+            and (node.op_type not in _POINTWISE or len(self._roots_of(node)) > 1)
+        )
+        """Names of the nodes that are to run in int8: no layers of gates, no `x + constant`."""
 
     def _add(self, node: Any, inputs: list[str]) -> None:
         self._inputs[node.name] = inputs

@@ -20,6 +20,7 @@ from hgdeploy.system.libraries import import_library
 
 _OPSET = 19
 _LEVELS = 127
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
 _SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 
 
@@ -84,7 +85,7 @@ class _Scales:
         Weights are rounded again to such a scale: they move by less than half a step of theirs.
         """
         for node in self._graph.nodes:
-            tensor = self._weights.get(node.input[1]) if "QuantizeLinear" in node.op_type else None
+            tensor = self._weights.get(node.input[1]) if node.op_type in _PAIR else None
             if tensor is None:
                 continue
             scale = self._numpy.to_array(tensor)

@@ -7,6 +7,7 @@ A network is an ONNX model, and a layer is one of its nodes. Nothing is tuned.
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Any
 
 import fake_tensorrt
@@ -16,6 +17,7 @@ from fake_tensorrt import ILogger
 __all__ = [
     "Builder",
     "BuilderFlag",
+    "HardwareCompatibilityLevel",
     "IProgressMonitor",
     "LayerInformationFormat",
     "MemoryPoolType",
@@ -24,7 +26,8 @@ __all__ = [
     "ProfilingVerbosity",
 ]
 
-BuilderFlag = enum.Enum("BuilderFlag", "TF32")
+BuilderFlag = enum.Enum("BuilderFlag", "TF32 VERSION_COMPATIBLE")
+HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS")
 LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE")
 NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", "STRONGLY_TYPED")
@@ -67,11 +70,11 @@ class Network:
         self._outputs: list[Tensor] = []
         self._layers: list[Layer] = []
 
-    def read(self, path: str) -> None:
-        """Read a file."""
+    def read(self, content: bytes) -> None:
+        """Read a model."""
         import onnx
 
-        model = onnx.shape_inference.infer_shapes(onnx.load(path))
+        model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
         graph = model.graph
         known = {info.name: info for info in (*graph.value_info, *graph.input, *graph.output)}
 
@@ -128,7 +131,11 @@ class OnnxParser:
 
     def parse_from_file(self, path: str) -> bool:
         """Read a file."""
-        self._network.read(path)
+        return self.parse(Path(path).read_bytes())
+
+    def parse(self, model: bytes) -> bool:
+        """Read a file's content."""
+        self._network.read(model)
         return True
 
 
@@ -163,6 +170,7 @@ class BuilderConfig:
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self.progress_monitor: Any = None
         self.builder_optimization_level = 3
+        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
         self.profiles: list[Profile] = []
         self._cache: TimingCache | None = None
 

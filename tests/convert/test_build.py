@@ -632,7 +632,8 @@ def test_a_build_that_fails_leaves_nothing_alive_on_the_gpu(
         precision = "fp16"
     if fails_at == "profile":
         source = edited(source, mini / "fixed.onnx", [2, 3, 64, 64])
-        monkeypatch.setattr(tensorrt, "profile_to_serve", lambda *_: Profile(*[(1, 1, 4)] * 3))
+        wrong = (Profile(*[(1, 1, 4)] * 3),)
+        monkeypatch.setattr(tensorrt, "profiles_to_serve", lambda *_: wrong)
     options = BuildOptions(RTX, precision)
     with pytest.raises(HGDeployError) as caught:
         engine_from_onnx(source, tmp_path / "e", Shapes(batch), options, lambda _: None)

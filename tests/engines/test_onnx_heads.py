@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
+import paddle
 import pytest
+from foreign import Net, save_network, softmax
 from onnx_heads import DESCRIPTION, SOFTMAX, make_headed
 
 from conftest import IMAGES, require_engine
 from hgdeploy import Classifier
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.bundle.model_files import onnx_precision
+from hgdeploy.cli.main import main
 from hgdeploy.convert.mobile.variants import convert_for_engine
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.system.machine import int8_saturates
 from hgdeploy.system.progress import nothing
 
 PHOTO = IMAGES / "coffee.jpg"
@@ -115,3 +121,58 @@ def test_missing_weights_are_named_by_every_engine(engine: str, tmp_path: Path):
     (path.parent / "w.bin").rename(path.parent / "v.bin")
     with pytest.raises(BundleError, match=r"keeps weights in .*w\.bin, which does not exist"):
         open_run(open_bundle(path.parent), Run(engine)).engine.close()
+
+
+def test_a_file_is_known_by_what_it_computes_in_and_not_by_its_name(tmp_path: Path, run_here):
+    """As a file that was renamed, or that another tool quantized or halved."""
+    folder = make_headed(tmp_path / "model", [SOFTMAX], ["p"])
+    plain = folder / "inference.onnx"
+    for name in ("fp16", "int8"):
+        shutil.copy(plain, folder / f"inference.{name}.onnx")
+        with pytest.raises(BundleError, match=f"computes in fp32, whatever its name, and {name}"):
+            open_run(open_bundle(folder), Run("onnxruntime", name))
+    halved = onnx.load(str(plain))
+    for weights in halved.graph.initializer:
+        half = onnx.numpy_helper.to_array(weights).astype(np.float16)
+        node = onnx.helper.make_node(
+            "Constant", [], [f"{weights.name}.h"], value=onnx.numpy_helper.from_array(half)
+        )
+        cast = onnx.helper.make_node("Cast", node.output, [weights.name], to=1)
+        halved.graph.node.insert(0, cast)
+        halved.graph.node.insert(0, node)
+    del halved.graph.initializer[:]
+    onnx.save(halved, str(folder / "inference.fp16.onnx"))
+    assert onnx_precision(folder / "inference.fp16.onnx") == "fp16"
+    open_run(open_bundle(folder), Run("onnxruntime", "fp16")).engine.close()
+    scale, zero = np.float32(0.05), np.int8(0)
+    quantized = [
+        ("QuantizeLinear", ["logits", "s", "z"], ["i"], {}),
+        ("DequantizeLinear", ["i", "s", "z"], ["d"], {}),
+        ("Softmax", ["d"], ["p"], {"axis": 1}),
+    ]
+    if int8_saturates():
+        return  # such a CPU runs only what says that its weights have 7 bits
+    other = make_headed(tmp_path / "int8", quantized, ["p"], {"s": scale, "z": zero})
+    done = run_here(main, "predict", other, PHOTO)
+    assert done.returncode == 0
+    assert done.stderr.count("computes in int8, not in fp32, whatever its name") == 1
+    shutil.copy(other / "inference.onnx", folder / "inference.int8.onnx")
+    assert run_here(main, "predict", folder, PHOTO, "--precision", "int8").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "activations"),
+    [
+        (lambda logits: (softmax(logits) + softmax(logits * 2)) / 2, None),
+        (lambda logits: paddle.stack([softmax(logits), softmax(logits * 2)], 1).mean(1), None),
+        (lambda logits: paddle.concat([part.sigmoid() for part in logits.split([2, 3], 1)], 1),
+         ("sigmoid",)),
+    ],
+    ids=["ensemble", "crops", "heads"],
+)  # fmt: skip
+def test_programs_behind_the_last_activation_are_read_too(head, activations, tmp_path: Path):
+    network = Net("logits")
+    network.head = lambda _net, logits, _h: head(logits)
+    save_network(network, tmp_path, paddle.static.InputSpec([None, 3, 64, 64], "float32"))
+    ending = read_ending(tmp_path / "inference.json", "fetch_name_0")
+    assert (None if ending is None else ending.activations) == activations

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from hgdeploy.bundle.protobuf import Message
-from hgdeploy.bundle.sidecar import sidecar_path
+from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.errors import BundleError
 from hgdeploy.system.digests import combined_digest, file_sha256
 
@@ -36,6 +36,10 @@ _TENSORS, _GRAPHS, _SPARSES = (5, 10), (6, 11), (22, 23)  # of AttributeProto
 _SPARSE_TENSORS = (1, 2)  # of SparseTensorProto
 _EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2  # of TensorProto, of StringStringEntryProto
 _MOST_DEPTH = 32  # graphs within graphs
+_OP_TYPE, _DATA_TYPE = 4, 2  # of NodeProto, of TensorProto
+# Of TensorProto.DataType, the floats of 16 bits; and what quantizing operators have in their names.
+_HALVES = {10: "fp16", 16: "bf16"}
+_QUANTIZING = ("QuantizeLinear", "QLinear", "MatMulInteger", "ConvInteger")
 
 
 def model_files(artifact: Path) -> tuple[Path, ...]:
@@ -88,6 +92,44 @@ def model_digest(artifact: Path) -> str:
         return combined_digest([file_sha256(path) for path in files])
     except OSError as error:
         raise BundleError(f"{artifact} cannot be read: {error.strerror or error}") from None
+
+
+def onnx_precision(onnx: Path) -> str:
+    """Return what an ONNX file computes in, whatever its name: fp32, fp16, bf16 or int8.
+
+    Its sidecar says so, or its operators and weights.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    made_in = (read_sidecar(onnx) or {}).get("precision")
+    if isinstance(made_in, str):
+        return made_in
+    try:
+        with onnx.open("rb") as file:
+            kinds = {kind for graph in Message.whole(file).parts(_GRAPH) for kind in _kinds(graph)}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{onnx} is not a readable ONNX model ({error}); make it again") from None
+    return next((kind for kind in ("int8", *_HALVES.values()) if kind in kinds), "fp32")
+
+
+def _kinds(graph: Message) -> Iterator[str]:
+    """Yield what an operator or constant of a graph says of the precision it computes in."""
+    for node in graph.parts(_NODE):
+        op = next((part.text() for part in node.parts(_OP_TYPE)), "")
+        if any(name in op for name in _QUANTIZING):
+            yield "int8"
+        if op == "Constant":
+            for attribute in node.parts(_ATTRIBUTE):
+                yield from _half(attribute.parts(_TENSORS[0]))
+    yield from _half(graph.parts(_INITIALIZER))
+
+
+def _half(tensors: Iterator[Message]) -> Iterator[str]:
+    for tensor in tensors:
+        kind = next(tensor.numbers(_DATA_TYPE), 0)
+        if kind in _HALVES:
+            yield _HALVES[kind]
 
 
 def _external_files(onnx: Path) -> list[Path]:

@@ -30,6 +30,7 @@ BATCH = "batch"
 PROBABILITIES = "probabilities"
 LOGITS = "logits"
 _OUTPUT_NAMES = {"softmax": PROBABILITIES, "sigmoid": "scores", None: LOGITS}
+VALUES = "values"
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 
 
@@ -110,9 +111,12 @@ class OnnxGraph:
         return None if ending is None else list(ending.activations)
 
     def output_kind(self) -> str:
-        """Return `probabilities` after a softmax, `scores` after a sigmoid, else `logits`."""
+        """Return `probabilities` after a softmax, `scores` after a sigmoid, `logits`, or `values`.
+
+        Values are what a graph of no known end gives, such as the mean of several softmaxes.
+        """
         ending = self.ending()
-        return _OUTPUT_NAMES[None if ending is None else ending.activation]
+        return VALUES if ending is None else _OUTPUT_NAMES[ending.activation]
 
     def output_chain(self) -> list[Any]:
         """Return the operators from the output back to the one that computes it, which is last."""

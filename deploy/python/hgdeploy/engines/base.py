@@ -113,7 +113,13 @@ class Capability:
 
 
 class Engine(Protocol):
-    """A loaded model that answers `infer`."""
+    """A loaded model that answers `infer`.
+
+    Attributes:
+        warnings: what the user should know of how the model runs, one line each.
+    """
+
+    warnings: tuple[str, ...]
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -126,10 +132,6 @@ class Engine(Protocol):
     @property
     def runtime(self) -> RuntimeInfo:
         """What actually runs."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should know of how the model runs, one line each."""
 
     @property
     def once_seconds(self) -> float:

@@ -31,6 +31,8 @@ _BLENDING = frozenset(
         *("mean", "pool2d"),
     )
 )
+# Operators that put several tensors beside each other.
+_JOINING = frozenset(("concat", "stack"))
 # Operators that pass values on unchanged, by ONNX's and Paddle's names in lower case.
 _PASSING = frozenset(
     (
@@ -99,7 +101,7 @@ def _blends(step: Step, step_to: Callable[[Hashable], Step | None]) -> bool:
         seen.add(tensor)
         if before is not None and before.op in ACTIVATIONS:
             return True
-        if before is not None and before.op in _PASSING | _BLENDING:
+        if before is not None and before.op in _PASSING | _BLENDING | _JOINING:
             waiting += before.source, *before.others
     return False
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_files import model_files
+from hgdeploy.bundle.model_files import model_files, onnx_precision
 from hgdeploy.bundle.names import onnx_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.engines.base import (
@@ -199,7 +199,7 @@ def _check_int8(source: Path, options: EngineOptions) -> None:
         EngineError: the device is a GPU, or the model's sidecar does not say that its weights have
             7 bits.
     """
-    if options.precision != "int8":
+    if options.precision != "int8" and onnx_precision(source) != "int8":
         return
     if options.device != "cpu":
         # CUDA has no kernel for QLinearConv: it would round to int8, and compute in fp32.

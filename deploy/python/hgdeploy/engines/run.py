@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hgdeploy.bundle.model_bundle import ModelBundle, check_reachable
-from hgdeploy.bundle.names import INT8_PARAMS, PADDLE_PROGRAMS, made_by, runtime_of
+from hgdeploy.bundle.model_files import onnx_precision
+from hgdeploy.bundle.names import (
+    INT8_PARAMS,
+    ONNX_FILE,
+    PADDLE_PROGRAMS,
+    made_by,
+    onnx_name,
+    runtime_of,
+)
 from hgdeploy.engines import ENGINES, Engine, engine_module, load_engine
 from hgdeploy.engines.fit import channels_last, check_feed
 from hgdeploy.engines.options import PRECISIONS, EngineOptions
@@ -222,8 +230,10 @@ def open_run(
     if preprocessor is not None:
         size = preprocessor.output_size or (-1, -1)
         chosen = dataclasses.replace(chosen, image_size=size)
+    others = _other_precision(source, run)
     start = time.perf_counter()
     engine = load_engine(run.engine, source, chosen)
+    engine.warnings = (*engine.warnings, *others)
     seconds = time.perf_counter() - start - engine.once_seconds
     if preprocessor is not None:
         try:
@@ -232,6 +242,26 @@ def open_run(
             engine.close()
             raise
     return OpenedRun(engine, source, seconds)
+
+
+def _other_precision(source: Path, run: Run) -> tuple[str, ...]:
+    """Return what to tell of an ONNX file that computes in another precision than fp32.
+
+    Raises:
+        BundleError: another precision was asked for than the file computes in, and the engine does
+            not change it itself.
+    """
+    if source.suffix != ".onnx":
+        return ()
+    found, reduced = onnx_precision(source), onnx_name(run.precision)
+    if found == "fp32" and reduced in _names(run.engine, run.precision) and reduced != ONNX_FILE:
+        raise BundleError(
+            f"{source} computes in fp32, whatever its name, and {run.precision} was asked for; "
+            f"make it with {made_by(reduced)}, or ask for fp32"
+        )
+    if run.precision in ("fp32", "tf32") and found != "fp32":
+        return (f"{source} computes in {found}, not in {run.precision}, whatever its name",)
+    return ()
 
 
 def intermediates_of(bundle: ModelBundle, run: Run, row: NDArray[Any]) -> dict[str, NDArray[Any]]:

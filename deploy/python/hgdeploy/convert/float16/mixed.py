@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.convert.graph import LOGITS, OnnxGraph
+from hgdeploy.convert.graph import LOGITS, VALUES, OnnxGraph
 from hgdeploy.convert.graph_parts import rename_in, replace_items, subgraphs_of, tensors_used
 from hgdeploy.system.libraries import import_library
 
@@ -56,7 +56,7 @@ def to_16_bits(graph: OnnxGraph, precision: str, fp32_tensors: Collection[str]) 
 
 def fp32_nodes(graph: OnnxGraph, fp32_tensors: Collection[str]) -> set[int]:
     """Return the indices of the operators that are left in fp32; see `to_16_bits`."""
-    last = graph.output_chain() if graph.output_kind() != LOGITS else []
+    last = graph.output_chain() if graph.output_kind() not in (LOGITS, VALUES) else []
     kept = {name for node in last for name in node.output}
     unfit = set(fp32_tensors)
     return {

@@ -70,9 +70,9 @@ def onnx_from_paddle(
 ) -> Path:
     """Convert a bundle's Paddle model to ONNX, in fp32.
 
-    The input is called `x`, the output `probabilities` (after a softmax), `scores` (a sigmoid) or
-    `logits`, the batch dimension `batch`; of several outputs, only the bundle's is kept, by its
-    own name. All that is needed to use the file alone is in its
+    The input is called `x`, the output `probabilities` (after a softmax), `scores` (a sigmoid),
+    `logits` or, after anything else, `values`, the batch dimension `batch`; of several outputs,
+    only the bundle's is kept, by its own name. All that is needed to use the file alone is in its
     metadata, under `hgdeploy.`; the sidecar says how it was made.
 
     Args:
@@ -156,7 +156,8 @@ def onnx_notes(artifact: Path) -> list[str]:
     if not facts.get("folded", True):
         reason = facts["folding"]
         notes.append(f"{artifact} is not folded, so it is slower in some engines: {reason}")
-    if (facts.get("ending") or [None])[0] != "softmax":
+    ending = facts.get("ending")
+    if ending is not None and ending[:1] != ["softmax"]:
         name = facts["outputs"][0]["name"]
         notes.append(f"{artifact} gives {name}, not probabilities: the model has no final softmax")
     if facts.get("verdict", True) is None:

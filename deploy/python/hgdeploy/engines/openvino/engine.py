@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_files import model_digest, model_files
+from hgdeploy.bundle.model_files import model_digest, model_files, onnx_precision
 from hgdeploy.bundle.names import ONNX_FILE
 from hgdeploy.bundle.paddle_params import checked_params
 from hgdeploy.bundle.sidecar import read_sidecar
@@ -201,7 +201,10 @@ def _check_precision(core: Any, device: str, options: EngineOptions, source: Pat
             f"OpenVINO cannot run {options.precision} on this {device}, available: "
             f"{', '.join(available)}"
         )
-    if options.precision != "int8" or device != "CPU":
+    quantized = options.precision == "int8" or (
+        source.suffix == ".onnx" and onnx_precision(source) == "int8"
+    )
+    if not quantized or device != "CPU":
         return
     made_with = (read_sidecar(source) or {}).get("activations")
     wrong = [kind for kind in _SIGNED if made_with in (kind, None) and not _int8_is_right(kind)]

@@ -41,6 +41,10 @@ def read_program_ending(model: Path, output: str) -> Ending | None:
             kind = "identity"
         axis, shape = op.attributes.get("axis", -1), op.outputs[0].shape
         over = kind != "softmax" or normalises_classes(axis, shape)
-        return Step(kind, op.inputs[0].name, over, tuple(value.name for value in op.inputs[1:]))
+        read = [value.name for value in op.inputs]
+        joined = makers.get(read[0])
+        if joined is not None and joined.kind == "combine":  # the tensors that PIR's concat joins
+            read = [value.name for value in joined.inputs]
+        return Step(kind, read[0], over, tuple(read[1:]))
 
     return ending_of(fetched, step_to)

@@ -64,8 +64,15 @@ def test_a_file_that_has_changed_is_refused(engine: str, mini: Path):
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(BundleError, match=f"{weights.name} has changed since it was made"):
+    with pytest.raises(BundleError, match=f"{weights.name} has changed since it was made") as error:
         open_run(open_bundle(mini), Run(engine))
+    assert str(error.value).endswith("copy or make it again")  # it does not run without its sidecar
+
+
+def test_a_precision_that_no_command_makes_is_not_promised(engine: str, bundle: Path):
+    with pytest.raises(BundleError, match="has files for onnxruntime") as error:
+        open_run(open_bundle(bundle), Run(engine, "int8"))
+    assert "make it with" not in str(error.value)
 
 
 def test_a_file_is_stale_where_its_source_has_changed(engine: str, mini: Path):

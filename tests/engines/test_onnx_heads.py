@@ -17,14 +17,17 @@ from conftest import IMAGES, require_engine
 from hgdeploy import Classifier
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.model_files import onnx_precision
+from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.cli.main import main
 from hgdeploy.convert.mobile.variants import convert_for_engine
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.run import Run, open_run
-from hgdeploy.errors import BundleError, EngineError
+from hgdeploy.engines.scores import infer_rows
+from hgdeploy.errors import BundleError, EngineError, ValidationError
 from hgdeploy.system.machine import int8_saturates
 from hgdeploy.system.progress import nothing
+from hgdeploy.validation.verify import verify_conversion
 
 PHOTO = IMAGES / "coffee.jpg"
 ONE, HALF, HUNDRED = (np.float32(value) for value in (1, 0.5, 100))
@@ -176,3 +179,30 @@ def test_programs_behind_the_last_activation_are_read_too(head, activations, tmp
     save_network(network, tmp_path, paddle.static.InputSpec([None, 3, 64, 64], "float32"))
     ending = read_ending(tmp_path / "inference.json", "fetch_name_0")
     assert (None if ending is None else ending.activations) == activations
+
+
+def test_swapped_axes_are_refused_for_any_number_of_images(tmp_path: Path):
+    """Five images of five classes would fit: each would get the scores of one class."""
+    swapped = ("Transpose", ["p"], ["y"], {"perm": [1, 0]})
+    folder = make_headed(tmp_path / "model", [SOFTMAX, swapped], ["y"], shape=(5, "n"))
+    opened = open_run(open_bundle(folder), Run("onnxruntime"))
+    with opened.engine, pytest.raises(BundleError, match=r"declares \[5, -1\]"):
+        infer_rows(opened.engine, np.zeros((5, 3, 64, 64), np.float32))
+
+
+def test_scores_of_16_bits_are_compared_by_their_own_steps(tmp_path: Path):
+    network = Net("logits")
+    network.head = lambda _net, logits, _h: softmax(logits).astype("float16")
+    spec = paddle.static.InputSpec([None, 3, 64, 64], "float32")
+    save_network(network, tmp_path, spec)
+    bundle = open_bundle(tmp_path)
+    made = convert_to_onnx(bundle, ConvertOptions(), nothing)
+    assert (read_sidecar(made) or {})["ending"] == ["softmax"]
+    names = ("inference.json", "inference.pdiparams")
+    network.dense.weight.set_value(network.dense.weight * 1.05)
+    (tmp_path / "other").mkdir()
+    save_network(network, tmp_path / "other", spec)
+    for name in names:
+        shutil.copy(tmp_path / "other" / name, tmp_path)
+    with pytest.raises(ValidationError, match="largest difference"):
+        verify_conversion(tmp_path / "inference.json", made)

@@ -18,6 +18,9 @@ from hgdeploy.bundle.sidecar import (
 from hgdeploy.errors import BundleError
 from hgdeploy.system.digests import file_sha256
 
+# The files that cannot be run without their sidecar, which tells their inputs and outputs.
+_DESCRIBED = (".mnn", ".param")
+
 
 def check_artifact(artifact: Path) -> None:
     """Refuse a model whose files, or what it was made from, have changed since.
@@ -52,9 +55,11 @@ def check_unaltered(artifact: Path) -> None:
     for name, digest, sidecar in expected:
         path = artifact.with_name(name)
         if path.is_file() and file_sha256(path) != digest:
+            needed = artifact.suffix in _DESCRIBED and sidecar == sidecar_path(artifact)
+            meant = "" if needed else f", or delete {sidecar.name} if the change is meant"
             raise BundleError(
                 f"{path} has changed since it was made: it is not the file that {sidecar.name} "
-                f"describes; copy or make it again, or delete {sidecar.name} if the change is meant"
+                f"describes; copy or make it again{meant}"
             )
 
 

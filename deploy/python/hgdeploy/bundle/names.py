@@ -45,11 +45,14 @@ def ncnn_name(precision: str) -> str:
 
 
 def made_by(name: str) -> str:
-    """Return the command that makes a bundle's file of this name; empty for the model's own."""
-    quantized = ".int8." in name
+    """Return the command that makes a bundle's file of this name; empty where none does."""
+    found = next((p for p in ("tf32", "fp16", "bf16", "int8") if f".{p}." in name), None)
+    if found is not None and name.endswith((".mnn", ".param")):
+        return ""  # these are made in fp32 only
+    precision = "" if found is None else f" --precision {found}"
     commands = {
-        ".onnx": "hgdeploy quantize" if quantized else "hgdeploy convert",
-        ".engine": "hgdeploy build",
+        ".onnx": "hgdeploy quantize" if found == "int8" else f"hgdeploy convert{precision}",
+        ".engine": f"hgdeploy build{precision}",
         ".mnn": "hgdeploy convert --to mnn",
         ".param": "hgdeploy convert --to ncnn",
     }

@@ -106,7 +106,9 @@ def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
     output = engine.infer({given.name: rows})[declared.name]
     wanted, found = class_count(declared.shape), class_count(output.shape)
     fits = output.shape[:1] == rows.shape[:1] and found == math.prod(output.shape[1:])
-    if not fits or wanted not in (None, -1, found):
+    # An answer for as many images as there are classes would fit by chance.
+    swapped = given.shape[0] == -1 and declared.shape[0] > 1 and wanted == -1
+    if swapped or not fits or wanted not in (None, -1, found):
         raise BundleError(
             f"the model {_shaped(output.shape, declared.name)} for {len(rows)} images, and "
             f"declares {list(declared.shape)}; {_HINT}"

@@ -134,7 +134,8 @@ def _pair(
             "the two were not made from the same model; convert the bundle again"
         )
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = TOLERANCES[precision].with_noise(noise, comparison.scale)
+    tolerance = TOLERANCES[precision].for_types(reference.dtype, candidate.dtype)
+    tolerance = tolerance.with_noise(noise, comparison.scale)
     misses = tolerance_misses(comparison, tolerance, answers.inputs)
     if misses and too_coarse(comparison, precision, noise):
         misses.append(f"{rounding_text(comparison, noise)}, for which {precision} is too coarse")

@@ -7,6 +7,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import Comparison
@@ -53,6 +56,22 @@ class Tolerance:
             self,
             max_abs=_widened(self.max_abs, noise.max_abs / scale if scale else 0.0, self.most_abs),
             max_log=_widened(self.max_log, noise.max_log, self.most_log),
+        )
+
+    def for_types(self, *types: np.dtype[Any]) -> Tolerance:
+        """Return the tolerance for scores of these types: those of 16 bits are rounded to 11.
+
+        So much is the last step of a probability near 1, and what of a row's sum it may move;
+        logarithms of small ones say nothing.
+        """
+        if np.dtype(np.float16) not in types:
+            return self
+        step = float(np.finfo(np.float16).eps)
+        return dataclasses.replace(
+            self,
+            max_abs=max(self.max_abs, step),
+            max_log=math.inf,
+            max_sum_error=max(self.max_sum_error, TOLERANCES["fp16"].max_sum_error),
         )
 
 

@@ -142,7 +142,8 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
         noise = rounding_noise(engines[0], rows, reference, kind, precision, batch)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = TOLERANCES[precision].with_noise(noise, comparison.scale)
+    tolerance = TOLERANCES[precision].for_types(reference.dtype, candidate.dtype)
+    tolerance = tolerance.with_noise(noise, comparison.scale)
     misses = tolerance_misses(comparison, tolerance, inputs)
     if misses:
         figures = f"{'; '.join(misses)}; {rounding_text(comparison, noise)}"

@@ -13,8 +13,12 @@ import pytest
 from conftest import MINI
 from hgdeploy.benchmark import CaseResult, load_results
 from hgdeploy.bundle.engine_key import EngineKey
+from hgdeploy.bundle.model_bundle import open_model
+from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.cli.main import main
+from hgdeploy.convert.engine_files import with_engine
+from hgdeploy.engines.options import EngineOptions
 
 SHORT = ("--min-seconds", "0.05", "--min-iterations", "5")
 
@@ -42,21 +46,32 @@ def engines_in(folder: Path) -> dict[Path, EngineKey]:
     }
 
 
-def test_each_precision_and_batch_has_an_engine_of_its_own(onnx_bundle, tmp_path, capsys):
-    cases = ("--model", onnx_bundle, "--precision")
-    results = measured(tmp_path / "first.json", *cases, "fp32", "fp16")
+def engine_for(bundle: Path, precision: str = "fp32", batch: int = 1) -> tuple[Path, list[str]]:
+    """Return the file that a measurement would use, and what was said on the way."""
+    said: list[str] = []
+    options = EngineOptions(device="gpu:0", precision=precision, max_batch=batch)
+    found = with_engine(open_model(bundle), options, said.append, said.append)
+    return found.path(engine_name(precision, RUNTIMES[0])), said
+
+
+def test_the_engine_is_built_before_the_clock_starts(onnx_bundle, tmp_path, capsys):
+    cases = ("--model", onnx_bundle, "--precision", "fp32", "fp16")
+    results = measured(tmp_path / "first.json", *cases)
     said = capsys.readouterr().err
     assert said.count("building ") == said.count("tensorrt: Building engine") == 2
-    assert said.index("Building engine") < said.index("[1/2]")  # before the clock starts
+    assert said.index("Building engine") < said.index("[1/2]")
     assert [result.case.device for result in results] == ["gpu:0"] * 2
     assert all(result.timings_ms["compute"] for result in results)
-    first = engines_in(onnx_bundle)
-    again = measured(tmp_path / "again.json", *cases, "fp32", "--batch", "1", "4")
-    said = capsys.readouterr().err
-    assert said.count("fits: there is nothing to build") == said.count("building ") == 1
-    assert again[0].model_sha256 == results[0].model_sha256
+
+
+def test_each_precision_and_batch_has_an_engine_of_its_own(onnx_bundle):
+    for precision, batch in (("fp32", 1), ("fp16", 1), ("fp32", 4)):
+        file, said = engine_for(onnx_bundle, precision, batch)
+        assert sum(line.startswith("building ") for line in said) == 1
+        assert engine_for(onnx_bundle, precision, batch) == (
+            *(file, [f"{file} fits: there is nothing to build"]),
+        )
     built = engines_in(onnx_bundle)
-    assert first.items() < built.items()
     assert {(key.precision, key.profile.batch) for key in built.values()} == {
         *(("fp32", (1, 1, 1)), ("fp32", (4, 4, 4)), ("fp16", (1, 1, 1))),
     }
@@ -64,20 +79,15 @@ def test_each_precision_and_batch_has_an_engine_of_its_own(onnx_bundle, tmp_path
     assert not (onnx_bundle / "inference.engine").exists()
 
 
-def test_an_engine_that_the_bundle_has_is_measured_where_it_is_tuned_for_the_batch(
-    onnx_bundle, tmp_path, capsys
-):
+def test_an_engine_that_the_bundle_has_is_measured_where_it_is_tuned_for_the_batch(onnx_bundle):
     assert main(["build", str(onnx_bundle), "--batch", "1,2,4", "--optimization-level", "5"]) == 0
-    results = measured(tmp_path / "r.json", "--model", onnx_bundle, "--batch", "2", "4")
-    said = capsys.readouterr().err
-    assert f"{onnx_bundle / 'inference.engine'} fits" in said
-    [(_, key)] = engines_in(onnx_bundle).items()
-    assert key.profile.batch == (4, 4, 4)
+    own = onnx_bundle / "inference.engine"
+    assert engine_for(onnx_bundle, batch=2) == (own, [f"{own} fits: there is nothing to build"])
+    file, _ = engine_for(onnx_bundle, batch=4)
+    assert [*engines_in(onnx_bundle)] == [file]
     # An engine whose maker did not say what it is for is the model.
     (onnx_bundle / "inference.engine.meta.json").unlink()
-    [foreign] = measured(tmp_path / "f.json", "--model", onnx_bundle, "--batch", "4")
-    assert foreign.model_sha256 not in [result.model_sha256 for result in results]
-    assert len(engines_in(onnx_bundle)) == 1
+    assert engine_for(onnx_bundle, batch=4) == (own, [])
 
 
 def test_the_scope_gpu_has_the_gpus_own_time_and_the_rest_apart(

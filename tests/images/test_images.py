@@ -655,3 +655,19 @@ def test_a_name_with_a_line_break_stays_on_one_line_of_an_error(tmp_path: Path) 
     with pytest.raises(InputError, match=r"a\\nb: does not exist") as raised:
         find_images(f"{tmp_path}/a\nb")
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_called_by_its_suffix_alone_is_an_image(tmp_path: Path) -> None:
+    (tmp_path / ".JPG").write_bytes(jpeg())
+    (tmp_path / ".hidden").write_bytes(b"")
+    assert [file.name for file in find_images(tmp_path)] == [".JPG"]
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("nowhere", "no such file or directory"), ("link.jpg", "too many levels of symbolic links")],
+)
+def test_a_named_link_to_nothing_is_told(target: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to(target)
+    with pytest.raises(InputError, match=f"link.jpg: is a link to {target}: {reason}"):
+        find_images(tmp_path / "link.jpg")

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import yaml
 
 from conftest import REPO
 from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.system import documents
 from hgdeploy.system.documents import parse_json, read_json, read_lines, read_yaml
 
 
@@ -150,3 +153,16 @@ def test_a_list_is_split_at_the_ends_of_lines_only(tmp_path):
     inner = "a\x0bb\x0c \x1c\x1d\x1e\x85\u2028\u2029c\td "
     path.write_bytes(f"\ufeff0 {inner}\r\n1 b\r2 c\n\n".encode())
     assert read_lines(path) == [f"0 {inner}", "1 b", "2 c", "", ""]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_read_and_one_that_nobody_writes_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "_PATIENCE_SECONDS", 1)
+    pipe = tmp_path / "x.yml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="cannot be read: it is a pipe into which nothing came"):
+        read_yaml(pipe, "config file")
+    writer = threading.Thread(target=pipe.write_text, args=("a: 1\n",))
+    writer.start()
+    assert read_yaml(pipe, "config file") == {"a": 1}
+    writer.join()

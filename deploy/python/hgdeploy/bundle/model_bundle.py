@@ -205,7 +205,7 @@ def open_bundle(root: str | Path) -> ModelBundle:
         raise BundleError(f"model folder {root} {kind}")
     _check_name(root)
     path = root / DESCRIPTION
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nothing is an error, not a missing description
         return ModelBundle(root, None, None, None)
     raw = read_yaml(path, "description", BundleError, texts=LABEL_KEYS)
     settings, before, after = (raw.get(key) for key in ("Global", PREPROCESS, POSTPROCESS))

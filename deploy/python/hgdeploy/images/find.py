@@ -113,11 +113,24 @@ def _find(one: str | Path, on_warning: OnLine) -> list[ImageFile]:
         elif is_pattern(text):
             base, parts = _existing(path)
             found.glob(base, parts)
+        elif path.is_symlink():
+            raise InputError(
+                f"{shown}: is a link to {printable(str(path.readlink()))}: {_why(path)}"
+            )
         else:
             raise InputError(f"{shown}: does not exist")
     except OSError as error:  # such as a name that is too long, or an unreadable folder above it
         raise InputError(f"{shown}: cannot be searched: {reason_of_access_error(error)}") from None
     return _images(found, base, shown, on_warning)
+
+
+def _why(link: Path) -> str:
+    """Return why a link leads to nothing, in the system's words."""
+    try:
+        link.stat()
+    except OSError as error:
+        return reason_of_access_error(error)
+    return "there is something now"
 
 
 def _existing(pattern: Path) -> tuple[Path, tuple[str, ...]]:
@@ -135,7 +148,7 @@ def _images(found: Search, base: Path, shown: str, on_warning: OnLine) -> list[I
     places, others = {*found.closed}, Counter[str]()
     for place in set(found.files):
         name, suffix = _split(place)
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in IMAGE_SUFFIXES or name.lower() in IMAGE_SUFFIXES:  # also a file called .jpg
             places.add(place)
         elif suffix not in _NO_PICTURES and (suffix or not name.startswith(".")):
             others[suffix] += 1

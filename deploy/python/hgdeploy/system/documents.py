@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import select
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ _TEXT = "tag:yaml.org,2002:str"
 _MOST_JSON_BYTES = 256 << 20
 # Lists of ImageNet-21k for validation have half a million lines.
 _MOST_LIST_BYTES = 256 << 20
+_PATIENCE_SECONDS = 5
 
 
 # Tabs, marks of the byte order, bare tags and question marks in a list mean other things to libyaml
@@ -145,7 +149,10 @@ class _TooLargeError(ValueError):
 
 def _content(path: Path, most: int) -> bytes:
     """Return what a file holds, and not more of it than there may be: a device has no end."""
-    with path.open("rb") as file:
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(number, "rb") as file:
+        if stat.S_ISFIFO(os.fstat(number).st_mode):  # such as bash's <(...)
+            _wait_for_a_writer(number)
         data = file.read(most + 1)
     if len(data) > most:
         raise _TooLargeError(f"it is larger than {most >> 20} MiB")
@@ -162,6 +169,14 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
         if first is not key:
             lines = f"{first.start_mark.line + 1} and {key.start_mark.line + 1}"
             raise yaml.YAMLError(f"the key {cut(key.value)} stands twice, in lines {lines}")
+
+
+def _wait_for_a_writer(pipe: int) -> None:
+    waiting = select.poll()
+    waiting.register(pipe, select.POLLIN)
+    if not waiting.poll(1000 * _PATIENCE_SECONDS):
+        raise OSError(f"it is a pipe into which nothing came in {_PATIENCE_SECONDS} s")
+    os.set_blocking(pipe, True)
 
 
 class _TextNode(yaml.ScalarNode):

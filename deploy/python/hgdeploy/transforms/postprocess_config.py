@@ -68,7 +68,7 @@ def read_labels(path: Path, delimiter: str = " ") -> dict[int, str]:
         lines = read_lines(path)
     except OSError as error:
         raise ConfigError(
-            f"label file {path} cannot be read: {error.strerror}; give another "
+            f"label file {path} cannot be read: {error.strerror or error}; give another "
             "class_id_map_file, or null for no names"
         ) from None
     except UnicodeDecodeError:

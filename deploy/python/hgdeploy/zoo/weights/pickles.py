@@ -40,6 +40,8 @@ def open_file(path: Path) -> IO[bytes]:
     Raises:
         WeightsError: the file cannot be read.
     """
+    if path.is_fifo():  # opening it would wait for a writer without end
+        raise WeightsError(f"{path}: cannot be read: it is a pipe, expected a file")
     try:
         return path.open("rb")
     except OSError as error:

@@ -25,6 +25,7 @@ from hgdeploy import Classifier, ClassifierSettings
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.convert.int8.options import QuantizeOptions
 from hgdeploy.convert.int8.variants import quantize
+from hgdeploy.convert.mobile.variants import convert_for_engine
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import HGDeployError
@@ -40,7 +41,8 @@ REPO = Path(__file__).parents[2]
 PAGE = REPO / "docs" / "models.md"
 PHOTOS = REPO / "deploy" / "images"
 ENGINES = ("paddle", "onnxruntime", "openvino")
-VERBS = (*ENGINES, "convert", "validate", "quantize", "explain")
+MOBILE = ("mnn", "ncnn")
+VERBS = (*ENGINES, *MOBILE, "convert", "validate", "quantize", "explain")
 YES, NEEDS_ONNX = "yes", "needs the ONNX file"
 
 # Networks of paddle.vision: the function that makes one, and the least size it takes.
@@ -148,12 +150,18 @@ def outcomes(root: Path, images: Path, verbs: tuple[str, ...] = VERBS) -> dict[s
         ops = bundle.own_preprocess()
         explain(image, *(Side(e, ops, bundle, Run(e)) for e in ("paddle", "onnxruntime")))
 
+    def on_mobile(engine: str) -> None:
+        convert_for_engine(bundle, engine, nothing)
+        check_answer(bundle, engine, image)
+
     options = QuantizeOptions(method="minmax", min_agreement=0.0)
     actions: dict[str, Callable[[], object]] = {
         "paddle": lambda: check_answer(bundle, "paddle", image),
         "convert": lambda: convert_to_onnx(bundle, ConvertOptions(), nothing),
         "onnxruntime": lambda: check_answer(bundle, "onnxruntime", image),
         "openvino": lambda: check_answer(bundle, "openvino", image),
+        "mnn": lambda: on_mobile("mnn"),
+        "ncnn": lambda: on_mobile("ncnn"),
         "validate": validated,
         "quantize": lambda: quantize(bundle, files, options, nothing, nothing),
         "explain": explained,

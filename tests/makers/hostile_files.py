@@ -299,7 +299,8 @@ def odd_pictures() -> Iterator[Hostile]:
     yield "kinds/twelve bits.jpg", twelve, "is a JPEG with 12-bit samples"
     lossless = jpeg[: frame + 1] + b"\xc3" + jpeg[frame + 2 :]
     yield "kinds/lossless.jpg", lossless, "is a JPEG with lossless coding"
-    yield "kinds/arithmetic.jpg", jpeg[: frame + 1] + b"\xcb" + jpeg[frame + 2 :], "is corrupt"
+    arithmetic = jpeg[: frame + 1] + b"\xcb" + jpeg[frame + 2 :]
+    yield "kinds/arithmetic.jpg", arithmetic, "is a JPEG with lossless coding"
     yield "kinds/no tables.jpg", _without_segment(jpeg, 0xDB), "is corrupt (JPEG)"
     yield "kinds/no codes.jpg", _without_segment(jpeg, 0xC4), None  # as in films: standard codes
     yield "kinds/junk behind.jpg", jpeg + _noise(5_000), None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hgdeploy.bundle.model_files import model_files
-from hgdeploy.bundle.names import DESCRIPTION, PADDLE_PROGRAMS
+from hgdeploy.bundle.names import DESCRIBED, DESCRIPTION, PADDLE_PROGRAMS
 from hgdeploy.bundle.sidecar import (
     SIDECAR_FILE,
     changed_source,
@@ -17,9 +17,6 @@ from hgdeploy.bundle.sidecar import (
 )
 from hgdeploy.errors import BundleError
 from hgdeploy.system.digests import file_sha256
-
-# The files that cannot be run without their sidecar, which tells their inputs and outputs.
-_DESCRIBED = (".mnn", ".param")
 
 
 def check_artifact(artifact: Path) -> None:
@@ -55,7 +52,7 @@ def check_unaltered(artifact: Path) -> None:
     for name, digest, sidecar in expected:
         path = artifact.with_name(name)
         if path.is_file() and file_sha256(path) != digest:
-            needed = artifact.suffix in _DESCRIBED and sidecar == sidecar_path(artifact)
+            needed = artifact.suffix in DESCRIBED and sidecar == sidecar_path(artifact)
             meant = "" if needed else f", or delete {sidecar.name} if the change is meant"
             raise BundleError(
                 f"{path} has changed since it was made: it is not the file that {sidecar.name} "
@@ -66,10 +63,9 @@ def check_unaltered(artifact: Path) -> None:
 def bundle_notes(folder: Path) -> tuple[str, ...]:
     """Return what the user of a bundle should know about its files, one line each."""
     notes = []
-    description, made = folder / DESCRIPTION, _came_with(folder).get(DESCRIPTION)
-    if made is not None and description.is_file() and file_sha256(description) != made:
+    if description_changed(folder):
         notes.append(
-            f"{description} has changed since the bundle was made ({SIDECAR_FILE} has its "
+            f"{folder / DESCRIPTION} has changed since the bundle was made ({SIDECAR_FILE} has its "
             "digest); it is used as it is now"
         )
     programs = [name for name in PADDLE_PROGRAMS if (folder / name).is_file()]
@@ -79,6 +75,12 @@ def bundle_notes(folder: Path) -> tuple[str, ...]:
             "the other is"
         )
     return tuple(notes)
+
+
+def description_changed(folder: Path) -> bool:
+    """Tell whether a bundle's description is another than the one that came with the bundle."""
+    description, made = folder / DESCRIPTION, _came_with(folder).get(DESCRIPTION)
+    return made is not None and description.is_file() and file_sha256(description) != made
 
 
 def _came_with(folder: Path) -> dict[str, str]:

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from hgdeploy.bundle.description import description_changes
-from hgdeploy.bundle.integrity import bundle_notes, check_artifact, check_unaltered
-from hgdeploy.bundle.names import ALONE, DESCRIPTION, INT8_PARAMS, ONNX_FILE, beside
+from hgdeploy.bundle.integrity import (
+    bundle_notes,
+    check_artifact,
+    check_unaltered,
+    description_changed,
+)
+from hgdeploy.bundle.names import ALONE, DESCRIBED, DESCRIPTION, INT8_PARAMS, ONNX_FILE, beside
 from hgdeploy.bundle.sidecar import changed_source, read_bundle_sidecar, read_sidecar
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import read_yaml
@@ -74,7 +79,7 @@ class ModelBundle:
             if path.is_file():
                 check_artifact(path)
                 return path
-        models = (".json", ".pdmodel", ".pdiparams", *ALONE, ".mnn", ".param")
+        models = (".json", ".pdmodel", ".pdiparams", *ALONE, *DESCRIBED)
         present = sorted(
             path.name
             for path in self.root.iterdir()
@@ -101,8 +106,9 @@ class ModelBundle:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the bundle's files, one line each."""
         notes = bundle_notes(self.root) if self.file is None else ()
-        changed = any(note.startswith(f"{self.root / DESCRIPTION} has changed") for note in notes)
-        return notes if changed else (*notes, *self._changes_since_conversion())
+        if self.file is None and description_changed(self.root):  # which is said already
+            return notes
+        return (*notes, *self._changes_since_conversion())
 
     @property
     def labels(self) -> Mapping[int, str] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from hgdeploy.bundle.names import ALONE, DESCRIBED
 from hgdeploy.bundle.protobuf import Message
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.errors import BundleError
@@ -23,8 +24,8 @@ _BESIDE = {".json": ".pdiparams", ".pdmodel": ".pdiparams", ".xml": ".bin", ".pa
 
 # The ends of the names of what nothing but a model's folder has.
 _KEPT = (
-    *(".pdmodel", ".pdiparams", ".onnx", ".engine", ".plan", ".xml", ".bin", ".mnn"),
-    *(".param", ".yml", ".yaml", ".txt"),
+    *(".pdmodel", ".pdiparams", *ALONE, ".xml", ".bin", *DESCRIBED),
+    *(".yml", ".yaml", ".txt"),
 )
 _SIDECAR = ".meta.json"
 

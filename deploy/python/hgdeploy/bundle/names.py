@@ -34,6 +34,10 @@ def onnx_name(precision: str) -> str:
     return ONNX_FILE if precision in ("fp32", "tf32") else f"inference.{precision}.onnx"
 
 
+# The ends of the names of MNN's and ncnn's files, which cannot be run without their sidecar.
+DESCRIBED = (".mnn", ".param")
+
+
 def mnn_name(precision: str) -> str:
     """Return the name of MNN's file: `inference.mnn`, `inference.int8.mnn`."""
     return "inference.mnn" if precision == "fp32" else f"inference.{precision}.mnn"
@@ -47,7 +51,7 @@ def ncnn_name(precision: str) -> str:
 def made_by(name: str) -> str:
     """Return the command that makes a bundle's file of this name; empty where none does."""
     found = next((p for p in ("tf32", "fp16", "bf16", "int8") if f".{p}." in name), None)
-    if found is not None and name.endswith((".mnn", ".param")):
+    if found is not None and name.endswith(DESCRIBED):
         return ""  # these are made in fp32 only
     precision = "" if found is None else f" --precision {found}"
     commands = {

@@ -93,10 +93,7 @@ def load_processes(engine: str, source: Path, options: EngineOptions) -> EngineP
 def load_request(engine: str, source: Path, options: EngineOptions) -> Message:
     """Return the request to load a model in one process; `process_child` answers it."""
     alone = dataclasses.replace(options, streams=1, cache_dir=None, own=())
-    own = [
-        (type(one).__module__, type(one).__qualname__, vars(one))
-        for one in options.own
-    ]  # fmt: skip
+    own = [(type(one).__module__, type(one).__qualname__, vars(one)) for one in options.own]
     values = {"source": str(source), "options": dataclasses.asdict(alone), "own": own}
     return Message({"do": "load", "engine": engine, **values})
 

@@ -58,7 +58,7 @@ def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
 
     def convert(source: Path, aside: Path) -> None:
         request = {"do": "mnn", "source": str(source.absolute()), "target": str(aside)}
-        _run({**request, "options": []}, "MNN's converter", source, aside.parent, aside)
+        _run(request, "MNN's converter", source, aside.parent, aside)
 
     target = source.with_name(mnn_name("fp32"))
     return _write(source, target, convert, ("MNN",), verify)

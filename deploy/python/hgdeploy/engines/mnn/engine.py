@@ -15,23 +15,25 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import mnn_name
 from hgdeploy.engines.base import (
-    USE_CPU,
     Capability,
     CheckedEngine,
     Engine,
     RuntimeInfo,
     Tensors,
-    TensorSpec,
-    device_index,
 )
-from hgdeploy.engines.described import described_specs
+from hgdeploy.engines.mobile import (
+    Specs,
+    check_options,
+    described_specs,
+    maker,
+    no_intermediates,
+)
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import import_library, installed_version, installing
 
 _PRECISIONS = ("fp32",)
-_VERB = "hgdeploy convert BUNDLE --to mnn"
 # MNN's hint WINOGRAD_MEMORY_LEVEL, 0 to 3: which tiles Winograd's algorithm may use. By default, 3,
 # they are so large that rounding moves a log-probability by 2e-4; up to 1, by 5e-6, as in other
 # engines.
@@ -48,7 +50,7 @@ class MnnEngine(CheckedEngine):
         self,
         module: Any,
         expressions: Any,
-        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        specs: Specs,
         runtime: RuntimeInfo,
     ) -> None:
         super().__init__(*specs, runtime, concurrency=1)
@@ -96,15 +98,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
         EngineError: MNN, the device or the precision is not available.
         BundleError: a file is missing, or MNN cannot read it.
     """
-    if device_index(options.device) is not None:
-        raise EngineError(
-            f"{options.device} was asked for, but the mnn engine runs on a CPU only; {USE_CPU}"
-        )
-    if options.precision not in _PRECISIONS:
-        raise EngineError(
-            f"MNN cannot run {options.precision} here, available: {', '.join(_PRECISIONS)}"
-        )
-    described_specs(source, _VERB)
+    check_options("mnn", "MNN", options, _PRECISIONS)
+    described_specs("mnn", source)
     if installed_version("MNN") is None:
         raise EngineError(f"MNN is not installed; {installing('mnn')}")
     weights_mb = source.stat().st_size / 2**20
@@ -115,7 +110,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
 
 def load_here(source: Path, options: EngineOptions) -> MnnEngine:
     """Load a model of MNN in this process; raises what `load` raises."""
-    specs = described_specs(source, _VERB)
+    specs = described_specs("mnn", source)
     nn = import_library("MNN.nn", "mnn")
     settings = {
         "backend": _CPU_BACKEND,
@@ -128,7 +123,7 @@ def load_here(source: Path, options: EngineOptions) -> MnnEngine:
     try:
         module = nn.load_module_from_file(str(source), inputs, outputs, runtime_manager=manager)
     except SystemError:  # what MNN's binding raises for every failure
-        raise BundleError(f"MNN cannot read {source}; make it again with {_VERB}") from None
+        raise BundleError(f"MNN cannot read {source}; make it again with {maker('mnn')}") from None
     runtime = RuntimeInfo(
         engine="mnn",
         library="MNN",
@@ -141,16 +136,7 @@ def load_here(source: Path, options: EngineOptions) -> MnnEngine:
     return MnnEngine(module, import_library("MNN.expr", "mnn"), specs, runtime)
 
 
-def intermediates(
-    source: Path, options: EngineOptions, row: NDArray[Any]
-) -> dict[str, NDArray[Any]]:
-    """Refuse: MNN's layers are fused, and have other names than those of the ONNX file.
-
-    Raises:
-        EngineError: always.
-    """
-    del options, row
-    raise EngineError(f"the mnn engine does not show the layers inside {source}")
+intermediates = no_intermediates("mnn")
 
 
 def capability() -> Capability:

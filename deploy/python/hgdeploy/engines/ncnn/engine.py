@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from hgdeploy.bundle.names import ncnn_name
 from hgdeploy.engines.base import (
-    USE_CPU,
     Capability,
     CheckedEngine,
     Engine,
     RuntimeInfo,
     Tensors,
-    TensorSpec,
-    device_index,
 )
-from hgdeploy.engines.described import described_specs
+from hgdeploy.engines.mobile import (
+    Specs,
+    check_options,
+    described_specs,
+    maker,
+    no_intermediates,
+)
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import import_library, installed_version, installing
@@ -39,7 +42,6 @@ _ALL_STORAGE = (
     *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_fp16_uniform"),
     *("use_bf16_packed", "use_bf16_storage"),
 )
-_VERB = "hgdeploy convert BUNDLE --to ncnn"
 # What pnnx calls a network's first input and output.
 _INPUT, _OUTPUT = "in0", "out0"
 
@@ -51,7 +53,7 @@ class NcnnEngine(CheckedEngine):
         self,
         network: Any,
         mat: Any,
-        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        specs: Specs,
         runtime: RuntimeInfo,
         concurrency: int,
     ) -> None:
@@ -112,15 +114,8 @@ def load(source: Path, options: EngineOptions) -> Engine:
         EngineError: ncnn, the device or the precision is not available.
         BundleError: a file is missing, or ncnn cannot read it.
     """
-    if device_index(options.device) is not None:
-        raise EngineError(
-            f"{options.device} was asked for, but the ncnn engine runs on a CPU only; {USE_CPU}"
-        )
-    if options.precision not in _STORAGE:
-        raise EngineError(
-            f"ncnn cannot run {options.precision} here, available: {', '.join(_STORAGE)}"
-        )
-    specs = described_specs(source, _VERB)
+    check_options("ncnn", "ncnn", options, tuple(_STORAGE))
+    specs = described_specs("ncnn", source)
     ncnn = import_library("ncnn", "ncnn")
     network = ncnn.Net()
     settings = network.opt
@@ -135,9 +130,9 @@ def load(source: Path, options: EngineOptions) -> Engine:
         (source.with_suffix(".bin"), network.load_model),
     ):
         if not path.is_file():
-            raise BundleError(f"{path} does not exist; make it with {_VERB}")
+            raise BundleError(f"{path} does not exist; make it with {maker('ncnn')}")
         if read(str(path)):
-            raise BundleError(f"ncnn cannot read {path}; make it again with {_VERB}")
+            raise BundleError(f"ncnn cannot read {path}; make it again with {maker('ncnn')}")
     runtime = RuntimeInfo(
         engine="ncnn",
         library="ncnn",
@@ -150,16 +145,7 @@ def load(source: Path, options: EngineOptions) -> Engine:
     return NcnnEngine(network, ncnn.Mat, specs, runtime, max(2, options.streams))
 
 
-def intermediates(
-    source: Path, options: EngineOptions, row: NDArray[Any]
-) -> dict[str, NDArray[Any]]:
-    """Refuse: ncnn's layers are fused, and have other names than those of the ONNX file.
-
-    Raises:
-        EngineError: always.
-    """
-    del options, row
-    raise EngineError(f"the ncnn engine does not show the layers inside {source}")
+intermediates = no_intermediates("ncnn")
 
 
 def capability() -> Capability:

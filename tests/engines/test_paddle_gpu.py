@@ -115,7 +115,7 @@ def test_a_paddle_3_program_needs_a_paddle_that_hands_parts_to_tensorrt(tmp_path
     source = PIR / "inference.json"
     options = dataclasses.replace(GPU, cache_dir=tmp_path)
     with pytest.raises(EngineError, match="cannot hand parts of it to TensorRT") as caught:
-        converted(source, source.with_suffix(".pdiparams"), options, ())
+        converted(source, options, ())
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +153,7 @@ def test_a_paddle_3_program_is_converted_once(export, tmp_path):
     source = PIR / "inference.json"
     inputs = (TensorSpec("x", "float32", (-1, 3, 64, 64)),)
     options = dataclasses.replace(GPU, cache_dir=tmp_path)
-    given = (source, source.with_suffix(".pdiparams"), options, inputs)
+    given = (source, options, inputs)
     program = converted(*given)
     assert program.read_bytes() == program.with_suffix(".pdiparams").read_bytes() == b"converted"
     assert converted(*given) == program
@@ -171,7 +171,7 @@ def test_engines_of_another_gpu_or_another_tensorrt_are_not_used(export, tmp_pat
     source = PIR / "inference.json"
     inputs = (TensorSpec("x", "float32", (-1, 3, 64, 64)),)
     options = dataclasses.replace(GPU, cache_dir=tmp_path)
-    given = (source, source.with_suffix(".pdiparams"), options, inputs)
+    given = (source, options, inputs)
     machines = itertools.product(("Tesla T4", "NVIDIA L4"), ("10.3.0", "10.16.1.11"))
     for made, (name, version) in enumerate(machines, 1):
         gpus = (NvidiaGpu(0, name, (7, 5), 16384), NvidiaGpu(1, "another", (8, 0), 16384))
@@ -189,7 +189,7 @@ def test_engines_that_another_model_may_replace_are_refused(export, tmp_path):
     export.elsewhere.append(tmp_path / "elsewhere")
     home = os.environ.get("HOME")
     with pytest.raises(EngineError, match="where those of another model may take their names"):
-        converted(source, source.with_suffix(".pdiparams"), options, inputs)
+        converted(source, options, inputs)
     assert os.environ.get("HOME") == home
     assert not list((tmp_path / "cache").rglob("*.json"))
 
@@ -210,6 +210,6 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_kept(tmp_path, chang
     options = dataclasses.replace(GPU, cache_dir=tmp_path / "cache", **changes)
     inputs = (TensorSpec("x", "float32", shape),)
     with pytest.raises(HGDeployError, match=told) as caught:
-        converted(source, source.with_suffix(".pdiparams"), options, inputs)
+        converted(source, options, inputs)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.json"))

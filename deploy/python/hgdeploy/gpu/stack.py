@@ -15,11 +15,10 @@ from hgdeploy.system.libraries import installed_version
 
 Release = tuple[int, ...]
 
-TENSORRTS = (
-    "tensorrt", "tensorrt-cu12", "tensorrt-cu13",
-    "tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13",
-)  # fmt: skip
-"""The names under which TensorRT is installed: they say which CUDA it brings."""
+TENSORRT = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+TENSORRT_RTX = ("tensorrt-rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13")
+TENSORRTS = (*TENSORRT, *TENSORRT_RTX)
+"""The names under which the two libraries are installed: they say which CUDA it brings."""
 
 DISTRIBUTIONS = (
     "onnxruntime", "onnxruntime-gpu", "paddlepaddle", "paddlepaddle-gpu", *TENSORRTS,

@@ -39,6 +39,20 @@ def keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Give a variable of the environment, which libraries read, a value for the `with` block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def installing(*extras: str) -> str:
     """Return how one of HGDeploy's extras is installed, as the end of an error.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.gpu.stack import release
+from hgdeploy.system.libraries import environment
 from hgdeploy.system.machine import cpu_flags
 
 # NVIDIA's libraries, cuBLAS, cuDNN and TensorRT, compute fp32 in TF32 unless this is 0 for them.
@@ -156,15 +156,8 @@ def ieee_fp32() -> Iterator[None]:
 
     core.set_cudnn_switch(False)
     core.set_cublas_switch(False)
-    before = os.environ.get(_TF32)
-    os.environ[_TF32] = "0"
-    try:
+    with environment(_TF32, "0"):
         yield
-    finally:
-        if before is None:
-            del os.environ[_TF32]
-        else:
-            os.environ[_TF32] = before
 
 
 def provider_names(options: EngineOptions, index: int | None) -> tuple[str, ...]:

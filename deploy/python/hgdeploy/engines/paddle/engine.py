@@ -167,7 +167,7 @@ def load_here(source: Path, options: EngineOptions) -> PaddleEngine:
     index, specs = _examined(source, options)
     parts = options.own_of(PaddleOptions).tensorrt
     if parts and source.suffix == ".json":
-        program = converted(source, params, options, specs.inputs)
+        program = converted(source, options, specs.inputs)
         config = build_config(program, program.with_suffix(".pdiparams"), options, index)
     else:
         config = build_config(source, params, options, index)

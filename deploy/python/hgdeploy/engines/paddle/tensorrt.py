@@ -8,25 +8,23 @@ named after memory addresses, so the ranges of their shapes cannot be kept on di
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import hashlib
 import importlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.engines.base import TensorSpec, device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.config import build_config, ieee_fp32, open_predictor
 from hgdeploy.errors import BundleError, EngineError, one_line
 from hgdeploy.gpu.driver import nvidia_gpu_list
-from hgdeploy.gpu.stack import TENSORRTS
+from hgdeploy.gpu.stack import TENSORRT
+from hgdeploy.system.digests import combined_digest
 from hgdeploy.system.files import updating_folder, writing
-from hgdeploy.system.libraries import installed_version
+from hgdeploy.system.libraries import environment, installed_version
 
 # Subgraphs below this many operators stay in Paddle; PaddleClas uses the same figure.
 _MIN_SUBGRAPH = 30
@@ -34,14 +32,11 @@ _WORKSPACE_BYTES = 1 << 30
 _CONVERTED = "inference.json"
 
 
-def converted(
-    source: Path, params: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]
-) -> Path:
+def converted(source: Path, options: EngineOptions, inputs: tuple[TensorSpec, ...]) -> Path:
     """Return a Paddle 3 program with TensorRT engines in it; make it once, and keep it.
 
     Args:
         source: the program, `.json`.
-        params: its parameters.
         options: `max_batch` is the largest batch, and what the engines are tuned for.
         inputs: the program's inputs.
 
@@ -49,7 +44,7 @@ def converted(
         EngineError: this Paddle has no TensorRT, or the options ask for what it cannot do.
         BundleError: it cannot convert the program.
     """
-    cache = _cache(source, params, options).absolute()  # what is converted has paths in it
+    cache = _cache(source, options).absolute()  # what is converted has paths in it
     target = cache / _CONVERTED
     if target.is_file():
         return target
@@ -70,7 +65,10 @@ def converted(
     with updating_folder(cache) as folder:
         config.save_model_dir = str(folder / Path(_CONVERTED).stem)  # a prefix of files' names
         try:
-            with ieee_fp32(), _home(cache):
+            # Paddle writes engines into `.pp_trt_cache` at home, under names made of the operators
+            # alone, and what it converts has the path: another model of the same network would
+            # replace them. See `get_cache_path` in Paddle's python/paddle/tensorrt/util.py.
+            with ieee_fp32(), environment("HOME", str(cache)):
                 export.convert(str(source), config)
         except (ValueError, RuntimeError, TypeError, OSError, MemoryError) as error:
             raise BundleError(
@@ -85,25 +83,6 @@ def converted(
                 "model may take their names; use the engine tensorrt, or drop TensorRT"
             )
     return target
-
-
-@contextlib.contextmanager
-def _home(folder: Path) -> Iterator[None]:
-    """Let Paddle keep its engines in a folder of this model's own.
-
-    It writes them into `.pp_trt_cache` at home, under names made of the operators alone, and what
-    it converts has the path: another model of the same network would replace them. See
-    `get_cache_path` in Paddle's python/paddle/tensorrt/util.py.
-    """
-    before = os.environ.get("HOME")
-    os.environ["HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HOME"]
-        else:
-            os.environ["HOME"] = before
 
 
 def _config(
@@ -145,19 +124,17 @@ def _converter(source: Path) -> Any:
         ) from None
 
 
-def _cache(source: Path, params: Path, options: EngineOptions) -> Path:
+def _cache(source: Path, options: EngineOptions) -> Path:
     """Return the folder for what is built of a program, by what that depends on.
 
     Engines are for one TensorRT and one kind of GPU.
     """
-    digest = hashlib.sha256()
-    for path in (source, params):
-        digest.update(path.read_bytes())
     index = device_index(options.device)
     gpus = [(gpu.name, gpu.capability) for gpu in nvidia_gpu_list() if gpu.index == index]
-    digest.update(repr((installed_version(*TENSORRTS[:3]), gpus)).encode())
+    built_by = repr((installed_version(*TENSORRT), gpus))
+    digest = combined_digest([model_digest(source), built_by])
     version = installed_version("paddlepaddle-gpu") or "source"
-    key = f"{digest.hexdigest()[:16]}-{version}-{options.precision}-b{options.max_batch}-ieee"
+    key = f"{digest[:16]}-{version}-{options.precision}-b{options.max_batch}-ieee"
     return (options.cache_dir or source.parent / ".cache") / "paddle-tensorrt" / key
 
 
@@ -188,7 +165,7 @@ def use_tensorrt(
     from paddle.inference import PrecisionType
 
     precision = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[options.precision]
-    cache = _cache(source, params, options)
+    cache = _cache(source, options)
     ranges = cache / "shape_ranges.pbtxt"
     if not ranges.exists():
         with updating_folder(cache) as folder:

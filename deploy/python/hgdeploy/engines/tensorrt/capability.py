@@ -7,13 +7,10 @@ from hgdeploy.bundle.names import RUNTIMES
 from hgdeploy.engines.base import Capability
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.gpu.stack import TENSORRT, TENSORRT_RTX
 from hgdeploy.system.libraries import installed_version, installing
 
-# The names of the distributions that may have installed each library.
-_DISTRIBUTIONS = {
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-}
+_DISTRIBUTIONS = {"tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT_RTX}
 
 
 def capability() -> Capability:

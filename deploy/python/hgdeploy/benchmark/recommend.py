@@ -24,7 +24,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, THREADS, WEEK_SECONDS, list_of, number, optional
 from hgdeploy.system.progress import OnLine
-from hgdeploy.validation.accuracy import wilson_interval
+from hgdeploy.validation.accuracy import share_interval
 from hgdeploy.validation.validate import ValidateOptions, validate
 
 _LEAST_SECONDS = 0.3
@@ -132,7 +132,8 @@ def recommend(
     kept = []
     for run in runs:
         agreement = agreements.get(run.name)
-        if agreement is not None and _shown_below(agreement, rows, options.min_agreement):
+        most = 1.0 if agreement is None else share_interval(agreement, rows)[1]
+        if most < options.min_agreement:
             reason = f"agreement below {options.min_agreement:g}"
             left_out.append(Evidence(run, agreement, None, reason))
         else:
@@ -185,11 +186,6 @@ def _agreements(
         if pair.reference == ordered[0].name
     }
     return {ordered[0].name: 1.0, **found}, report.images
-
-
-def _shown_below(agreement: float, rows: int, least: float) -> bool:
-    """Tell whether so many images show, with 95 % confidence, that a run agrees too little."""
-    return wilson_interval(round(agreement * rows), rows)[1] < least
 
 
 def _suite(bundle: ModelBundle, run: Run, options: RecommendOptions, runs: int) -> Suite:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import RUNTIMES, TensorRtRuntime, engine_name, onnx_name, runtime_of
@@ -18,7 +19,7 @@ from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.system.progress import OnLine
-from hgdeploy.transforms.preprocess import Preprocessor
+from hgdeploy.validation.inputs import usual_image
 
 CACHE = ".cache"
 
@@ -45,16 +46,11 @@ def ensure_artifact(
     Raises:
         HGDeployError: as `build_engine`.
     """
-    names = engine_module(engine).artifact_names(options.precision)
-    kinds = [r for r in RUNTIMES if engine_name(options.precision, r) in names]
     gpu = device_index(options.device)
-    if not kinds or gpu is None:
+    if not is_built(engine, options.precision) or gpu is None:
         return
-    present = [r for r in kinds if (bundle.root / engine_name(options.precision, r)).is_file()]
-    runtime = present[0] if present else installed_runtime(kinds)
-    sidecar = sidecar_path(bundle.root / engine_name(options.precision, runtime))
-    onnx = bundle.root / onnx_name(options.precision)
-    if present and not (sidecar.is_file() and onnx.is_file()):
+    runtime, own, known = _own_engine(bundle, options.precision)
+    if own is not None and not known:
         return
     how = BuildOptions(
         runtime, options.precision, gpu=gpu, cache_dir=options.cache_dir, accept_wider=True
@@ -101,14 +97,8 @@ def with_engine(
     Raises:
         HGDeployError: as `build_engine`.
     """
-    names = {runtime: engine_name(options.precision, runtime) for runtime in RUNTIMES}
-    present = [runtime for runtime, name in names.items() if bundle.path(name).is_file()]
-    runtime = present[0] if present else installed_runtime(RUNTIMES)
-    own = bundle.path(names[runtime])
-    unknown = not (
-        sidecar_path(own).is_file() and bundle.path(onnx_name(options.precision)).is_file()
-    )
-    if present and (own == bundle.file or (bundle.file is None and unknown)):
+    runtime, own, known = _own_engine(bundle, options.precision)
+    if own is not None and (own == bundle.file or (bundle.file is None and not known)):
         return bundle
     how = BuildOptions(
         runtime,
@@ -119,6 +109,19 @@ def with_engine(
     )
     built = build_engine(bundle, _shapes(bundle, options.max_batch), how, on_progress, on_warning)
     return dataclasses.replace(bundle, file=built.path)
+
+
+def _own_engine(bundle: ModelBundle, precision: str) -> tuple[TensorRtRuntime, Path | None, bool]:
+    """Return the library to use, and the bundle's engine file for it, if there is one.
+
+    Also whether what that file was made from is known: its sidecar and its ONNX file are there.
+    """
+    onnx = bundle.path(onnx_name(precision))
+    for runtime in RUNTIMES:
+        own = bundle.path(engine_name(precision, runtime))
+        if own.is_file():
+            return runtime, own, sidecar_path(own).is_file() and onnx.is_file()
+    return installed_runtime(RUNTIMES), None, False
 
 
 def _gpu(options: EngineOptions) -> int:
@@ -133,8 +136,7 @@ def _gpu(options: EngineOptions) -> int:
 
 def _shapes(bundle: ModelBundle, batch: int) -> Shapes:
     """Return the one shape to serve: that of the rows of `random_rows`, where the model is open."""
-    size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
-    height, width = size or (224, 224)
+    _, height, width = usual_image(bundle)
     return Shapes(_fixed(batch), _fixed(height), _fixed(width))
 
 

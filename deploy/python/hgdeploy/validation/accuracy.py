@@ -73,6 +73,11 @@ def wilson_interval(successes: int, trials: int, z: float = _NORMAL_95) -> tuple
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def share_interval(share: float, trials: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share that was found in so many trials."""
+    return wilson_interval(round(share * trials), trials)
+
+
 def rows_that_decide(share: float, least: float) -> int | None:
     """Return how many rows would tell whether a share reaches `least`, if it stays what it is.
 

@@ -54,6 +54,17 @@ def common_input(engines: Mapping[str, Engine]) -> TensorSpec:
     return common
 
 
+def usual_image(bundle: ModelBundle | None) -> tuple[int, int, int]:
+    """Return channels, height and width of what a bundle's preprocessing makes.
+
+    Where nothing says so, images are in colour, of 224 x 224 pixels.
+    """
+    if bundle is None or bundle.preprocess is None:
+        return 3, 224, 224
+    preprocessor = Preprocessor(bundle.preprocess)
+    return (preprocessor.channels, *(preprocessor.output_size or (224, 224)))
+
+
 def random_rows(
     spec: TensorSpec, bundle: ModelBundle | None, count: int, seed: int
 ) -> NDArray[Any]:
@@ -68,11 +79,7 @@ def random_rows(
     Raises:
         BundleError: the model takes numbers of a type that numpy does not have.
     """
-    size, channels = None, 3
-    if bundle is not None and bundle.preprocess is not None:
-        preprocessor = Preprocessor(bundle.preprocess)
-        size, channels = preprocessor.output_size, preprocessor.channels
-    size = size or (224, 224)
+    channels, *size = usual_image(bundle)
     usual = (*size, channels) if channels_last(spec.shape) else (channels, *size)
     shape = [s if s > 0 else d for s, d in zip(spec.shape[1:], usual, strict=True)]
     random = np.random.default_rng(seed)

@@ -21,8 +21,8 @@ from hgdeploy.validation.inputs import common_batch_size
 from hgdeploy.validation.noise import Noise, rounding_noise, rounding_text
 from hgdeploy.validation.tolerance import (
     COARSENESS,
-    TOLERANCES,
     Tolerance,
+    tolerance_for,
     tolerance_misses,
     too_coarse,
 )
@@ -134,8 +134,7 @@ def _pair(
             "the two were not made from the same model; convert the bundle again"
         )
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = TOLERANCES[precision].for_types(reference.dtype, candidate.dtype)
-    tolerance = tolerance.with_noise(noise, comparison.scale)
+    tolerance = tolerance_for(comparison, precision, noise, reference.dtype, candidate.dtype)
     misses = tolerance_misses(comparison, tolerance, answers.inputs)
     if misses and too_coarse(comparison, precision, noise):
         misses.append(f"{rounding_text(comparison, noise)}, for which {precision} is too coarse")

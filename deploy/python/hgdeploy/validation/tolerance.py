@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hgdeploy.validation.accuracy import wilson_interval
+from hgdeploy.validation.accuracy import share_interval
 from hgdeploy.validation.compare import Comparison
 from hgdeploy.validation.noise import Noise
 
@@ -95,6 +95,20 @@ TOLERANCES: Mapping[str, Tolerance] = {
 COARSENESS = ("fp32", "tf32", "fp16", "bf16", "int8")
 
 
+def tolerance_for(
+    found: Comparison, precision: str, noise: Noise | None, *types: np.dtype[Any]
+) -> Tolerance:
+    """Return what is allowed of a comparison.
+
+    Args:
+        found: the comparison.
+        precision: the coarser of the two sides' precisions.
+        noise: the model's own; None where it is not known.
+        types: of the scores of both sides.
+    """
+    return TOLERANCES[precision].for_types(*types).with_noise(noise, found.scale)
+
+
 def too_coarse(found: Comparison, precision: str, noise: Noise | None) -> bool:
     """Tell whether rounding in a precision explains a difference that is out of tolerance.
 
@@ -123,7 +137,7 @@ def tolerance_misses(found: Comparison, allowed: Tolerance, inputs: str) -> list
     )
     misses = [f"{name} {value:.2g} > {limit:.2g}" for name, value, limit in limits if value > limit]
     if inputs == "images" and allowed.min_top1 is not None:
-        most = wilson_interval(round(found.top1_agreement * found.rows), found.rows)[1]
+        most = share_interval(found.top1_agreement, found.rows)[1]
         if most < allowed.min_top1:
             misses.append(
                 f"{found.agreement} on {found.rows} images, at most "

@@ -21,7 +21,7 @@ from hgdeploy.errors import HGDeployError, ValidationError
 from hgdeploy.validation.compare import compare, kind_of
 from hgdeploy.validation.inputs import common_batch_size, infer_in_batches, random_rows
 from hgdeploy.validation.noise import rounding_noise, rounding_text
-from hgdeploy.validation.tolerance import TOLERANCES, tolerance_misses, too_coarse
+from hgdeploy.validation.tolerance import tolerance_for, tolerance_misses, too_coarse
 
 # Unoptimised: ONNX Runtime would remove the rounding that emulates bf16.
 _AS_WRITTEN = EngineOptions(graph_optimization=False)
@@ -142,8 +142,7 @@ def _verify(a: _Side, b: _Side, precision: str, rows: NDArray[Any] | None) -> di
         noise = rounding_noise(engines[0], rows, reference, kind, precision, batch)
         version = engines[0].runtime.version
     comparison = compare(reference, candidate, kind=kind)
-    tolerance = TOLERANCES[precision].for_types(reference.dtype, candidate.dtype)
-    tolerance = tolerance.with_noise(noise, comparison.scale)
+    tolerance = tolerance_for(comparison, precision, noise, reference.dtype, candidate.dtype)
     misses = tolerance_misses(comparison, tolerance, inputs)
     if misses:
         figures = f"{'; '.join(misses)}; {rounding_text(comparison, noise)}"

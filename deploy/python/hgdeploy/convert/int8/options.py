@@ -11,7 +11,7 @@ from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import MANY, exactly, number, one_of, whole
 from hgdeploy.system.machine import int8_saturates
-from hgdeploy.validation.accuracy import rows_that_decide, wilson_interval
+from hgdeploy.validation.accuracy import rows_that_decide, share_interval
 from hgdeploy.validation.compare import AGREEMENT, Comparison
 
 MIN_IMAGES = 10
@@ -87,8 +87,7 @@ class Try:
     @property
     def agreement_interval(self) -> tuple[float, float]:
         """The 95 % Wilson interval of the agreement."""
-        same = round(self.result.top1_agreement * self.result.rows)
-        return wilson_interval(same, self.result.rows)
+        return share_interval(self.result.top1_agreement, self.result.rows)
 
     def agrees(self, least: float) -> bool:
         """Tell whether the agreement may be `least`: its interval is not below that.

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hgdeploy.errors import ImageError
 from hgdeploy.images.decode import read_image
+from hgdeploy.results.frame import framed
 from hgdeploy.results.gathered import DISTINCT_REASONS, OTHER, Gathered, Picture, class_name, cut
 from hgdeploy.results.outputs import claiming
 from hgdeploy.results.rows import FileFacts
@@ -30,26 +31,18 @@ _PIXELS = 160
 _CLASSES = 30
 _CLASSES_OF_ONE = 5
 _REASONS = 20
-# The browser itself keeps the page from fetching anything and from running any script.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = (
-    ":root{color-scheme:light dark;--text:#222;--back:#fff;--line:#ccc;--head:#f3f3f3;--dim:#555;"
-    "--bar:#34608c;--failed:#fde2e2}"
-    "@media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#181a1b;--line:#444;--head:#26292b;"
-    "--dim:#aaa;--bar:#6ea3d8;--failed:#4d2328}}"
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:var(--text);background:var(--back)}"
-    "section{margin:0 0 2rem;overflow-x:auto}table{border-collapse:collapse}"
-    "td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top;"
-    "overflow-wrap:anywhere}th{background:var(--head)}td:first-child{min-width:8rem}"
-    "td.number{text-align:right;white-space:nowrap}td.bar{width:20rem;min-width:4rem}"
-    "td ul{margin:0;padding-left:1.1rem}"
-    ".bar div{background:var(--bar);height:1em}.note{font-size:.85em;color:var(--dim)}"
+    "section{overflow-x:auto}"
+    "td,th{padding:.25rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}"
+    "td:first-child{min-width:8rem}td.number{text-align:right;white-space:nowrap}"
+    "td.bar{width:20rem;min-width:4rem}td ul{margin:0;padding-left:1.1rem}"
+    ".note{font-size:.85em;color:var(--dim)}"
     ".filter{display:flex;flex-wrap:wrap;gap:.25rem 1rem}"
     ".gallery{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:10rem}"
     "figcaption{font-size:.8em;overflow-wrap:anywhere}figcaption b{display:block}"
     f".picture{{height:{_PIXELS}px;display:flex;align-items:center;justify-content:center;"
-    "background:var(--head);font-size:.8em;color:var(--dim)}.failed td{background:var(--failed)}"
-    "@media(max-width:30rem){body{margin:.8rem}.gallery{gap:.6rem}figure{width:calc(50% - .3rem)}"
+    "background:var(--head);font-size:.8em;color:var(--dim)}"
+    "@media(max-width:30rem){.gallery{gap:.6rem}figure{width:calc(50% - .3rem)}"
     ".picture img{max-width:100%}}"
 )
 
@@ -93,11 +86,8 @@ def _page(gathered: Gathered, about: Mapping[str, str]) -> str:
     found = gathered.classified + gathered.failed
     unsure, sample = gathered.least_sure, _once(gathered.sample)
     names = _names_of([*unsure, *sample]) if gathered.classes else {}
-    return "".join(
+    body = "".join(
         [
-            "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            f"<title>Classified images</title><style>{_STYLE}</style></head><body>",
             f"<h1>{found:,} images</h1>\n<p>found {found:,} = classified {gathered.classified:,} "
             f"+ failed {gathered.failed:,}</p>\n",
             _failures(gathered),
@@ -106,9 +96,9 @@ def _page(gathered: Gathered, about: Mapping[str, str]) -> str:
             _gallery("Least sure", unsure, gathered, names, "the lowest best scores first"),
             _gallery("A sample", sample, gathered, names, "drawn at random"),
             _table("The run", ("", ""), about.items()),
-            "</body></html>\n",
         ]
     )
+    return framed("Classified images", _STYLE, body, pictures=True)
 
 
 def _failures(gathered: Gathered) -> str:

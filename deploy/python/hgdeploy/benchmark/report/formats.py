@@ -20,30 +20,24 @@ from hgdeploy.benchmark.report.tables import (
     tables,
     title,
 )
+from hgdeploy.results.frame import framed
 from hgdeploy.zoo.published import over_reference
 
-# With this policy, the browser itself keeps the page from fetching anything.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE = (
-    ":root{color-scheme:light dark;--text:#222;--back:#fff;--line:#ccc;--head:#f3f3f3;--dim:#555;"
-    "--failed:#fde2e2}"
-    "@media(prefers-color-scheme:dark){:root{--text:#ddd;--back:#181a1b;--line:#444;--head:#26292b;"
-    "--dim:#aaa;--failed:#4d2328}svg{background:#fff}}"
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:var(--text);background:var(--back)}"
+    "@media(prefers-color-scheme:dark){svg{background:#fff}}"
     # What lies beyond an edge shows as a shadow there; covers of the page's colour hide it at ends.
     ".wide{overflow-x:auto;background:linear-gradient(to right,var(--back),transparent 2rem),"
     "linear-gradient(to left,var(--back),transparent 2rem) right,"
     "linear-gradient(to right,#8888,transparent .7rem),"
     "linear-gradient(to left,#8888,transparent .7rem) right;background-repeat:no-repeat;"
     "background-size:2rem 100%;background-attachment:local,local,scroll,scroll}"
-    "table{border-collapse:collapse;margin:0 0 .5rem;font-size:.87em}"
-    "td,th{border:1px solid var(--line);padding:.2rem .45rem;text-align:right}"
-    "th{background:var(--head);vertical-align:bottom;max-width:9rem}"
+    "table{margin:0 0 .5rem;font-size:.87em}td,th{padding:.2rem .45rem;text-align:right}"
+    "th{vertical-align:bottom;max-width:9rem}"
     "td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:var(--head)}"
-    ".failed td{background:var(--failed)}.source,.note,summary{font-size:.85em;color:var(--dim)}"
+    ".source,.note,summary{font-size:.85em;color:var(--dim)}"
     ".source,.note{margin:.2rem 0;overflow-wrap:anywhere}summary{cursor:pointer}"
-    "code{background:var(--head)}section{margin:0 0 2rem}svg{max-width:100%;height:auto}"
-    "@media(max-width:30rem){body{margin:.8rem}th:first-child,td:first-child{min-width:6rem;"
+    "code{background:var(--head)}svg{max-width:100%;height:auto}"
+    "@media(max-width:30rem){th:first-child,td:first-child{min-width:6rem;"
     "max-width:7.5rem;overflow-wrap:anywhere}}"
 )
 
@@ -157,20 +151,18 @@ def as_html(results: Results, figures: Sequence[tuple[str, str]] = ()) -> str:
         results: the results files.
         figures: titles and SVG elements to put between the first table and the others.
     """
-    name = html.escape(title(results))
+    name = title(results)
     first, *others = tables(results)
-    return "".join(
+    body = "".join(
         [
-            "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            f"<title>{name}</title><style>{_STYLE}</style></head><body><h1>{name}</h1>\n",
+            f"<h1>{html.escape(name)}</h1>\n",
             *(f"<p>{html.escape(sentence)}</p>\n" for sentence in preface(results)),
             _html_table(first),
             *(f"<section><h2>{html.escape(head)}</h2>\n{svg}</section>\n" for head, svg in figures),
             *(_html_table(table) for table in others),
-            "</body></html>\n",
         ]
     )
+    return framed(name, _STYLE, body)
 
 
 def _html_table(table: Table) -> str:

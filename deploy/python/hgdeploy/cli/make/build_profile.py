@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hgdeploy.cli.terminal import aligned, say
+from hgdeploy.results.frame import framed
 from hgdeploy.system.files import write_text
 
 if TYPE_CHECKING:
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
 
 _HEAD = ("layer", "type", "precision", "ms", "share", "computes")
 _LONGEST = 60  # of a cell in the terminal
-# The browser itself keeps the page from fetching anything and from running any script.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#222;background:#fff}"
-    "table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.25rem .6rem;text-align:left;overflow-wrap:anywhere}"
-    "th{background:#f3f3f3}td.bar{width:20rem}.bar div{background:#34608c;height:1em}"
-)
+_STYLE = "td,th{padding:.25rem .6rem;text-align:left;overflow-wrap:anywhere}td.bar{width:20rem}"
 
 
 def write_profile(engine: Path, layers: Sequence[Layer]) -> str:
@@ -80,10 +74,5 @@ def _page(name: str, layers: Sequence[Layer], rows: Sequence[Sequence[str]]) -> 
         + f'<td class="bar"><div style="width:{width:.1f}%"></div></td></tr>\n'
         for row, width in zip(rows, widths, strict=True)
     )
-    title = html.escape(name)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-        f"<table><tr>{head}</tr>\n{body}</table></body></html>\n"
-    )
+    table = f"<table><tr>{head}</tr>\n{body}</table>"
+    return framed(name, _STYLE, f"\n<h1>{html.escape(name)}</h1>\n{table}")

@@ -258,10 +258,11 @@ def _load(job: PredictJob, images: int) -> Classifier:
     options = folder_options(job.settings.options, images)
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")
     settings = dataclasses.replace(job.settings, options=options)
+    bundle = open_bundle(job.bundle)
     if settings.engine is not None:
-        ensure_artifact(open_bundle(job.bundle), settings.engine, options, say, warn)
+        ensure_artifact(bundle, settings.engine, options, say, warn)
     with told_if_slow(f"loading {job.bundle}"):
-        return Classifier.from_settings(job.bundle, settings)
+        return Classifier.from_settings(bundle, settings)
 
 
 def _say_summary(summary: Summary, failures: FailuresWriter | None) -> None:

@@ -59,6 +59,14 @@ def test_the_file_computes_what_the_onnx_file_does_and_says_how_it_was_made(
     np.testing.assert_allclose(found, golden["probabilities"], atol=1e-6)
 
 
+def test_a_path_may_be_relative(engine: str, bundle: Path, monkeypatch):
+    """The converters run in another current folder."""
+    monkeypatch.chdir(bundle.parent)
+    written = convert(Path(bundle.name), engine)
+    assert written == Path(bundle.name) / FILES[engine][-1]
+    assert written.is_file()
+
+
 def test_a_file_that_has_changed_is_refused(engine: str, mini: Path):
     weights = mini / FILES[engine][0]
     content = bytearray(weights.read_bytes())

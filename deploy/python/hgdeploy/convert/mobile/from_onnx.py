@@ -57,8 +57,9 @@ def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
         raise EngineError(f"MNN is not installed; {installing('mnn')}")
 
     def convert(source: Path, aside: Path) -> None:
-        request = {"do": "mnn", "source": str(source.absolute()), "target": str(aside)}
-        _run(request, "MNN's converter", source, aside.parent, aside)
+        # Absolute, since the converter has a current folder of its own.
+        files = {"source": str(source.absolute()), "target": str(aside.absolute())}
+        _run({"do": "mnn", **files}, "MNN's converter", source, aside.parent, aside)
 
     target = source.with_name(mnn_name("fp32"))
     return _write(source, target, convert, ("MNN",), verify)

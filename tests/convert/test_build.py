@@ -79,7 +79,10 @@ def rtx() -> ModuleType:
     return tensorrt_rtx
 
 
-@pytest.fixture(scope="module", params=["PPHGNet_tiny", "EfficientNetLite0"])
+SLOW_MODEL = pytest.param("PPHGNet_tiny", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[SLOW_MODEL, "EfficientNetLite0"])
 def model(request, registry_weights, tmp_path_factory) -> ModelBundle:
     """A whole model with its ONNX file in every precision."""
     pytest.importorskip("paddle2onnx", reason="paddle2onnx is not installed")

@@ -14,7 +14,6 @@ import abc
 import ctypes
 import os
 import re
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hgdeploy.engines.slots import Slots
 from hgdeploy.errors import EngineError, TensorError
 from hgdeploy.system.checks import cut
 from hgdeploy.system.processes import check_not_forked
@@ -208,7 +208,7 @@ class CheckedEngine(abc.ABC):
         self.outputs = outputs
         self.runtime = runtime
         self.concurrency = concurrency
-        self._slots = threading.BoundedSemaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._closed = False
         self._opened_by = os.getpid()
         _loaded.add(self)
@@ -246,15 +246,10 @@ class CheckedEngine(abc.ABC):
         """Wait for running calls, then free the model; only once, and by who opened it."""
         if os.getpid() != self._opened_by:
             return
-        for _ in range(self.concurrency):
-            self._slots.acquire()
-        try:
+        with self._slots.all():
             if not self._closed:
                 self._closed = True
                 self._free()
-        finally:
-            for _ in range(self.concurrency):
-                self._slots.release()
 
     def __enter__(self) -> CheckedEngine:
         return self

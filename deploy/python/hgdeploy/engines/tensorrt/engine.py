@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import os
 import queue
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.options import EngineOptions
+from hgdeploy.engines.slots import Slots
 from hgdeploy.engines.tensorrt.engine_file import (
     check_batch,
     check_key,
@@ -273,9 +273,7 @@ def _close(session: Session, lanes: list[Lane]) -> None:
             closing.callback(lane.close)
 
 
-def _close_when_idle(
-    session: Session, lanes: list[Lane], slots: threading.Semaphore, opened_by: int
-) -> None:
+def _close_when_idle(session: Session, lanes: list[Lane], slots: Slots, opened_by: int) -> None:
     """Free an engine that nobody has closed, unless a run does not end or this is a fork.
 
     Who calls it from then on waits for a slot that never comes: that is at the end of a process,
@@ -283,9 +281,6 @@ def _close_when_idle(
     """
     if os.getpid() != opened_by:
         return
-    taken = sum(slots.acquire(timeout=_LONGEST_RUN_S) for _ in lanes)
-    if taken == len(lanes):
+    if slots.take_all(_LONGEST_RUN_S):
         with contextlib.suppress(EngineError):
             _close(session, lanes)
-    elif taken:
-        slots.release(taken)

@@ -79,10 +79,10 @@ def test_pphgnet_with_golden_weights_is_the_same_in_every_engine(name, tmp_path)
 @pytest.mark.parametrize(
     "name",
     [
-        "EfficientNetB0",
         *(
             pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
             for name in (
+                "EfficientNetB0",
                 "ResNet34",
                 "ResNet34_vd",
                 "ResNet50",

@@ -83,13 +83,21 @@ def test_every_engine_is_held_to_the_contract():
 LOADS = [(*model, 1) for model in MODELS] + [(*MODELS[0], 2)]
 
 
-@pytest.fixture(params=LOADS, ids=lambda load: f"{load[0]}{load[1].suffix}-{load[2]}")
-def engine(request: pytest.FixtureRequest):
-    name, path, streams = request.param
+def load_name(load: tuple[str, Path, int]) -> str:
+    return f"{load[0]}{load[1].suffix}-{load[2]}"
+
+
+def loaded(load: tuple[str, Path, int]) -> Engine:
+    name, path, streams = load
     require_engine(name)
-    options = options_for(name, threads=2, streams=streams)
-    with load_engine(name, present(path), options) as loaded:
-        yield loaded
+    return load_engine(name, present(path), options_for(name, threads=2, streams=streams))
+
+
+# All tests of an engine share it: what one of them leaves behind is a fault that the others find.
+@pytest.fixture(scope="module", params=LOADS, ids=load_name)
+def engine(request: pytest.FixtureRequest):
+    with loaded(request.param) as engine:
+        yield engine
 
 
 def test_it_computes_what_the_exporting_paddle_computed(engine: Engine, golden):
@@ -173,7 +181,10 @@ def test_feeds_that_do_not_fit_are_refused_in_one_line(engine: Engine, golden, f
     assert engine.infer({"x": golden["x"]}), "a refused call must not spoil the engine"
 
 
-def test_a_closed_engine_says_so_and_closes_twice(engine: Engine, golden):
+@pytest.mark.parametrize("load", LOADS, ids=load_name)
+def test_a_closed_engine_says_so_and_closes_twice(load: tuple[str, Path, int], golden):
+    engine = loaded(load)
+    assert engine.infer({"x": golden["x"]})
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="is closed"):

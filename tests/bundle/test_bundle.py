@@ -103,7 +103,7 @@ def test_a_wrong_description_is_refused_by_name(mini, text, told):
         ("PreProcess: {transform_ops: [{DecodeImage: {backend: pil}}]}", "backend is 'pil'"),
         ("PreProcess: {transform_ops: 3}", "PreProcess.transform_ops is 3"),
         ("PostProcess: {Topk: {topk: x}}", "PostProcess.Topk.topk"),
-        ("PostProcess: {VehicleAttribute: {color_threshold: 0.5}}", "VehicleAttribute"),
+        ("PostProcess: {MultiLabelTopk: {topk: 5}}", "MultiLabelTopk"),
         ("PostProcess: 3", "PostProcess is 3"),
     ],
 )

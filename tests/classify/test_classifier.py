@@ -163,7 +163,7 @@ def test_what_a_description_cannot_serve_is_told_and_does_not_stop_a_config_of_i
         )
     for section, told in (
         ("PreProcess: {transform_ops: [DecodeImage: {backend: pil}]}", "DecodeImage.backend"),
-        ("PostProcess: {VehicleAttribute: {color_threshold: 0.5}}", "VehicleAttribute"),
+        ("PostProcess: {MultiLabelTopk: {topk: 5}}", "MultiLabelTopk"),
     ):
         key = section.partition(":")[0]
         kept = {k: v for k, v in yaml.safe_load(described).items() if k != key}

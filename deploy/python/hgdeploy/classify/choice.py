@@ -7,6 +7,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.errors import ConfigError
+from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Postprocess, Topk
@@ -56,6 +57,9 @@ def choice_warnings(settings: ClassifierSettings, bundle: ModelBundle) -> list[s
             f"not say where files are written; predict_cls.py copies the images with "
             f"-o PostProcess.{SAVE}.save_dir=FOLDER"
         )
+    output = chosen_postprocess(settings, bundle).output
+    if isinstance(output, Attributes):
+        warnings += output.notes
     used = chosen_ops(settings, bundle)
     differences = [] if bundle.preprocess is None else ops_difference(used, bundle.preprocess)
     if not differences:

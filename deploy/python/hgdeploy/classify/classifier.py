@@ -36,6 +36,7 @@ from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.isolated_reader import IsolatedReader
 from hgdeploy.images.reader import ImageReader, ReadImage
+from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.prediction import Prediction
@@ -103,9 +104,8 @@ class Classifier:
 
     @reading_once()
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings, run: Run) -> None:
-        options = dataclasses.replace(
-            settings.options, precision=run.precision, max_batch=settings.batch_size
-        )
+        batch, asked = settings.batch_size, settings.options
+        options = dataclasses.replace(asked, precision=run.precision, max_batch=batch)
         settings = dataclasses.replace(settings, engine=run.engine, options=options)
         ops = chosen_ops(settings, bundle)
         self.bundle = bundle
@@ -206,6 +206,11 @@ class Classifier:
             self._isolated.close()
         self.engine.close()
 
+    def failed(self, path: str, reason: str) -> Prediction:
+        """Return the prediction of an image that this model could not classify."""
+        output = self._postprocess.output
+        return Prediction.failed(path, reason, of_attributes=isinstance(output, Attributes))
+
     def fingerprint(self) -> dict[str, str]:
         """Return what predictions depend on, by name: the model's files, the engine, the settings.
 
@@ -267,7 +272,7 @@ class Classifier:
                 times.decode += read.decode
                 times.preprocess += read.preprocess
             except ImageError as error:
-                predictions[place] = Prediction.failed(image.name, str(error))
+                predictions[place] = self.failed(image.name, str(error))
             times.slowest.append((time.perf_counter() - start, image.name))
         # Tensors of different shapes (no crop, and a model of any size) need separate inferences.
         for _, group in itertools.groupby(tensors, lambda place: tensors[place].shape):
@@ -291,5 +296,5 @@ class Classifier:
 
     def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
         if not np.isfinite(scores).all():
-            return Prediction.failed(path, "the model's output is not finite (NaN or infinity)")
+            return self.failed(path, "the model's output is not finite (NaN or infinity)")
         return self._postprocess.output(path, self._scores(scores))

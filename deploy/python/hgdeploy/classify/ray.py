@@ -92,7 +92,7 @@ def classify_files_on_ray(
                     summary.times.add(_times(result["times"]))
                     summary.workers = result["workers"] * result["threads"]
                 for prediction, facts in (
-                    _failures(piece) if result is None else _predictions(piece, result)
+                    _failures(classifier, piece) if result is None else _predictions(piece, result)
                 ):
                     write_to_all(writers, prediction, facts)
                     count_prediction(summary, prediction, on_warning)
@@ -215,13 +215,13 @@ def _predictions(
     piece: _Piece, result: Mapping[str, Any]
 ) -> Iterator[tuple[Prediction, FileFacts]]:
     for file, row in zip(piece.files, result["rows"], strict=True):
-        ids, scores, labels, error, size, mtime_ns = row
-        ids = None if ids is None else tuple(ids)
-        prediction = Prediction(file.name, ids, tuple(scores), tuple(labels), error)
-        yield prediction, FileFacts(file.path, size, mtime_ns)
+        found, facts = row
+        # JSON has lists for tuples.
+        values: list[Any] = [tuple(one) if isinstance(one, list) else one for one in found]
+        yield Prediction(file.name, *values), FileFacts(file.path, *facts)
 
 
-def _failures(piece: _Piece) -> Iterator[tuple[Prediction, FileFacts]]:
+def _failures(classifier: Classifier, piece: _Piece) -> Iterator[tuple[Prediction, FileFacts]]:
     """Yield a failure for each image of a piece that did not come back."""
     others = len(piece.files) - 1
     tries = _PASSES * (1 + _RETRIES)
@@ -230,7 +230,7 @@ def _failures(piece: _Piece) -> Iterator[tuple[Prediction, FileFacts]]:
     )
     for file in piece.files:
         yield (
-            Prediction.failed(file.name, f"{reason}; try these again with --image-timeout"),
+            classifier.failed(file.name, f"{reason}; try these again with --image-timeout"),
             file_facts(file.path),
         )
 

@@ -64,7 +64,10 @@ class Worker:
         done: Classified = []
         classify_in_order(self._classifier, files, self._tuner, done.extend)
         rows = [
-            (p.class_ids, p.scores, p.labels, p.error, facts.size, facts.mtime_ns)
+            (
+                (p.class_ids, p.scores, p.labels, p.error, p.attributes, p.output),
+                (facts.size, facts.mtime_ns),
+            )
             for p, facts in done
         ]
         times, self._classifier.times = self._classifier.times, StageTimes()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hgdeploy.engines.ending import Ending
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     Output,
@@ -88,6 +89,11 @@ class Scores:
             yield (
                 f"{self._source} has no softmax or sigmoid at its end, so the threshold "
                 f"{self._output.threshold} is compared with logits, not with probabilities"
+            )
+        elif isinstance(self._output, Attributes):
+            yield (
+                f"{self._source} has no sigmoid at its end, so the thresholds of "
+                f"{type(self._output).__name__} are compared with logits, not with probabilities"
             )
         else:
             yield (

@@ -180,7 +180,11 @@ def _gallery(
 
 def _figure(picture: Picture, number: int | None) -> str:
     prediction = picture.prediction
-    if prediction.class_ids is None:
+    if isinstance(prediction.attributes, str):
+        lines = [prediction.attributes]
+    elif prediction.attributes is not None:
+        lines = list(prediction.attributes)
+    elif prediction.class_ids is None:
         lines = [f"{score:.5g}" for score in prediction.scores[:_CLASSES_OF_ONE]]
     else:
         lines = [

@@ -13,9 +13,11 @@ from hgdeploy.system.documents import parse_json
 from hgdeploy.transforms.prediction import Prediction
 
 Row = dict[str, Any]
-"""One row of a result file: the values of `COLUMNS`, by name and in their order."""
+"""One row of a result file: the values of `COLUMNS` or `ATTRIBUTES`, by name, in their order."""
 
 COLUMNS = ("path", "class_ids", "scores", "labels", "error", "size", "mtime_ns")
+ATTRIBUTES = (*COLUMNS, "attributes", "output")
+"""The columns of a row of an attribute model."""
 # The largest integer in Parquet, as a time in the year 2262; file systems allow later times.
 _MOST_NS = 2**63 - 1
 _MOST_CLASS = 2**31 - 1  # likewise
@@ -51,7 +53,7 @@ def file_facts(path: Path) -> FileFacts:
 
 def row_from_prediction(prediction: Prediction, facts: FileFacts) -> Row:
     """Return a prediction as a row: scores rounded to five decimals, no tuples."""
-    return {
+    row = {
         "path": prediction.path,
         "class_ids": None if prediction.class_ids is None else list(prediction.class_ids),
         "scores": [round(score, 5) for score in prediction.scores],
@@ -60,17 +62,24 @@ def row_from_prediction(prediction: Prediction, facts: FileFacts) -> Row:
         "size": facts.size,
         "mtime_ns": facts.mtime_ns,
     }
+    if prediction.output is not None:
+        found = prediction.attributes
+        row["attributes"] = found if isinstance(found, str) else list(found or ())
+        row["output"] = list(prediction.output)
+    return row
 
 
 def prediction_from_row(row: Row) -> Prediction:
     """Return a row as the prediction that it was made from."""
-    ids = row["class_ids"]
+    ids, found, output = row["class_ids"], row.get("attributes"), row.get("output")
     return Prediction(
         row["path"],
         None if ids is None else tuple(ids),
         tuple(row["scores"]),
         tuple(row["labels"]),
         row["error"],
+        tuple(found) if isinstance(found, list) else found,
+        None if output is None else tuple(output),
     )
 
 
@@ -86,9 +95,9 @@ def row_from_line(line: bytes) -> Row:
         ValueError: the line is not a row of a result file.
     """
     row = parse_json(line)
-    if not isinstance(row, dict) or tuple(row) != COLUMNS:
+    if not isinstance(row, dict) or tuple(row) not in (COLUMNS, ATTRIBUTES):
         raise ValueError("not a row of a result file")
-    if not _is_prediction(row) or not _is_file(row):
+    if not (_is_prediction(row) and _is_file(row) and _has_attributes(row)):
         raise ValueError("not a value that a result file has in this column")
     return row
 
@@ -112,6 +121,18 @@ def _is_prediction(row: Row) -> bool:
         and all(type(score) is float and math.isfinite(score) for score in scores)
         and all(isinstance(label, str) for label in labels)
         and isinstance(row["error"], str | None)
+    )
+
+
+def _has_attributes(row: Row) -> bool:
+    """Tell whether a row that has attributes has what `row_from_prediction` makes."""
+    found, output = row.get("attributes", []), row.get("output", [])
+    texts = [found] if isinstance(found, str) else found
+    return (
+        isinstance(texts, list)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(output, list)
+        and all(type(bit) is int and bit in (0, 1) for bit in output)
     )
 
 

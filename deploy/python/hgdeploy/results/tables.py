@@ -13,11 +13,13 @@ from typing import IO
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.results.outputs import check_suffix
-from hgdeploy.results.rows import COLUMNS, Row
+from hgdeploy.results.rows import ATTRIBUTES, COLUMNS, Row
 from hgdeploy.system.libraries import installing
 
 # CSV has no lists: a space separates classes and scores, and this the labels, which have commas.
 _CSV_LABEL_SEPARATOR = " | "
+# Attributes are one text for a vehicle, else a list of more than one: neither format needs to say
+# which, since no attribute has the separator in it.
 _PARQUET_ROWS = 4096
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -68,15 +70,28 @@ def _write_csv(stream: IO[bytes], rows: Iterable[Row]) -> None:
     """Write a header and one record per row; line breaks in a name are quoted, as in RFC 4180."""
     text = io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline="")
     table = csv.writer(text)
-    table.writerow(COLUMNS)
+    columns, rows = _columns(rows)
+    table.writerow(columns)
     for row in rows:
         cells = dict(row)
         cells["class_ids"] = " ".join(str(i) for i in row["class_ids"] or ())
         cells["scores"] = " ".join(f"{score:.5f}" for score in row["scores"])
         cells["labels"] = _CSV_LABEL_SEPARATOR.join(row["labels"])
-        table.writerow("" if cells[name] is None else cells[name] for name in COLUMNS)
+        if columns == ATTRIBUTES:
+            found = row["attributes"]
+            joined = found if isinstance(found, str) else _CSV_LABEL_SEPARATOR.join(found)
+            cells |= {"attributes": joined, "output": " ".join(map(str, row["output"]))}
+        table.writerow("" if cells[name] is None else cells[name] for name in columns)
     text.flush()
     text.detach()  # so that the stream stays open for its owner
+
+
+def _columns(rows: Iterable[Row]) -> tuple[tuple[str, ...], Iterator[Row]]:
+    """Return the columns of rows, which are those of the first, and all of them again."""
+    remaining = iter(rows)
+    first = list(itertools.islice(remaining, 1))
+    columns = tuple(first[0]) if first else COLUMNS
+    return columns, itertools.chain(first, remaining)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -84,11 +99,12 @@ def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8", newline="") as file:
         records = _records(csv.reader(file))
-        if tuple(next(records, ())) != COLUMNS:
+        columns = tuple(next(records, ()))
+        if columns not in (COLUMNS, ATTRIBUTES):
             raise ValueError("its columns are not those of a result file")
         for record in records:
-            name, ids, scores, labels, error, size, mtime_ns = record
-            yield {
+            name, ids, scores, labels, error, size, mtime_ns, *more = record
+            row = {
                 "path": name,
                 # A bare score has no class; an image with neither got no class, or failed.
                 "class_ids": None if scores and not ids else [int(i) for i in ids.split()],
@@ -98,6 +114,16 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 "size": int(size) if size else None,
                 "mtime_ns": int(mtime_ns) if mtime_ns else None,
             }
+            if columns == ATTRIBUTES:
+                found, output = more
+                texts = found.split(_CSV_LABEL_SEPARATOR) if found else []
+                row["attributes"] = _one_or_many(texts)
+                row["output"] = [int(bit) for bit in output.split()]
+            yield row
+
+
+def _one_or_many(texts: list[str]) -> list[str] | str:
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _records(table: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -111,6 +137,7 @@ def _write_parquet(stream: IO[bytes], rows: Iterable[Row]) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    columns, rows = _columns(rows)
     kinds = (
         pyarrow.string(),
         pyarrow.list_(pyarrow.int32()),
@@ -119,8 +146,10 @@ def _write_parquet(stream: IO[bytes], rows: Iterable[Row]) -> None:
         pyarrow.string(),
         pyarrow.int64(),
         pyarrow.int64(),
+        pyarrow.list_(pyarrow.string()),
+        pyarrow.list_(pyarrow.int8()),
     )
-    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    schema = pyarrow.schema(list(zip(columns, kinds, strict=False)))
     remaining = iter(rows)
     writer = pyarrow.parquet.ParquetWriter(stream, schema)
     try:
@@ -132,7 +161,9 @@ def _write_parquet(stream: IO[bytes], rows: Iterable[Row]) -> None:
 
 
 def _utf8(row: Row) -> Row:
-    error = row["error"]
+    error, found = row["error"], row.get("attributes")
+    if isinstance(found, str):
+        row = row | {"attributes": [found]}
     return row | {
         "path": stored_name(row["path"]),
         "labels": [stored_name(label) for label in row["labels"]],
@@ -144,7 +175,11 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
-        if tuple(file.schema_arrow.names) != COLUMNS:
+        columns = tuple(file.schema_arrow.names)
+        if columns not in (COLUMNS, ATTRIBUTES):
             raise ValueError("its columns are not those of a result file")
         for batch in file.iter_batches(_PARQUET_ROWS):
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                if columns == ATTRIBUTES:
+                    row["attributes"] = _one_or_many(row["attributes"])
+                yield row

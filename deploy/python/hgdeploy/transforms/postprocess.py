@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import whole
+from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.prediction import Prediction
 
 Labels = Mapping[int, str]
@@ -95,7 +96,7 @@ class ScoreOutput:
         return Prediction(path, None, tuple(float(score) for score in rounded), ())
 
 
-Output = Topk | ThreshOutput | MultiLabelThreshOutput | ScoreOutput
+Output = Topk | ThreshOutput | MultiLabelThreshOutput | ScoreOutput | Attributes
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Postprocess:
 
     def with_labels(self, labels: Labels) -> Postprocess:
         """Return the same with names for the classes; an output without classes stays as it is."""
-        if isinstance(self.output, ScoreOutput):
+        if isinstance(self.output, ScoreOutput | Attributes):
             return self
         return dataclasses.replace(self, output=dataclasses.replace(self.output, labels=labels))
 
@@ -137,11 +138,16 @@ class Postprocess:
             model: the model's file, for the error.
 
         Raises:
-            BundleError: how many labels there are, and how many classes.
+            BundleError: how many labels there are, or how many attributes, and how many classes.
         """
         labels, output = self.output.labels, self.output
         if classes == -1:
             return
+        if isinstance(output, Attributes) and output.classes != classes:
+            raise BundleError(
+                f"{model} has {classes} classes, but {type(output).__name__} is for "
+                f"{output.classes}; give the PostProcess that belongs to the model"
+            )
         if labels is not None and set(labels) != set(range(classes)):
             raise BundleError(
                 f"{model} has {classes} classes, but the label list has {len(labels)} (ids "

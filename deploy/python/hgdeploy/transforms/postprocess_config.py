@@ -22,8 +22,16 @@ from hgdeploy.system.kinds import (
     optional,
     path,
     rounded,
+    switch,
     text,
     whole,
+)
+from hgdeploy.transforms.attributes import (
+    Attributes,
+    FaceAttribute,
+    PersonAttribute,
+    TableAttribute,
+    VehicleAttribute,
 )
 from hgdeploy.transforms.postprocess import (
     Labels,
@@ -44,10 +52,6 @@ SAVE = "SavePreLabel"
 _MOST_DECIMALS = 15  # of a float64; numpy makes NaN of scores rounded to hundreds
 _UNSERVED = (
     "MultiLabelTopk",
-    "PersonAttribute",
-    "VehicleAttribute",
-    "TableAttribute",
-    "FaceAttribute",
     "Binarize",
     "MultiTaskTopk",
 )
@@ -180,6 +184,12 @@ def _or_none(kind: Kind[T], *also: str) -> Kind[T | None]:
 _NULL = ("null", "Null", "NULL", "~", "")
 
 
+def _thresholds(kind: type[Attributes], *others: str) -> dict[str, Kind[Any]]:
+    """Return the kinds of an attribute output's thresholds: all its parameters but `others`."""
+    names = (each.name for each in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return {name: literal(number(finite=False)) for name in names if name not in others}
+
+
 # Each output's own parameters.
 _OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
     "Topk": (Topk, {"topk": literal(rounded(whole(1)))}),
@@ -197,6 +207,13 @@ _OUTPUTS: Mapping[str, tuple[type[Any], Mapping[str, Kind[Any]]]] = {
         {"threshold": literal(number(finite=False))},
     ),
     "ScoreOutput": (ScoreOutput, {"decimal_places": literal(rounded(whole(0, _MOST_DECIMALS)))}),
+    "PersonAttribute": (PersonAttribute, _thresholds(PersonAttribute)),
+    "FaceAttribute": (
+        FaceAttribute,
+        {**_thresholds(FaceAttribute, "convert_cn"), "convert_cn": switch},
+    ),
+    "VehicleAttribute": (VehicleAttribute, _thresholds(VehicleAttribute)),
+    "TableAttribute": (TableAttribute, _thresholds(TableAttribute)),
 }
 _LABEL_KEYS: Mapping[str, Kind[Any]] = {
     "class_id_map_file": _or_none(text, *_NULL),
@@ -211,7 +228,8 @@ def _read_output(
     """Return an output, and whether the config spoke of its labels."""
     kind, own = _OUTPUTS[name]
     given = given.or_empty()
-    values = keys({**own, **({} if kind is ScoreOutput else _LABEL_KEYS)})(given)
+    unlabelled = kind is ScoreOutput or issubclass(kind, Attributes)
+    values = keys({**own, **({} if unlabelled else _LABEL_KEYS)})(given)
     arguments = {key: values[key] for key in own if key in values}
     if kind is ScoreOutput:  # it has no default
         given.read("decimal_places", own["decimal_places"])

@@ -13,10 +13,15 @@ class Prediction:
 
     Attributes:
         path: the image's path relative to the folder that was searched.
-        class_ids: the classes, best first; None for a model that outputs a bare score.
-        scores: one score a class, or the bare score.
+        class_ids: the classes, best first; None for a model that outputs a bare score, and for one
+            of attributes.
+        scores: one score a class, or the bare score, or those of all attributes.
         labels: one name a class; empty without a label file.
         error: None, or the reason why the image failed; then the other fields are empty.
+        attributes: what PaddleClas calls so: a list of texts, or one text for a vehicle; None where
+            the model is none of attributes.
+        output: for each score of an attribute model, 1 where it is above its threshold, else 0;
+            None as for `attributes`.
     """
 
     path: str
@@ -24,11 +29,20 @@ class Prediction:
     scores: tuple[float, ...]
     labels: tuple[str, ...]
     error: str | None = None
+    attributes: tuple[str, ...] | str | None = None
+    output: tuple[int, ...] | None = None
 
     @classmethod
-    def failed(cls, path: str, reason: str) -> Prediction:
-        """Return the prediction of an image that could not be classified."""
-        return cls(path, (), (), (), reason)
+    def failed(cls, path: str, reason: str, *, of_attributes: bool = False) -> Prediction:
+        """Return the prediction of an image that could not be classified.
+
+        Args:
+            path: as in the class.
+            reason: why.
+            of_attributes: the model is one of attributes, so that these are empty too.
+        """
+        none: tuple[()] | None = () if of_attributes else None
+        return cls(path, (), (), (), reason, none, none)
 
 
 def text_line(prediction: Prediction) -> str:
@@ -41,6 +55,10 @@ def text_line(prediction: Prediction) -> str:
     "b.jpg:\tclass id(s): [8], score(s): [0.71], label_name(s): ['hen']"
     """
     name = printable(prediction.path.rpartition("/")[2])
+    if prediction.output is not None:
+        found = prediction.attributes
+        shown = found if isinstance(found, str) else list(found or ())
+        return f"{name}:\t {{'attributes': {shown!r}, 'output': {list(prediction.output)}}}"
     scores = ", ".join(f"{score:.2f}" for score in prediction.scores)
     if prediction.class_ids is None:
         return f"{name}:\tscore(s): [{scores}]"

@@ -25,6 +25,8 @@ from hgdeploy.transforms.prediction import text_line
 
 STOCK = REPO / "deploy" / "configs" / "inference_cls.yaml"
 CPU = ("-o", "Global.use_gpu=False")
+# On one thread a folder needs no second process of Paddle, which takes seconds to start.
+ONE_THREAD = ("-o", "Global.cpu_num_threads=1")
 
 
 @pytest.fixture
@@ -77,10 +79,9 @@ def assert_one_error_line(
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_predict_cls_prints_the_lines_of_a_folder(mini, photos, config, batch_size):
-    result = predict_cls(
-        "-c", config, *given(mini, photos), "-o", f"Global.batch_size={batch_size}"
-    )
+def test_predict_cls_prints_the_lines_of_a_folder(mini, photos, config, batch_size, run_here):
+    batches = ("-o", f"Global.batch_size={batch_size}", *ONE_THREAD)
+    result = run_here(predict_cls_here, "-c", config, *given(mini, photos), *batches)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == lines_of(mini, photos)
     assert "found 5 = classified 5 + failed 0" in result.stderr
@@ -95,8 +96,8 @@ def test_predict_cls_runs_from_any_directory_with_relative_paths(mini, photos, c
     assert result.stdout.splitlines() == lines_of(mini, photos)
 
 
-def test_predict_cls_without_a_config_uses_the_bundle(mini, photos):
-    result = predict_cls(*given(mini, photos))
+def test_predict_cls_without_a_config_uses_the_bundle(mini, photos, run_here):
+    result = run_here(predict_cls_here, *given(mini, photos), *ONE_THREAD)
     assert result.stdout.splitlines() == lines_of(mini, photos)
 
 
@@ -118,7 +119,8 @@ def test_predict_takes_a_paddleclas_config_as_predict_cls_does(mini, photos, con
     found = run_here(main, "predict", mini, photos, "-c", config, *device)
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines() == expected
-    paddle = ("--engine", "paddle", "--onednn", "off", "--batch-size", 1, "--topk", 2)
+    one = ("--threads", 1, "--batch-size", 1, "--topk", 2)
+    paddle = ("--engine", "paddle", "--onednn", "off", *one)
     found = run_here(main, "predict", mini, photos, "--config", config, *device, *paddle)
     assert found.returncode == 0, found.stderr
     assert [line.partition(":")[0] for line in found.stdout.splitlines()] == [
@@ -140,10 +142,10 @@ def test_a_wrong_option_of_predict_is_one_line(mini, photos, flags, code, messag
     assert_one_error_line(run_here(main, "predict", mini, photos, *flags), code, message)
 
 
-def test_failed_images_are_named_counted_and_end_with_code_3(mini, photos, config):
+def test_failed_images_are_named_counted_and_end_with_code_3(mini, photos, config, run_here):
     (photos / "aaa.jpg").write_bytes(b"")
     (photos / "zzz.png").write_bytes(b"text")
-    result = predict_cls("-c", config, *given(mini, photos))
+    result = run_here(predict_cls_here, "-c", config, *given(mini, photos), *ONE_THREAD)
     assert result.returncode == 3
     assert "hgdeploy: warning: aaa.jpg: is empty" in result.stderr
     assert "hgdeploy: warning: zzz.png: " in result.stderr
@@ -151,11 +153,10 @@ def test_failed_images_are_named_counted_and_end_with_code_3(mini, photos, confi
     assert len(result.stdout.splitlines()) == 5
 
 
-def test_save_pre_label_sorts_copies_by_class(mini, photos, config, tmp_path):
+def test_save_pre_label_sorts_copies_by_class(mini, photos, config, tmp_path, run_here):
     sorted_into = tmp_path / "sorted"
-    result = predict_cls(
-        "-c", config, *given(mini, photos), "-o", f"PostProcess.SavePreLabel.save_dir={sorted_into}"
-    )
+    copies = ("-o", f"PostProcess.SavePreLabel.save_dir={sorted_into}", *ONE_THREAD)
+    result = run_here(predict_cls_here, "-c", config, *given(mini, photos), *copies)
     assert result.returncode == 0, result.stderr
     with Classifier(mini) as classifier:
         expected = {f"{p.class_ids[0]}/{p.path}" for p in classifier.predict(photos)}
@@ -197,10 +198,10 @@ def test_a_config_or_a_model_that_asks_for_copies_gets_none(mini, photos, tmp_pa
     assert_one_error_line(refused, 2, "images to classify lie in it")
 
 
-def test_benchmark_tells_the_stages_and_what_ran(mini, photos, config, tmp_path):
+def test_benchmark_tells_the_stages_and_what_ran(mini, photos, config, tmp_path, run_here):
     log = tmp_path / "times.log"
-    result = predict_cls(
-        "-c", config, *given(mini, photos),
+    result = run_here(
+        predict_cls_here, "-c", config, *given(mini, photos), *ONE_THREAD,
         "-o", "Global.benchmark=True", "-o", f"Global.save_log_path={log}",
     )  # fmt: skip
     assert "benchmark: 5 images, mean per image: decode" in result.stderr
@@ -208,15 +209,15 @@ def test_benchmark_tells_the_stages_and_what_ran(mini, photos, config, tmp_path)
     assert "fp32 on cpu (oneDNN, CPU)" in log.read_text()
 
 
-def test_verbose_tells_what_will_be_done(mini, photos, config):
-    result = predict_cls("-c", config, "-v", *given(mini, photos))
+def test_verbose_tells_what_will_be_done(mini, photos, config, run_here):
+    result = run_here(predict_cls_here, "-c", config, "-v", *given(mini, photos), *ONE_THREAD)
     assert "PredictConfig(" in result.stderr
     assert "PredictConfig(" not in result.stdout
 
 
-def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, config):
-    result = predict_cls(
-        "-c", config, *given(mini, photos),
+def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, config, run_here):
+    result = run_here(
+        predict_cls_here, "-c", config, *given(mini, photos), *ONE_THREAD,
         "-o", "PreProcess.transform_ops.0.ResizeImage.resize_short=80",
     )  # fmt: skip
     assert result.returncode == 0
@@ -234,7 +235,7 @@ def test_a_config_that_differs_from_the_bundle_is_a_named_warning(mini, photos, 
         (("-o", f"Global.inference_model_dir={300 * 'x'}"), 5, "cannot be searched: File name too"),
         (("-o", "Global.infer_imgs=['nowhere']"), 4, "nowhere: does not exist"),
         (("-o", "PostProcess.Topk.class_id_map_file=nowhere.txt"), 2, "label file nowhere.txt"),
-        (("-c", STOCK, *CPU), 5, "has 10 classes, but the label list has 1000"),
+        (("-c", STOCK, *CPU, *ONE_THREAD), 5, "has 10 classes, but the label list has 1000"),
         (
             ("-c", STOCK, *CPU, "-o", "Global.use_onnx=True"),
             5,
@@ -297,16 +298,17 @@ def test_paddle_chatter_never_reaches_stdout(mini, photos):
     assert all("class id(s)" in line for line in result.stdout.splitlines())
 
 
-def test_predict_writes_the_same_rows_to_every_kind_of_file(mini, photos, engine_name, tmp_path):
+def test_predict_writes_the_same_rows_to_every_kind_of_file(
+    mini, photos, engine_name, tmp_path, run_here
+):
     import pyarrow.parquet
 
     (photos / "bad.jpg").write_bytes(b"")
+    command = ("predict", mini, photos, "--engine", engine_name, "--topk", 2, "--threads", 1)
     results = {}
     for suffix in ("jsonl", "csv", "parquet"):
         path = tmp_path / f"results.{suffix}"
-        result = hgdeploy(
-            "predict", mini, photos, "--engine", engine_name, "--topk", 2, "--output", path
-        )
+        result = run_here(main, *command, "--output", path)
         assert result.returncode == 3, result.stderr
         assert result.stdout == ""
         results[suffix] = path
@@ -440,8 +442,8 @@ def test_an_image_at_which_runs_were_killed_is_named(mini, photos, tmp_path, run
         (("models", "download", "PPHGNet"), 2, "PPHGNet"),
     ],
 )  # fmt: skip
-def test_a_wrong_command_line_is_one_line_and_a_code(tmp_path, arguments, code, message):
-    assert_one_error_line(hgdeploy(*arguments, cwd=tmp_path), code, message)
+def test_a_wrong_command_line_is_one_line_and_a_code(arguments, code, message, run_here):
+    assert_one_error_line(run_here(main, *arguments), code, message)
 
 
 def test_a_reader_that_has_enough_ends_the_run_quietly(mini, photos):
@@ -476,14 +478,20 @@ def test_an_interrupt_keeps_the_rows_that_are_done(mini, photos, tmp_path):
     assert "Traceback" not in stderr
 
 
-def test_doctor_names_engines_devices_and_what_is_missing(engine_name):
+@pytest.fixture(scope="module")
+def doctor() -> str:
+    """What `hgdeploy doctor` prints."""
     result = hgdeploy("doctor")
     assert result.returncode == 0, result.stderr
-    line = next(line for line in result.stdout.splitlines() if line.startswith(f"  {engine_name} "))
+    return result.stdout
+
+
+def test_doctor_names_engines_devices_and_what_is_missing(engine_name, doctor):
+    line = next(line for line in doctor.splitlines() if line.startswith(f"  {engine_name} "))
     assert "cpu" in line
     assert "fp32" in line
-    assert "CPU: " in result.stdout
-    assert "opencv: " in result.stdout
+    assert "CPU: " in doctor
+    assert "opencv: " in doctor
 
 
 def test_models_lists_every_model_with_its_figures():

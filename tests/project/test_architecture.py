@@ -21,9 +21,9 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle", "gpu"),
     ("engines", "results"),
-    ("classify", "validation", "zoo", "paddleclas", "serving"),
+    ("classify", "validation", "zoo", "serving"),
     ("convert",),
-    ("benchmark",),
+    ("benchmark", "paddleclas"),
     ("cli", "hgdeploy"),
 )
 # Modules that only give a name of the rooms to users; they stand on the top floor.

@@ -129,7 +129,7 @@ class Classifier:
                 spec, source, settings.batch_size, self.warnings.append
             )
             classes = class_count(self.engine.outputs[0].shape) or -1
-            self._postprocess.check_classes(classes, source)
+            self._postprocess = self._postprocess.fitted(classes, source, self.warnings.append)
             self._scores = Scores(
                 source,
                 read_ending(source, self.engine.outputs[0].name),
@@ -157,9 +157,9 @@ class Classifier:
         An image that fails keeps its place. For many files, `hgdeploy.folder` is faster.
 
         Args:
-            source: a file, folder, glob or text list; the bytes of an image file, or a file that is
-                open for reading bytes (from where it stands); a decoded image as uint8 RGB of shape
-                (height, width, 3); or an iterable of any of these.
+            source: a file, folder, glob or text list, or an `ImageFile`; the bytes of an image
+                file, or a file open for reading bytes (from where it stands); a decoded image as
+                uint8 RGB of shape (height, width, 3); or an iterable of any of these.
 
         Yields:
             One `Prediction` per image. If it cannot be read, `error` says why.

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from hgdeploy.errors import InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.system.progress import OnLine
 
-Source = str | Path | bytes | IO[bytes] | NDArray[Any] | Iterable[Any]
+Source = str | Path | ImageFile | bytes | IO[bytes] | NDArray[Any] | Iterable[Any]
 Found = ImageFile | bytes | NDArray[Any]
 """One image: a file, the contents of one, or pixels."""
 
@@ -34,6 +34,8 @@ def each_image(source: Source, on_warning: OnLine, index: int = 0) -> Iterator[t
     """
     if isinstance(source, str | os.PathLike):
         yield from ((file.name, file) for file in find_images(source, on_warning))
+    elif isinstance(source, ImageFile):
+        yield source.name, source
     elif isinstance(source, bytes | bytearray | memoryview):
         yield f"<bytes {index}>", bytes(source)
     elif isinstance(source, np.ndarray) and source.ndim != 4:
@@ -41,7 +43,7 @@ def each_image(source: Source, on_warning: OnLine, index: int = 0) -> Iterator[t
     elif hasattr(source, "read"):  # before iterables, since an open file is one: of its lines
         name = getattr(source, "name", None)
         yield name if isinstance(name, str) else f"<file {index}>", _read_open_file(source)
-    elif isinstance(source, Iterable) and not _is_one_thing(source):
+    elif is_series(source):
         for i, part in enumerate(source):
             yield from each_image(part, on_warning, i)
     else:
@@ -49,6 +51,17 @@ def each_image(source: Source, on_warning: OnLine, index: int = 0) -> Iterator[t
             f"cannot classify a {type(source).__name__}, expected a path, bytes, a file open for "
             "reading bytes, a uint8 RGB array, or an iterable of these"
         )
+
+
+def is_series(source: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether a source is a series of others, and not one image or path."""
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        return False
+    if isinstance(source, np.ndarray):
+        return source.ndim == 4
+    # An open file is iterable too: of its lines.
+    series = isinstance(source, Iterable) and not hasattr(source, "read")
+    return series and not _is_one_thing(source)
 
 
 def _is_one_thing(source: object) -> bool:

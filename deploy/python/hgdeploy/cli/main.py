@@ -33,6 +33,13 @@ def predict_cls(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: predict_cls_command(argv))
 
 
+def paddleclas(argv: Sequence[str] | None = None) -> int:
+    """Run `hgdeploy-paddleclas`, with the arguments of PaddleClas's package; see `main`."""
+    from hgdeploy.cli.paddleclas import paddleclas_command
+
+    return run_command(lambda: paddleclas_command(argv))
+
+
 def paddle2onnx(argv: Sequence[str] | None = None) -> int:
     """Run `deploy/paddle2onnx/convert.py`, with paddle2onnx's arguments; see `main`."""
     from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command

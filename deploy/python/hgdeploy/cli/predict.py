@@ -216,7 +216,7 @@ def run_job(job: PredictJob, out: TextIO) -> int:
                 warn(_killed(plan.killed, files[0]))
                 classifier.read_apart(_SECONDS_APART)
         stack.enter_context(_reader_of_stdout(needed=bool(others)))
-        writers = [results or LineWriter(out), *others]
+        writers = [results or (job.lines or LineWriter)(out), *others]
         try:
             if (
                 results is not None or not sys.stdout.isatty()

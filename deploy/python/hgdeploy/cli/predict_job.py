@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.terminal import say, warn
 from hgdeploy.system.files import writing
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hgdeploy.images.find import ImageFile
     from hgdeploy.paddleclas.config import PredictConfig
     from hgdeploy.results.file import OnChange
+    from hgdeploy.results.writers import Writer
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class PredictJob:
         config: the config that all this comes from; None where there is none.
         log: the file that `finish` adds its lines to; None where there is none.
         finish: called with the classifier after the last image.
+        lines: makes the writer of lines to stdout; None for that of PaddleClas's predict_cls.py.
     """
 
     bundle: Path
@@ -53,6 +55,7 @@ class PredictJob:
     config: Path | None = None
     log: Path | None = None
     finish: Callable[[Classifier], None] = lambda _: None
+    lines: Callable[[TextIO], Writer] | None = None
 
 
 def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
@@ -62,13 +65,8 @@ def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
         config: what it decided.
         path: its file; None where there is none.
     """
-    from hgdeploy.classify.settings import ClassifierSettings
-
     for warning in config.warnings:
         warn(warning)
-    settings = ClassifierSettings(
-        config.engine, config.batch_size, config.options, config.preprocess, config.postprocess
-    )
 
     def report_times(classifier: Classifier) -> None:
         if config.benchmark:
@@ -77,7 +75,7 @@ def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
     return PredictJob(
         config.bundle,
         config.inputs,
-        settings,
+        config.settings,
         copies=config.copies,
         config=path,
         log=config.benchmark_log if config.benchmark else None,

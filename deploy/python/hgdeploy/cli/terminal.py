@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]+://?)(?:[^\s/@]*:\S*|[^\s/@]+)@", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?:[\w.]+=)?[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # The arguments that take one; any other takes files and folders.
-_TAKE_ADDRESSES = ("url", "ray")
+_TAKE_ADDRESSES = ("url", "ray", "infer_imgs")
 
 
 def run_command(parse: Callable[[], Command]) -> int:

@@ -8,19 +8,20 @@ evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hgdeploy.bundle.names import RUNTIMES, engine_name
+from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
 from hgdeploy.engines.run import choose_run
 from hgdeploy.errors import ConfigError
-from hgdeploy.paddleclas.global_section import GlobalSection, parse_global
+from hgdeploy.paddleclas.global_section import GlobalSection, keys_without_effect, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override
 from hgdeploy.system.checks import Given, check, mapping
 from hgdeploy.system.documents import read_yaml
@@ -68,6 +69,13 @@ class PredictConfig:
     benchmark_log: Path | None = None
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def settings(self) -> ClassifierSettings:
+        """How to load the bundle and classify with it."""
+        return ClassifierSettings(
+            self.engine, self.batch_size, self.options, self.preprocess, self.postprocess
+        )
+
 
 def load_config(
     path: Path | None,
@@ -94,11 +102,32 @@ def load_config(
         raw["Global"] = {**mapping(Given("Global", raw.get("Global")).or_empty()), **given}
     for text in overrides:
         override(raw, text)
+    overridden = {text.partition("=")[0].strip() for text in overrides}
+    config = decide(raw, overridden | {f"Global.{key}" for key in given}, path)
+    if not config.inputs:
+        raise ConfigError(_UNSET.format("infer_imgs"))
+    return config
+
+
+_UNSET = "Global.{0} is not set; give it with -o Global.{0}=PATH"
+
+
+def decide(
+    raw: Mapping[str, Any], overridden: Collection[str] = (), path: Path | None = None
+) -> PredictConfig:
+    """Turn the tree of keys that a config is into what will be done.
+
+    Args:
+        raw: the sections, with overrides applied.
+        overridden: the keys that were not in the config's file, such as `Global.batch_size`.
+        path: the file, from which relative paths may count; None where there is none.
+
+    Raises:
+        ConfigError: a key or a value is wrong, or there is no `Global.inference_model_dir`.
+    """
     for section in raw:
         check("section", section, one_of(SECTIONS))
-    overridden = {text.partition("=")[0].strip() for text in overrides}
-    place = _Place(path, overridden | {f"Global.{key}" for key in given})
-    return _decide(raw, place)
+    return _decide(raw, _Place(path, overridden))
 
 
 def given_values(engine: str | None, precision: str | None, device: str | None) -> dict[str, Any]:
@@ -126,7 +155,7 @@ class _Place:
     """Where a relative path in the config counts from."""
 
     config: Path | None
-    overridden: set[str]
+    overridden: Collection[str]
 
     def is_overridden(self, key: str) -> bool:
         """Return whether `-o` gave this key, or one that it is part of."""
@@ -144,13 +173,12 @@ class _Place:
 def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     """Turn the sections into what will be done."""
     settings = parse_global(raw.get("Global"))
-    for key in ("infer_imgs", "inference_model_dir"):
-        if not getattr(settings, key):
-            raise ConfigError(f"Global.{key} is not set; give it with -o Global.{key}=PATH")
+    if not settings.inference_model_dir:
+        raise ConfigError(_UNSET.format("inference_model_dir"))
     bundle = Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir))
     choices: list[str] = []
     engine, precision = _engine_and_precision(settings, bundle, choices.append)
-    warnings = [*_warnings(settings), *choices]
+    warnings = [*keys_without_effect(settings), *choices]
     threads = settings.cpu_num_threads
     if threads is not None and threads > available_cpus():
         warnings.append(
@@ -267,18 +295,3 @@ def _precision(settings: GlobalSection) -> str | None:
             "Global.use_fp16, Global.use_int8 and Global.precision"
         )
     return asked[0] if asked else None
-
-
-def _warnings(settings: GlobalSection) -> list[str]:
-    """Name the keys that are set and have no effect."""
-    warnings = []
-    if settings.enable_benchmark:
-        warnings.append(
-            "Global.enable_benchmark has no effect, as in PaddleClas; "
-            "Global.benchmark=True prints where the time goes"
-        )
-    if settings.save_log_path and not settings.benchmark:
-        warnings.append("Global.save_log_path has no effect without Global.benchmark=True")
-    if settings.model_name:
-        warnings.append("Global.model_name has no effect: the bundle knows its model's name")
-    return warnings

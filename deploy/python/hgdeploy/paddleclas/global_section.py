@@ -112,3 +112,18 @@ def parse_global(section: object) -> GlobalSection:
     kinds = {name: optional(_KINDS.get(name, switch)) for name in known}
     found = check("Global", values, keys(kinds))
     return GlobalSection(**{key: value for key, value in found.items() if value is not None})
+
+
+def keys_without_effect(settings: GlobalSection) -> list[str]:
+    """Return a line for each key that is set and has no effect."""
+    warnings = []
+    if settings.enable_benchmark:
+        warnings.append(
+            "Global.enable_benchmark has no effect, as in PaddleClas; "
+            "Global.benchmark=True prints where the time goes"
+        )
+    if settings.save_log_path and not settings.benchmark:
+        warnings.append("Global.save_log_path has no effect without Global.benchmark=True")
+    if settings.model_name:
+        warnings.append("Global.model_name has no effect: the bundle knows its model's name")
+    return warnings

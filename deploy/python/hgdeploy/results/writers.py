@@ -156,19 +156,27 @@ class LabelFolderWriter:
     """
 
     def __init__(self, folder: Path, files: Iterable[ImageFile] = ()) -> None:
-        real = os.path.realpath(folder)
-        for place in {os.path.dirname(file.place) for file in files}:  # noqa: PTH120 (a million)
-            if Path(os.path.realpath(place)).is_relative_to(real):
-                raise ConfigError(
-                    f"SavePreLabel.save_dir {folder}: images to classify lie in it "
-                    f"({place or os.curdir}), and copies would be copied again; name a folder "
-                    "without images"
-                )
+        self._folder = folder
+        self._sources: dict[str, str] = {}  # of the copies of this run
+        self.check_apart(files)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             check_replaceable(folder / "copy")
-        self._folder = folder
-        self._sources: dict[str, str] = {}  # of the copies of this run
+
+    def check_apart(self, files: Iterable[ImageFile]) -> None:
+        """Refuse images to classify that lie in the folder.
+
+        Raises:
+            ConfigError: one of them does.
+        """
+        real = os.path.realpath(self._folder)
+        for place in {os.path.dirname(file.place) for file in files}:  # noqa: PTH120 (a million)
+            if Path(os.path.realpath(place)).is_relative_to(real):
+                raise ConfigError(
+                    f"SavePreLabel.save_dir {self._folder}: images to classify lie in it "
+                    f"({place or os.curdir}), and copies would be copied again; name a folder "
+                    "without images"
+                )
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:
         """Copy one image; one that failed has no class and is left alone.

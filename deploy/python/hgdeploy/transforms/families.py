@@ -4,9 +4,9 @@
 A network trained on one short side, mean and deviation answers worse on others, and nothing else
 shows it: every engine agrees on the wrong answer.
 
-Source: the `Eval` sections of PaddleClas's ppcls/configs/ImageNet, whose `Infer` sections resize,
-crop and normalise alike; of EfficientNet-Lite see `zoo.models`. Interpolation is left out, since it
-moves scores little and these sections differ in it.
+Source: the `Eval` sections of PaddleClas's ppcls/configs/ImageNet, whose `Infer` sections mostly
+resize, crop and normalise alike; of EfficientNet-Lite see `zoo.models`. Interpolation is not
+compared, since it moves scores little and these sections differ in it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hgdeploy.transforms.operators import (
     ResizeImage,
     table,
 )
+from hgdeploy.transforms.operators_config import imagenet_ops
 
 # Normalised values that differ by less than this are rounding of a mean or a deviation.
 _NEAR = 0.01
@@ -41,33 +42,60 @@ class Published(NamedTuple):
         crop: side of the square crop.
         normalize: what is done to its pixels.
         rgb: whether in RGB order; None where the sections of one config differ.
+        pillow: the kernel with which Pillow resizes; empty where OpenCV does, bilinearly.
     """
 
     short: int
     crop: int
     normalize: NormalizeImage = NormalizeImage()
     rgb: bool | None = True
+    pillow: str = ""
 
 
 _HALVES = NormalizeImage(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 _LITE = NormalizeImage(scale=1.0, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 _NONE = NormalizeImage(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+_BICUBIC = "bicubic"
 _WIDTH = r"(x\d+)?"  # a multiplier of channels, such as x1_0
 # The networks of each way, as patterns of their names in lower case without separators.
 _FAMILIES: tuple[tuple[Published, tuple[str, ...]], ...] = (
-    (Published(232, 224), ("pphgnettiny", r"pphgnetv2b[0-6]")),
-    (Published(236, 224), ("pphgnet(small|base)",)),
+    (Published(232, 224, pillow=_BICUBIC), ("pphgnettiny", r"pphgnetv2b[0-6]")),
+    (Published(236, 224, pillow=_BICUBIC), ("pphgnet(small|base)",)),
     *(
         (Published(crop + 32, crop), (f"efficientnetb{i}",))
         for i, crop in enumerate((224, 240, 260, 300, 380, 456, 528, 600))
     ),
-    (Published(256, 224, _LITE), ("efficientnetlite0",)),
-    (Published(274, 240, _LITE), ("efficientnetlite1",)),
-    (Published(297, 260, _LITE), ("efficientnetlite2",)),
+    (Published(256, 224, _LITE, pillow=_BICUBIC), ("efficientnetlite0",)),
+    (Published(274, 240, _LITE, pillow=_BICUBIC), ("efficientnetlite1",)),
+    (Published(297, 260, _LITE, pillow=_BICUBIC), ("efficientnetlite2",)),
     (Published(320, 299), ("inceptionv[34]", "xception(41|65|71)(deeplab)?")),
+    (Published(320, 320), ("fixresnet50vdssldv2", "fixresnext10132x48dwsl")),
     (Published(292, 256), ("darknet53",)),
-    (Published(292, 256, _NONE, None), ("mobilevit(xxs|xs|s)",)),
+    (Published(288, 256), ("cspdarknet53",)),
+    (Published(292, 256, _NONE, None, "bilinear"), ("mobilevit(xxs|xs|s)",)),
     (Published(256, 224, _HALVES), (r"vit(small|base|large)patch(16|32)224",)),
+    (Published(384, 384, _HALVES), (r"vit(base|large)patch(16|32)384",)),
+    (Published(248, 224, _HALVES, pillow=_BICUBIC), ("tntsmall", "vanb0")),
+    (Published(248, 224, pillow=_BICUBIC), ("cswintransformer(tiny|small|base|large)224",)),
+    (Published(384, 384, pillow=_BICUBIC), ("cswintransformer(base|large)384",)),
+    (
+        Published(438, 384, pillow=_BICUBIC),
+        (
+            r"deitbase(distilled)?patch16384",
+            r"swintransformer(base|large)patch4window12384(22kto1k)?",
+        ),
+    ),
+    (
+        Published(256, 224, pillow=_BICUBIC),
+        (
+            r"deit(tiny|small|base)(distilled)?patch16224",
+            r"swintransformer(tiny|small|base|large)patch4window7224(22kto1k)?",
+            r"convnext(tiny|small)",
+            r"pvtv2b[0-5](linear)?",
+            "(pcpvt|altgvt)(small|base|large)",
+        ),
+    ),
+    (Published(256, 224, pillow="bilinear"), ("peleenet",)),
     (
         Published(256, 224),
         (
@@ -77,20 +105,26 @@ _FAMILIES: tuple[tuple[Published, tuple[str, ...]], ...] = (
             "googlenet",
             r"densenet(121|161|169|201|264)",
             r"(se)?resnet(18|34|50|101|152|200)(v[bcd])?",
+            r"resnet50vd(ssld)?v2",
+            "resnet50acnetdeploy",
+            "resnest50(fast1s1x64d)?",
+            "rednet(26|38|50|101|152)",
+            "regnetx4gf",
+            r"rexnet\d\d",
             r"(se)?resnext(50|101|152)(vd)?\d+x\d+d(wsl)?",
+            "senet154vd",
             r"res2net(50|101|200)(vd)?\d+w\d+s",
             r"dpn(68|92|98|107|131)",
-            r"hrnetw\d+c?",
+            r"(se)?hrnetw\d+c?",
+            "hardnet(39ds|68ds|68|85)",
             rf"mobilenet(v1|v2|v3small|v3large){_WIDTH}",
             rf"shufflenetv2(swish|{_WIDTH})",
-            rf"ghostnet{_WIDTH}",
+            rf"(ghostnet|esnet){_WIDTH}",
+            "efficientnetb0small",
             r"mixnet[sml]",
             r"repvgg[ab]\d(g[24])?",
             r"dla(34|46c|46xc|60|60x|60xc|102|102x|102x2|169)",
             r"levit(128s|128|192|256|384)",
-            r"deit(tiny|small|base)(distilled)?patch16224",
-            r"swintransformer(tiny|small|base|large)patch4window7224(22kto1k)?",
-            r"convnext(tiny|small)",
             rf"pplcnet{_WIDTH}",
             r"pplcnetv2(small|base|large)",
         ),
@@ -113,6 +147,15 @@ def published_feed(model: str) -> Published | None:
         if any(re.fullmatch(p, one) for p in patterns for one in (name, shorter)):
             return feed
     return None
+
+
+def published_ops(feed: Published) -> tuple[Op, ...]:
+    """Return the operators of how a network is published to be fed."""
+    kernel = {"interpolation": feed.pillow, "backend": "pil"} if feed.pillow else {}
+    one = feed.normalize
+    return imagenet_ops(
+        feed.short, feed.crop, scale=one.scale, mean=one.mean, std=one.std, **kernel
+    )
 
 
 def feed_differences(feed: Published, ops: Sequence[Op], *, sizes: bool = True) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.checks import check
 from hgdeploy.system.kinds import whole
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.prediction import Prediction
 
@@ -106,10 +107,12 @@ class Postprocess:
     Attributes:
         output: the function that makes the prediction.
         labels_given: the config spoke of labels itself, so that the bundle's are not used.
+        usual_labels: names for a model that has as many classes, where nobody has others.
     """
 
     output: Output
     labels_given: bool = True
+    usual_labels: Labels | None = None
 
     def with_topk(self, topk: int) -> Postprocess:
         """Return the same with another Top-k.
@@ -129,6 +132,30 @@ class Postprocess:
         if isinstance(self.output, ScoreOutput | Attributes):
             return self
         return dataclasses.replace(self, output=dataclasses.replace(self.output, labels=labels))
+
+    def fitted(self, classes: int, model: Path, on_warning: OnLine) -> Postprocess:
+        """Return this for a model of so many classes, with the usual labels where they fit.
+
+        Args:
+            classes: how many classes the model has; -1 where it does not say.
+            model: the model's file, for messages.
+            on_warning: called with a line where the usual labels do not fit.
+
+        Raises:
+            BundleError: see `check_classes`.
+        """
+        self.check_classes(classes, model)
+        usual, alone = self.usual_labels, dataclasses.replace(self, usual_labels=None)
+        if usual is None or self.labels_given or self.output.labels is not None:
+            return alone
+        if classes == len(usual):
+            return alone.with_labels(usual)
+        if isinstance(self.output, Topk | MultiLabelThreshOutput):
+            on_warning(
+                f"{model} has {classes} classes and not {len(usual)}, so the usual names do not "
+                "fit, and its classes have none; give its own class_id_map_file"
+            )
+        return alone
 
     def check_classes(self, classes: int, model: Path) -> None:
         """Refuse labels that are not one for each of the model's classes.

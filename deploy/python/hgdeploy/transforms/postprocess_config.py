@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,3 +250,8 @@ def _labels(
         return None
     named = Path(resolve(f"{where}.class_id_map_file", file))
     return read_labels(named, values.get("delimiter") or " ")
+
+
+def parameters_of(output: object) -> Collection[str]:
+    """Return the names of an output's own parameters; none for what is no output."""
+    return _OUTPUTS[output][1] if isinstance(output, str) and output in _OUTPUTS else ()

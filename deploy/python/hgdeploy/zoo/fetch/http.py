@@ -248,12 +248,26 @@ def official_url(name: str, base_url: str | None = None) -> str:
             f"{name}: has no official inference archive; these models have one: "
             + ", ".join(other for other in names() if info(other).inference_url)
         )
+    return mirrored(url, OFFICIAL_URL, base_url)
+
+
+def mirrored(url: str, official: str, base_url: str | None = None) -> str:
+    """Return the address of an official file, on a mirror where there is one.
+
+    Args:
+        url: the file's address.
+        official: the start of it that a mirror's address stands for.
+        base_url: see `official_url`.
+
+    Raises:
+        ConfigError: the mirror's address has a query, behind which no path can be put.
+    """
     base = base_url
     if base is None:
-        base = os.environ.get("HGDEPLOY_MODELS_URL") or OFFICIAL_URL
+        base = os.environ.get("HGDEPLOY_MODELS_URL") or official
     if "?" in base or "#" in base:
         raise ConfigError(
             f"{shown(re.split('[?#]', base)[0])}: the address of a mirror ends in a path, not in a "
             "query (? or #)"
         )
-    return base.rstrip("/") + url.removeprefix(OFFICIAL_URL)
+    return base.rstrip("/") + url.removeprefix(official)

@@ -25,7 +25,7 @@ from hgdeploy.system.kinds import anything, list_of
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.families import published_feed, published_ops
-from hgdeploy.transforms.operators import NormalizeImage
+from hgdeploy.transforms.operators import NormalizeImage, Op
 from hgdeploy.transforms.operators_config import ops_to_config, parse_ops
 from hgdeploy.transforms.postprocess_config import LABEL_KEYS, SAVE, parameters_of
 from hgdeploy.zoo.fetch.http import OnBytes
@@ -138,12 +138,20 @@ def _by_name(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _differs(ops: Any) -> str:
     """Return in what a feed differs from the one that PaddleClas's package has for all models."""
-    where = f"{PREPROCESS}.transform_ops"
-    usual = [
-        dataclasses.replace(op, scale=1.0 / 255.0) if isinstance(op, NormalizeImage) else op
-        for op in parse_ops(names.usual_feed()["transform_ops"], where)
+    return "; ".join(
+        ops_difference(
+            _rounded(ops), _rounded(names.usual_feed()["transform_ops"]), "here", "there"
+        )
+    )
+
+
+def _rounded(config: Any) -> list[Op]:
+    """Return operators for which 1/255 is one number, whether its config rounds it or not."""
+    ops = parse_ops(config, f"{PREPROCESS}.transform_ops")
+    return [
+        dataclasses.replace(op, scale=round(op.scale, 8)) if isinstance(op, NormalizeImage) else op
+        for op in ops
     ]
-    return "; ".join(ops_difference(parse_ops(ops, where), usual, "here", "there"))
 
 
 @dataclass
@@ -255,9 +263,8 @@ class _Tree:
         if gpus:
             options = dataclasses.replace(config.options, device=gpus[0])
             return dataclasses.replace(config, options=options)
-        reasons = [note.removeprefix("gpu: ") for note in found.notes if note.startswith("gpu: ")]
         self.notes.append(
-            f"the CPU is used, as {config.engine} can use no GPU here"
-            f"{f' ({reasons[0]})' if reasons else ''}; use_gpu=False says so too"
+            f"the CPU is used, since {config.engine} can use no GPU here (hgdeploy doctor says "
+            "why); use_gpu=False says so too"
         )
         return config

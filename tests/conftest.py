@@ -21,7 +21,7 @@ import pytest
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.system.machine import child_processes
 
-pytest_plugins = ["registry_fixtures"]
+pytest_plugins = ["registry_fixtures", "paddleclas_cache"]
 
 REPO = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"

@@ -7,18 +7,15 @@ Downloads of official models come from a local server, through the mirror variab
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import threading
 from pathlib import Path
 
 import pytest
+from web import archive_model, serving
 
 from conftest import DEADLINE, REPO, hgdeploy, require_engine
 from hgdeploy.system.libraries import installed_version
@@ -34,26 +31,14 @@ FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.D
 def mirror(tmp_path_factory):
     """A server with the archives that the documents download, made of random weights."""
     root = tmp_path_factory.mktemp("mirror")
-    (root / "inference").mkdir()
     for name in ("PPHGNet_tiny", "PPHGNet_small"):
         bundle = root / f"{name}_infer"
         made = hgdeploy("export", name, "--weights", "none", "--output", bundle)
         assert made.returncode == 0, made.stderr
-        with tarfile.open(root / "inference" / f"{name}_infer.tar", "w") as archive:
-            for file in ("inference.json", "inference.pdiparams"):
-                archive.add(bundle / file, f"{name}_infer/{file}")
-    handler = functools.partial(QuietHandler, directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+        files = (bundle / "inference.json", bundle / "inference.pdiparams")
+        archive_model(root / "inference" / f"{name}_infer.tar", files)
+    with serving(root) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from hgdeploy.transforms.families import feed_differences, published_feed
+from hgdeploy.transforms.difference import ops_difference
+from hgdeploy.transforms.families import feed_differences, published_feed, published_ops
 from hgdeploy.transforms.operators import NormalizeImage
 from hgdeploy.transforms.operators_config import imagenet_ops
 from hgdeploy.zoo.models import MODELS
@@ -17,6 +18,7 @@ def test_the_zoo_feeds_every_network_as_it_is_published(name: str):
     feed = published_feed(name)
     assert feed is not None
     assert feed_differences(feed, MODELS[name].preprocess) == []
+    assert ops_difference(published_ops(feed), MODELS[name].preprocess) == []
 
 
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.model)
@@ -40,6 +42,9 @@ def test_short_names_of_published_tables_are_known(entry):
         ("EfficientNetB7", 632, 600),
         ("MobileViT_S", 292, 256),
         ("ResNet50_vd_infer", 256, 224),
+        ("Fix_ResNeXt101_32x48d_wsl", 320, 320),
+        ("ViT_large_patch32_384", 384, 384),
+        ("CSWinTransformer_tiny_224", 248, 224),
     ],
 )
 def test_a_network_is_known_by_every_spelling(name: str, short: int, crop: int):
@@ -49,7 +54,7 @@ def test_a_network_is_known_by_every_spelling(name: str, short: int, crop: int):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x", "my_PPHGNet_small_v2", "PP-LCNet_x1_0_doc_ori", "Fix_ResNeXt101_32x48d_wsl"]
+    "name", ["", "x", "my_PPHGNet_small_v2", "PP-LCNet_x1_0_doc_ori", "Fix_ResNeXt101_32x16d_wsl"]
 )
 def test_a_model_that_is_only_called_alike_is_not_known(name: str):
     assert published_feed(name) is None

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import json
 import subprocess
 import sys
-import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from web import QuietHandler, archive_model, serving
 
 from hgdeploy import zoo
 from hgdeploy.bundle.sidecar import is_intact
@@ -279,33 +276,19 @@ def test_an_export_is_silent(tmp_path: Path) -> None:
 # Downloads.
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    requests: int = 0
-
-    def log_message(self, *_: object) -> None:
-        type(self).requests += 1
-
-
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """An HTTP server with the official layout: its base URL, and the folder of archives."""
-    QuietHandler.requests = 0
     archives = tmp_path / "mirror" / "inference"
     archives.mkdir(parents=True)
-    handler = functools.partial(QuietHandler, directory=str(archives.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", archives
-        server.shutdown()
-        thread.join()
+    with serving(archives.parent) as url:
+        yield url, archives
 
 
 def archive_mini(archives: Path, *extra: Path) -> None:
     """Put the small real model where PPHGNet_tiny's archive would be."""
-    with tarfile.open(archives / "PPHGNet_tiny_infer.tar", "w") as tar:
-        for path in (MINI / "inference.pdmodel", MINI / "inference.pdiparams", *extra):
-            tar.add(path, f"PPHGNet_tiny_infer/{path.name}")
+    files = (MINI / "inference.pdmodel", MINI / "inference.pdiparams", *extra)
+    archive_model(archives / "PPHGNet_tiny_infer.tar", files)
 
 
 def test_an_official_archive_becomes_a_bundle(mirror: tuple[str, Path], tmp_path: Path) -> None:

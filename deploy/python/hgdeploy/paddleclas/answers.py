@@ -30,11 +30,10 @@ def answer_of(prediction: Prediction, filename: str | None) -> Answer:
         filename: the image's path as it was found; None for pixels, which have none.
     """
     answer: Answer
-    output = getattr(prediction, "output", None)
-    if output is not None:
-        found = getattr(prediction, "attributes", ())
-        attributes = found if isinstance(found, str) else list(found)
-        answer = {"attributes": attributes, "output": list(output)}
+    if prediction.output is not None:
+        found = prediction.attributes
+        attributes = found if isinstance(found, str) else list(found or ())
+        answer = {"attributes": attributes, "output": list(prediction.output)}
     else:
         scores = [round(score, _DECIMALS) for score in prediction.scores]
         answer = {"scores": scores}

@@ -127,6 +127,17 @@ def test_labels_must_be_one_for_each_class(tmp_path):
         Postprocess(Topk(1, {0: "a", 1: "b"})).check_classes(3, tmp_path)
 
 
+def test_the_usual_labels_are_used_where_they_fit_and_nobody_has_others(tmp_path):
+    usual, told = {0: "a", 1: "b"}, []
+    postprocess = Postprocess(Topk(1), labels_given=False, usual_labels=usual)
+    assert postprocess.fitted(2, tmp_path, told.append).output == Topk(1, usual)
+    own = postprocess.with_labels({0: "c", 1: "d"})
+    assert own.fitted(2, tmp_path, told.append).output.labels == {0: "c", 1: "d"}
+    assert told == []
+    assert postprocess.fitted(3, tmp_path, told.append).output == Topk(1)
+    assert "has 3 classes and not 2" in told[0]
+
+
 def test_a_default_class_must_exist(tmp_path):
     with pytest.raises(BundleError, match="default_label_index is 7"):
         Postprocess(ThreshOutput(0.5, 7)).check_classes(3, tmp_path)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ HEAVY = {
 }
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
@@ -88,7 +94,7 @@ def floor_of(room: str) -> int:
 def imports_of(path: Path, *, when_loaded: bool = False) -> list[str]:
     """Every module a file imports; with `when_loaded`, only those that its own import imports."""
     found = []
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     for node in tree.body if when_loaded else ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
@@ -159,7 +165,7 @@ def names_called(path: Path) -> set[str]:
     A path's takes one argument; a string's takes two, a dataclass's and a date's have keywords.
     """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.Call):
             continue
         if isinstance(node.func, ast.Name):
@@ -174,14 +180,15 @@ def names_called(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_files_are_published_and_locked_in_one_place(path: Path):
+    called = names_called(path)
     for name, allowed in ONE_PLACE.items():
-        if name in names_called(path):
+        if name in called:
             assert name_of(path) == allowed, f"{name_of(path)} calls {name}; {allowed} does that"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_is_evaluated_or_asserted(path: Path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
     called = [
         n.func.id
@@ -195,4 +202,4 @@ def test_nothing_is_evaluated_or_asserted(path: Path):
 def test_each_module_has_its_licence_line_and_docstring(path: Path):
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
-    assert ast.get_docstring(ast.parse(text))
+    assert ast.get_docstring(parsed(path))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hgdeploy.cli.predict import run_job
-from hgdeploy.cli.predict_job import PredictJob
+from hgdeploy.cli.predict_job import config_job
 from hgdeploy.cli.progress import download_progress
 from hgdeploy.cli.streams import tell
 from hgdeploy.cli.terminal import Command, Parser, say, warn
@@ -124,15 +125,9 @@ def _paddleclas(arguments: argparse.Namespace, out: TextIO) -> int:
     images = arguments.infer_imgs
     if is_address(images):
         images = fetched_image(images, say)
-    config = found.config
-    job = PredictJob(
-        config.bundle,
-        [images],
-        config.settings,
-        copies=config.copies,
-        lines=functools.partial(AnswerWriter, images),
-    )
-    return run_job(job, out)
+    job = config_job(found.config, None)
+    lines = functools.partial(AnswerWriter, images)
+    return run_job(dataclasses.replace(job, inputs=[images], lines=lines), out)
 
 
 def _install(out: TextIO) -> int:

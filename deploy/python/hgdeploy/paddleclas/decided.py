@@ -46,13 +46,11 @@ class Decided:
 
     Attributes:
         config: all that the run needs; its `inputs` are empty.
-        notes: what the user should know, one line each.
-        infer_imgs: the images, where they were given as an argument; else None.
+        notes: what the user should know beside the config's warnings, one line each.
     """
 
     config: PredictConfig
     notes: tuple[str, ...]
-    infer_imgs: str | None
 
 
 def decided(
@@ -97,9 +95,8 @@ def decided(
     if "save_dir" in values:
         config = dataclasses.replace(config, copies=Path(values["save_dir"]))
     if "use_gpu" not in tree.raw["Global"]:
-        config = tree.on_a_gpu(config)
-    infer_imgs = values.get("infer_imgs")
-    return Decided(config, (*config.warnings, *tree.notes), infer_imgs)
+        config = tree.on_a_gpu(config, say="engine" not in values)
+    return Decided(config, tuple(tree.notes))
 
 
 def _own_sections(name: str | None, folder: Path) -> dict[str, Any]:
@@ -256,15 +253,21 @@ class _Tree:
         """What to call the model."""
         return self.name or os.fspath(self.folder)
 
-    def on_a_gpu(self, config: PredictConfig) -> PredictConfig:
-        """Return the config on a GPU, where its engine can use one; PaddleClas's asks for that."""
+    def on_a_gpu(self, config: PredictConfig, *, say: bool) -> PredictConfig:
+        """Return the config on a GPU, where its engine can use one; PaddleClas's asks for that.
+
+        Args:
+            config: on the CPU.
+            say: note where it stays there.
+        """
         found = engine_module(config.engine).capability()
         gpus = [device for device in found.devices if device != "cpu"]
         if gpus:
             options = dataclasses.replace(config.options, device=gpus[0])
             return dataclasses.replace(config, options=options)
-        self.notes.append(
-            f"the CPU is used, since {config.engine} can use no GPU here (hgdeploy doctor says "
-            "why); use_gpu=False says so too"
-        )
+        if say:
+            self.notes.append(
+                f"the CPU is used, since {config.engine} can use no GPU here (hgdeploy doctor "
+                "says why); use_gpu=False says so too"
+            )
         return config

@@ -77,7 +77,7 @@ class PaddleClas:
             "inference_model_dir": inference_model_dir,
         }
         found = decided({**arguments, **kwargs}, tell)
-        for note in found.notes:
+        for note in (*found.config.warnings, *found.notes):
             _once(note)
         self._copies = found.config.copies
         self._lock = threading.Lock()

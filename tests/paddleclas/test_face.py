@@ -95,6 +95,17 @@ def test_lists_paths_bytes_and_generators_are_taken(clas: PaddleClas):
         assert answers(clas, file) == [by_bytes]
 
 
+def test_what_cannot_be_had_of_a_series_is_left_out_alone(
+    clas: PaddleClas, home: Path, capsys: pytest.CaptureFixture[str]
+):
+    series = [COFFEE, "/nowhere.jpg", b"none", "http://127.0.0.1:9/x.jpg", home, ROCKET]
+    assert [one["filename"] for one in answers(clas, series)] == [str(COFFEE), str(ROCKET)]
+    told = capsys.readouterr().err
+    for shown in ("/nowhere.jpg is left out: ", "<bytes 2> is left out: ", f"{home} is left out: "):
+        assert shown in told
+    assert "left out: http://127.0.0.1:9/x.jpg: " in told
+
+
 def test_images_are_asked_for_one_batch_at_a_time(clas: PaddleClas):
     asked: list[int] = []
 

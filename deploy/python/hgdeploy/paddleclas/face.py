@@ -15,7 +15,7 @@ from typing import Any
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.source import Found, Source, each_image, is_series
-from hgdeploy.errors import ImageError
+from hgdeploy.errors import DownloadError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.paddleclas.answers import (
     Answer,
@@ -194,9 +194,15 @@ def _named(
     from hgdeploy.paddleclas.names import fetched_image, is_address
 
     if is_address(source):
-        source = fetched_image(str(source), tell)
+        try:
+            source = fetched_image(str(source), tell)
+        except DownloadError as error:
+            if index is None:
+                raise
+            warn(f"left out: {error}")
+            return
     if isinstance(source, str | os.PathLike):
-        files, name = find_images(source, warn), naming(source)
+        files, name = _files(source, alone=index is None), naming(source)
         if copies is not None:
             copies.check_apart(files)
         yield from ((name(file.place, file.name), file) for file in files)
@@ -206,3 +212,13 @@ def _named(
     else:
         for called, found in each_image(source, warn, index or 0):
             yield None if index is None else called, found
+
+
+def _files(source: str | Path, *, alone: bool) -> list[ImageFile]:
+    """Return the images at a path; in a series, a path without any, which fails when it is read."""
+    try:
+        return find_images(source, warn)
+    except InputError:
+        if alone:
+            raise
+        return [ImageFile(os.fspath(source), os.fspath(source))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_heads import make_headed
 
 from conftest import MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
@@ -57,6 +58,24 @@ def test_the_file_computes_what_the_onnx_file_does_and_says_how_it_was_made(
     with contextlib.closing(open_run(open_bundle(bundle), Run(engine)).engine) as loaded:
         (found,) = loaded.infer({"x": golden["x"]}).values()
     np.testing.assert_allclose(found, golden["probabilities"], atol=1e-6)
+
+
+def test_mnn_computes_gelu_and_not_an_approximation_of_it(tmp_path: Path):
+    """Its converter would take the one with tanh, which moves a logarithm by 2e-4 here."""
+    require_engine("mnn")
+    head = [
+        ("Div", ["logits", "root"], ["scaled"], {}),
+        ("Erf", ["scaled"], ["erf"], {}),
+        ("Add", ["erf", "one"], ["gate"], {}),
+        ("Mul", ["logits", "gate"], ["gated"], {}),
+        ("Mul", ["gated", "half"], ["gelu"], {}),
+        ("Softmax", ["gelu"], ["p"], {"axis": 1}),
+    ]
+    constants = {"root": 2**0.5, "one": 1, "half": 0.5}
+    weights = {name: np.float32(value) for name, value in constants.items()}
+    folder = make_headed(tmp_path / "model", head, ["p"], weights)
+    facts = read_sidecar(convert(folder, "mnn")) or {}
+    assert facts["verdict"]["max_log"] < 1e-5
 
 
 def test_a_path_may_be_relative(engine: str, bundle: Path, monkeypatch):

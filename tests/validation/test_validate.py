@@ -62,10 +62,12 @@ def break_onnx(bundle, change) -> None:
 
 
 def test_fp32_engines_agree_to_the_last_digits(mini):
-    report = validate(open_bundle(mini), options())
+    for name in (mobile := ("mnn", "ncnn")):
+        require_engine(name)
+    report = validate(open_bundle(mini), options(*parse_runs(",".join((*FP32, *mobile)))))
     assert report.passed
     assert report.images == len(PHOTOS)
-    assert len(report.pairs) == 3 * 2, "three pairs, on images and on random inputs"
+    assert len(report.pairs) == 10 * 2, "ten pairs, on images and on random inputs"
     for pair in report.pairs:
         assert pair.comparison.max_abs < 1e-6
         assert pair.comparison.max_log < 1e-5

@@ -21,6 +21,8 @@ _LIBRARIES = {
     "paddle": ("paddlepaddle-gpu", "paddlepaddle"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "openvino": ("openvino",),
+    "mnn": ("MNN",),
+    "ncnn": ("ncnn",),
     **{name: (name,) for name in (*TENSORRTS, "cuda-bindings")},
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python"),

@@ -255,6 +255,7 @@ def test_overrides_come_first_and_named_arguments_win(mini: Path):
         "Global.batch_size=3",
         "Global.cpu_num_threads=1",
         "PostProcess.Topk.topk=4",
+        "PostProcess.ThreshOutput.threshold=0.5",
         "PreProcess.transform_ops.1.CropImage.size=48",
     ]
     found = decided(
@@ -294,6 +295,12 @@ def test_what_has_no_effect_is_told(mini: Path):
         ({"use_gpu": "yes"}, "^use_gpu is 'yes', expected true, t or 1, or false, f or 0"),
         ({"override": "Global.batch_size=2"}, "^override is .*, expected a list"),
         ({"override": ["Global.batchsize=2"]}, "^unknown key Global.batchsize"),
+        ({"override": ["PreProcess=1"]}, "^PreProcess is 1, expected a mapping"),
+        ({"override": ["PostProcess.Topk=5"], "topk": 3}, "^PostProcess.Topk is 5, expected a map"),
+        (
+            {"override": ["PreProcess.transform_ops.1.CropImage=8"], "crop_size": 3},
+            "CropImage is 8, expected a mapping",
+        ),
         ({"device": "cpu", "use_gpu": True}, "^use_gpu=True contradicts"),
         ({"precision": "fp32", "use_fp16": True}, "^use_fp16=True contradicts"),
     ],

@@ -18,8 +18,8 @@ from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.paddleclas import names
 from hgdeploy.paddleclas.arguments import THRESHOLDS, checked
 from hgdeploy.paddleclas.config import PredictConfig, decide, given_values
-from hgdeploy.paddleclas.overrides import override
-from hgdeploy.system.checks import check, cut
+from hgdeploy.paddleclas.overrides import SECTIONS, override
+from hgdeploy.system.checks import check, cut, mapping
 from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import anything, list_of
 from hgdeploy.system.progress import OnLine, nothing
@@ -105,7 +105,8 @@ def _own_sections(name: str | None, folder: Path) -> dict[str, Any]:
     described: Mapping[str, Any] = {}
     if bundle.preprocess is not None or bundle.postprocess is not None:
         described = read_yaml(folder / DESCRIPTION, "description", BundleError, texts=LABEL_KEYS)
-    feed, output = names.usual_feed(), {"Topk": {"topk": _TOPK}}
+    feed = names.usual_feed()
+    output: dict[str, Any] = {"Topk": {"topk": _TOPK}}
     known = names.pulc().get(name or "", {})
     published = published_feed(name) if name is not None and not known else None
     if bundle.preprocess is not None:
@@ -118,7 +119,13 @@ def _own_sections(name: str | None, folder: Path) -> dict[str, Any]:
         output = known[POSTPROCESS]
     elif bundle.postprocess is not None:
         output = _by_name(described[POSTPROCESS], folder)
+    if len(outputs := _outputs(output)) == 1:  # which stays the one, whatever an override adds
+        output = {"main_indicator": outputs[0], **output}
     return copy.deepcopy({"Global": {}, PREPROCESS: feed, POSTPROCESS: output})
+
+
+def _outputs(section: Mapping[str, Any]) -> list[str]:
+    return [key for key in section if key not in ("main_indicator", SAVE)]
 
 
 def _by_name(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -151,6 +158,11 @@ def _rounded(config: Any) -> list[Op]:
     ]
 
 
+def _parameters(where: str, value: object) -> dict[str, Any]:
+    """Return a mapping of a config, to be changed; an empty one for null."""
+    return dict(check(where, {} if value is None else value, mapping))
+
+
 @dataclass
 class _Tree:
     """A config's tree of keys while it is made.
@@ -171,6 +183,8 @@ class _Tree:
 
     def take(self, values: Mapping[str, Any]) -> None:
         """Put checked arguments into their places."""
+        for section in SECTIONS:  # an override may have put anything there
+            self.raw[section] = dict(_parameters(section, self.raw.get(section)))
         settings = self.raw["Global"]
         settings["inference_model_dir"] = str(self.folder)
         settings.pop("infer_imgs", None)
@@ -205,13 +219,12 @@ class _Tree:
         where = f"{PREPROCESS}.transform_ops"
         for entry in check(where, self.raw[PREPROCESS].get("transform_ops"), list_of(anything)):
             if isinstance(entry, dict) and name in entry:
-                entry[name] = entry[name] or {}
-                if instead in entry[name]:
+                parameters = entry[name] = _parameters(f"{where}.{name}", entry[name])
+                if instead in parameters:
                     raise ConfigError(
                         f"{argument} does not apply: {self.what}'s {name} has {instead} "
-                        f"{cut(entry[name][instead])}; leave it out"
+                        f"{cut(parameters[instead])}; leave it out"
                     )
-                parameters: dict[str, Any] = entry[name]
                 return parameters
         raise ConfigError(
             f"{argument} does not apply: the preprocessing of {self.what} has no {name}; "
@@ -231,7 +244,7 @@ class _Tree:
 
     def _take_output(self, values: Mapping[str, Any]) -> None:
         section = self.raw[POSTPROCESS]
-        outputs = [key for key in section if key not in ("main_indicator", SAVE)]
+        outputs = _outputs(section)
         main = section.get("main_indicator") or (outputs[0] if len(outputs) == 1 else None)
         main = main[0] if isinstance(main, list) and len(main) == 1 else main
         given = {key: values[key] for key in ("topk", *THRESHOLDS) if key in values}
@@ -243,7 +256,7 @@ class _Tree:
             if key not in known:
                 self.notes.append(f"{key} has no effect: {self.what}'s output is {main}")
                 continue
-            section[main] = section.get(main) or {}
+            section[main] = _parameters(f"{POSTPROCESS}.{main}", section.get(main))
             section[main][key] = value
             if key == "class_id_map_file":
                 section[main].pop("label_list", None)

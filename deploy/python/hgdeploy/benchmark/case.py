@@ -64,8 +64,8 @@ class Case:
         device: `cpu` or `gpu:N`.
         scope: `engine` (infer() on a ready tensor), `pipeline` (from a photograph's JPEG bytes to
             its best classes) or `gpu` (the GPU's own time for the network, as trtexec gives it).
-        streams: runs at once, each with a context and a stream of its own; the scope `gpu` alone
-            has more than one.
+        streams: runs at once: in the scope `gpu` each with a context and a stream of its own, in
+            the scope `engine` on a CPU each with `threads`; the others have one.
         tensorrt: the paddle engine hands parts of its program to TensorRT.
     """
 
@@ -92,10 +92,11 @@ class Case:
             streams=THREADS,
             tensorrt=flag,
         )
-        if self.streams > 1 and self.scope != "gpu":
+        on_cpu = self.scope == "engine" and self.device == "cpu"
+        if self.streams > 1 and self.scope != "gpu" and not on_cpu:
             raise ConfigError(
-                f"{self.streams} streams are measured in the scope gpu, not in {self.scope}; add "
-                "--scope gpu, or leave them out"
+                f"{self.streams} streams are measured in the scope gpu, or engine on the cpu, not "
+                f"in {self.scope} on {self.device}; add --scope gpu, or leave them out"
             )
         if self.tensorrt and self.engine != "paddle":
             raise ConfigError(f"tensorrt: true is for the engine paddle, and not for {self.engine}")
@@ -233,7 +234,7 @@ class Suite:
 
     def _case(self, values: Mapping[str, Any]) -> Case:
         tensorrt = self.tensorrt and values["engine"] == "paddle"
-        usual = "gpu:0" if tensorrt or values["engine"] in _ON_A_GPU else "cpu"
+        usual = "gpu:0" if tensorrt else usual_device(values["engine"])
         device = usual if self.device is None else self.device
         return Case(**values, device=device, tensorrt=tensorrt)
 
@@ -241,6 +242,11 @@ class Suite:
         return any(
             all(values[key] == value for key, value in entry.items()) for entry in self.exclude
         )
+
+
+def usual_device(engine: str) -> str:
+    """Return where an engine is measured unless a device is asked for."""
+    return "gpu:0" if engine in _ON_A_GPU else "cpu"
 
 
 def engine_name(engine: str, tensorrt: bool) -> str:

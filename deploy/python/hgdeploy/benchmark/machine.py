@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy._version import __version__
+from hgdeploy.engines.auto.machine import LIBRARIES
 from hgdeploy.gpu.driver import nvidia_gpu_names
 from hgdeploy.gpu.stack import TENSORRTS
 from hgdeploy.system.libraries import installed_version
@@ -18,11 +19,7 @@ from hgdeploy.system.machine import available_cpus, cpu_flags, cpu_governor, cpu
 
 # A library's usual name, and the names of the distributions that may have installed it.
 _LIBRARIES = {
-    "paddle": ("paddlepaddle-gpu", "paddlepaddle"),
-    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
-    "openvino": ("openvino",),
-    "mnn": ("MNN",),
-    "ncnn": ("ncnn",),
+    **{engine: names for engine, names in LIBRARIES.items() if engine != "tensorrt"},
     **{name: (name,) for name in (*TENSORRTS, "cuda-bindings")},
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hgdeploy.benchmark.case import Case
@@ -38,6 +38,7 @@ class Record:
         head: everything in the file except the cases.
         order: the cases in the order of their results in the file, whichever is finished first.
         resume: continue the file if it exists.
+        keep: tells which of the results of a file that is continued still hold.
 
     Raises:
         OutputError: the file cannot be written, or it exists and `resume` is False.
@@ -52,6 +53,7 @@ class Record:
         order: Iterable[Case] = (),
         *,
         resume: bool = False,
+        keep: Callable[[CaseResult], bool] = lambda _: True,
     ) -> None:
         self._path = path
         self._order = {case: place for place, case in enumerate(order)}
@@ -68,7 +70,8 @@ class Record:
                 f"--output {path} exists; continue it with --resume, name another, or delete it"
             )
         if path.exists():
-            self.file = dataclasses.replace(self.file, results=_results_to_keep(path, head))
+            kept = tuple(filter(keep, _results_to_keep(path, head)))
+            self.file = dataclasses.replace(self.file, results=kept)
         self._save()
 
     @property

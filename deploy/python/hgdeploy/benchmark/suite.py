@@ -51,12 +51,16 @@ class Runner:
         bundles: the folder of the zoo's bundles; missing ones are made there.
         on_progress: called with one line about what is going on.
         start: starts a worker with a time limit in seconds.
+        part: how many cases came before these, and of how many in all; None for the suite alone.
+        on_warning: called with what looks wrong with samples; None for `on_progress`.
     """
 
     record: Record
     bundles: Path
     on_progress: OnLine
     start: Callable[[float], Worker] = CaseProcess
+    part: tuple[int, int] | None = None
+    on_warning: OnLine | None = None
 
 
 def run_suite(suite: Suite, runner: Runner) -> list[CaseResult]:
@@ -271,11 +275,12 @@ class _SuiteRun:
     def _finish(self, result: CaseResult) -> None:
         self._runner.record.add(result)
         self.results.append(result)
-        self._runner.on_progress(
-            f"[{len(self.results)}/{self._count}] {result.case.label()}: {_outcome(result)}"
-        )
+        runner = self._runner
+        before, count = runner.part or (0, self._count)
+        place = before + len(self.results)
+        runner.on_progress(f"[{place}/{count}] {result.case.label()}: {_outcome(result)}")
         for warning in result.warnings:
-            self._runner.on_progress(f"  warning: {warning}")
+            (runner.on_warning or runner.on_progress)(f"  warning: {warning}")
 
 
 def _with_states(

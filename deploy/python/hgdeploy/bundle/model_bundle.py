@@ -16,7 +16,15 @@ from hgdeploy.bundle.integrity import (
     check_unaltered,
     description_changed,
 )
-from hgdeploy.bundle.names import ALONE, DESCRIBED, DESCRIPTION, INT8_PARAMS, ONNX_FILE, beside
+from hgdeploy.bundle.names import (
+    ALONE,
+    DESCRIBED,
+    DESCRIPTION,
+    INT8_PARAMS,
+    ONNX_FILE,
+    RECOMMENDED,
+    beside,
+)
 from hgdeploy.bundle.sidecar import changed_source, read_bundle_sidecar, read_sidecar
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.system.documents import read_yaml
@@ -83,7 +91,7 @@ class ModelBundle:
         present = sorted(
             path.name
             for path in self.root.iterdir()
-            if path.suffix in models and not path.name.endswith(".meta.json")
+            if path.suffix in models and not path.name.endswith((".meta.json", RECOMMENDED))
         )
         raise BundleError(
             f"{self.root} has no {' or '.join(self.path(name).name for name in names)}; "

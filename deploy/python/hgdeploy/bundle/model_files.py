@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from hgdeploy.bundle.names import ALONE, DESCRIBED
+from hgdeploy.bundle.names import ALONE, DESCRIBED, RECOMMENDED
 from hgdeploy.bundle.protobuf import Message
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
 from hgdeploy.errors import BundleError
@@ -75,7 +75,7 @@ def files_of_models(folder: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
             program = path.suffix == ".json" and path.with_suffix(".pdiparams").is_file()
-            if path.suffix in _KEPT or path.name.endswith(_SIDECAR) or program:
+            if path.suffix in _KEPT or path.name.endswith((_SIDECAR, RECOMMENDED)) or program:
                 yield path
             if path.suffix == ".onnx":
                 with contextlib.suppress(BundleError):  # said by whoever loads it

@@ -12,6 +12,9 @@ from hgdeploy.system.kinds import one_of
 
 DESCRIPTION = "inference.yml"
 
+# The choice that `hgdeploy tune` saves, see `engines/auto`.
+RECOMMENDED = "recommended.json"
+
 
 # Paddle's program in either format, best first, and the parameters that go with it.
 PADDLE_PROGRAMS = ("inference.json", "inference.pdmodel")

@@ -1,17 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to images and scores: as the settings say, or as the bundle does."""
+"""What runs, and what is done to images and scores: as the settings say, or as the bundle does."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.engines.auto.choose import AUTO, Asked, choose, with_saved
+from hgdeploy.engines.run import Run
 from hgdeploy.errors import ConfigError
+from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Postprocess, Topk
 from hgdeploy.transforms.postprocess_config import SAVE
+
+
+def asked_precision(settings: ClassifierSettings) -> str | None:
+    """Return the precision of settings; None where `auto` may choose it: fp32 is their default."""
+    precision = settings.options.precision
+    return None if settings.engine == AUTO and precision == "fp32" else precision
+
+
+def chosen_run(
+    settings: ClassifierSettings, precision: str | None, bundle: ModelBundle, on_choice: OnLine
+) -> tuple[ClassifierSettings, Run]:
+    """Return what runs, and settings that ask for just that.
+
+    Args:
+        settings: the settings; with the engine `auto`, their default device is left open.
+        precision: the precision that was asked for, if any.
+        bundle: the bundle.
+        on_choice: see `choose`.
+
+    Raises:
+        BundleError: see `choose`.
+        ConfigError: likewise.
+    """
+    engine, options = settings.engine, settings.options
+    device = None if engine == AUTO and options.device == "cpu" else options.device
+    chosen = choose(bundle.root, Asked(engine, precision, device), on_choice)
+    options = chosen.run.options(with_saved(options, chosen.saved))
+    options = dataclasses.replace(options, max_batch=settings.batch_size)
+    return dataclasses.replace(settings, engine=chosen.run.engine, options=options), chosen.run
 
 
 def chosen_ops(settings: ClassifierSettings, bundle: ModelBundle) -> tuple[Op, ...]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -22,7 +21,7 @@ from hgdeploy._version import __version__
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.paddle_program import reading_once
-from hgdeploy.classify.choice import choice_warnings, chosen_ops, chosen_postprocess
+from hgdeploy.classify import choice
 from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.classify.source import Found, Source, each_image
@@ -30,7 +29,7 @@ from hgdeploy.engines import Engine, infer_rows
 from hgdeploy.engines.ending import read_ending
 from hgdeploy.engines.fit import batch_that_fits, check_image
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.engines.run import Run, choose_run, open_run
+from hgdeploy.engines.run import Run, open_run
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.images.find import ImageFile
@@ -55,8 +54,9 @@ class Classifier:
 
     Args:
         bundle: the model's folder, or the bundle that was opened there.
-        engine: `paddle`, `onnxruntime`, `openvino` or `tensorrt`; None for Paddle, or ONNX Runtime
-            where the bundle has nothing for Paddle to run.
+        engine: `paddle`, `onnxruntime`, `openvino`, `tensorrt`, `mnn` or `ncnn`; None for Paddle,
+            or ONNX Runtime where the bundle has nothing for Paddle to run; `auto` for the choice
+            that `hgdeploy tune` saved, with its precision, device, threads and streams.
         precision: `fp32`, `tf32`, `fp16`, `bf16` or `int8`, if the engine and the bundle have it;
             None for fp32, or PaddleSlim's int8 where Paddle runs and its `inference_int8.*` is
             there.
@@ -89,11 +89,10 @@ class Classifier:
             options = EngineOptions(device=device, precision=precision or "fp32")
             settings = ClassifierSettings(engine, batch_size, options, topk=topk)
         else:
-            engine, precision = settings.engine, settings.options.precision
+            precision = choice.asked_precision(settings)
         opened = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
         self.warnings = [*opened.notes]
-        chosen = choose_run(opened.root, engine, precision, self.warnings.append)
-        self._set_up(opened, settings, Run(*chosen, settings.options.device))
+        self._set_up(opened, *choice.chosen_run(settings, precision, opened, self.warnings.append))
 
     @classmethod
     def from_settings(
@@ -104,21 +103,19 @@ class Classifier:
 
     @reading_once()
     def _set_up(self, bundle: ModelBundle, settings: ClassifierSettings, run: Run) -> None:
-        batch, asked = settings.batch_size, settings.options
-        options = dataclasses.replace(asked, precision=run.precision, max_batch=batch)
-        settings = dataclasses.replace(settings, engine=run.engine, options=options)
-        ops = chosen_ops(settings, bundle)
+        options = settings.options
+        ops = choice.chosen_ops(settings, bundle)
         self.bundle = bundle
         self.times = StageTimes()
         self._times_lock = threading.Lock()
-        self.warnings += choice_warnings(settings, bundle)
+        self.warnings += choice.choice_warnings(settings, bundle)
         self.reader = ImageReader(ops, settings.fast_decode)
         self._settings = settings
         self._isolated: IsolatedReader | None = None
         if settings.image_timeout is not None:
             self.read_apart(settings.image_timeout)
         self.cpus = settings.options.cpu_threads * settings.options.streams
-        self._postprocess = chosen_postprocess(settings, bundle)
+        self._postprocess = choice.chosen_postprocess(settings, bundle)
         opened = open_run(bundle, run, options, self.reader.preprocessor)
         self.engine: Engine = opened.engine
         self.warnings += self.engine.warnings

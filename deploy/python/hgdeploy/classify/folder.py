@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.summary import Summary, count_prediction
+from hgdeploy.engines.auto.choose import leaves_threads_open, with_saved
+from hgdeploy.engines.auto.saved import Saved
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import OutputError
 from hgdeploy.images.find import ImageFile
@@ -28,7 +30,9 @@ Classified = list[tuple[Prediction, FileFacts]]
 _MOST_WORKERS_PER_CPU = 4
 
 
-def folder_options(options: EngineOptions, images: int) -> EngineOptions:
+def folder_options(
+    options: EngineOptions, images: int, saved: Saved | None = None
+) -> EngineOptions:
     """Return engine options for many images: on a CPU, inferences side by side on one thread each.
 
     Inferences on one thread each do not wait for one another, but the threads of a single inference
@@ -37,7 +41,11 @@ def folder_options(options: EngineOptions, images: int) -> EngineOptions:
     Args:
         options: as for one image: `threads` is the number that may be used in all.
         images: how many there are; a single image gets all threads.
+        saved: the choice that runs, which says how many inferences go side by side where there are
+            as many images, and `options` leave it open.
     """
+    if saved is not None and images >= saved.streams and leaves_threads_open(options):
+        return with_saved(options, saved)
     streams = min(options.cpu_threads, images) if options.device == "cpu" else 1
     if options.streams > 1 or streams < 2:
         return options

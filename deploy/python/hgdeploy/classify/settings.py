@@ -23,7 +23,8 @@ class ClassifierSettings:
 
     Attributes:
         engine: the engine's name; None for Paddle, or ONNX Runtime where only that has a file for
-            the precision in `options`.
+            the precision in `options`; `auto` for the choice that `hgdeploy tune` saved, with its
+            precision and device, and its threads and streams where `options` leave them open.
         batch_size: images per inference.
         options: the engine's options.
         preprocess: transform ops instead of the bundle's own.

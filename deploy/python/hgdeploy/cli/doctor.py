@@ -11,6 +11,7 @@ from typing import TextIO
 from hgdeploy._version import __version__
 from hgdeploy.cli.terminal import Verbs
 from hgdeploy.engines import ENGINES, engine_module
+from hgdeploy.engines.auto.machine import INSTRUCTIONS
 from hgdeploy.errors import EXIT_OK, EngineError
 from hgdeploy.gpu.driver import driver_release, nvidia_gpus
 from hgdeploy.gpu.rules import problems
@@ -24,8 +25,6 @@ _LIBRARIES = (
     ("numpy", ("numpy",)),
     ("pyarrow (--output x.parquet)", ("pyarrow",)),
 )
-# The instruction sets that decide which CPU kernels run, fastest last.
-_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def add_doctor(verbs: Verbs) -> None:
@@ -41,7 +40,7 @@ def _doctor(_: argparse.Namespace, out: TextIO) -> int:
 
 def _report() -> str:
     """Return lines about the machine, about each engine, and the versions of libraries."""
-    flags = [flag for flag in _FLAGS if flag in cpu_flags()]
+    flags = [flag for flag in INSTRUCTIONS if flag in cpu_flags()]
     stack = stack_here()
     lines = [
         f"hgdeploy {__version__}, Python {platform.python_version()}, {platform.platform()}",

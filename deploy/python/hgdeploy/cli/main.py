@@ -57,6 +57,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.measure.benchmark import add_benchmark
     from hgdeploy.cli.measure.explain import add_explain
     from hgdeploy.cli.measure.recommend import add_recommend
+    from hgdeploy.cli.measure.tune import add_tune
     from hgdeploy.cli.measure.validate import add_validate
     from hgdeploy.cli.models import add_models
     from hgdeploy.cli.predict import add_predict
@@ -72,6 +73,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
         add_explain,
         add_benchmark,
         add_recommend,
+        add_tune,
         add_doctor,
     )
     parser = Parser(prog="hgdeploy", description="Deploy a PaddleClas-style classifier.")

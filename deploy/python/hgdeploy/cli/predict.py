@@ -45,13 +45,17 @@ def add_predict(verbs: Verbs) -> None:
         type=Path,
         help="PaddleClas YAML that says the rest; the bundle, the inputs and the options here win",
     )
-    engines = "paddle (default where it reads the bundle), onnxruntime, openvino or tensorrt"
-    parser.add_argument("--engine", help=engines)
+    engines = (
+        "paddle (default where it reads the bundle), onnxruntime, openvino, tensorrt, mnn, ncnn"
+    )
+    parser.add_argument("--engine", help=f"{engines}; or auto, what hgdeploy tune found")
     precisions = "fp32 (default, but PaddleSlim's int8 where it is there), tf32, fp16, bf16 or int8"
     parser.add_argument("--precision", help=precisions)
     parser.add_argument("--device", help="cpu (default) or gpu:N")
     add_engine_flags(parser)
-    parser.add_argument("--batch-size", type=int, help="images per inference (1)")
+    parser.add_argument(
+        "--batch-size", type=int, help="images per inference (1; with --engine auto, as measured)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument(
         "--topk", type=int, help="classes per image (default: what the bundle says)"
@@ -127,15 +131,16 @@ def _predict(arguments: argparse.Namespace, out: TextIO) -> int:
 def _described_job(arguments: argparse.Namespace) -> PredictJob:
     """Return the run as the config describes it, or with the defaults where there is none."""
     from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.engines.auto.choose import Asked, choose
     from hgdeploy.engines.options import EngineOptions
-    from hgdeploy.engines.run import choose_run
     from hgdeploy.paddleclas.config import given_values, load_config
 
     if arguments.config is None:
-        asked = (arguments.bundle, arguments.engine, arguments.precision)
-        engine, precision = choose_run(*asked, say)
-        settings = ClassifierSettings(engine, options=EngineOptions(precision=precision))
-        return PredictJob(arguments.bundle, arguments.inputs, settings)
+        asked = Asked(arguments.engine, arguments.precision, arguments.device)
+        run, saved = choose(arguments.bundle, asked, say)
+        batch = 1 if saved is None else saved.batch
+        settings = ClassifierSettings(run.engine, batch, run.options(EngineOptions()))
+        return PredictJob(arguments.bundle, arguments.inputs, settings, saved=saved)
     given = {"inference_model_dir": str(arguments.bundle), "infer_imgs": list(arguments.inputs)}
     given |= given_values(arguments.engine, arguments.precision, arguments.device)
     return config_job(load_config(arguments.config, given=given), arguments.config)
@@ -255,7 +260,7 @@ def _load(job: PredictJob, images: int) -> Classifier:
     from hgdeploy.classify.folder import folder_options
     from hgdeploy.convert.engine_files import ensure_artifact
 
-    options = folder_options(job.settings.options, images)
+    options = folder_options(job.settings.options, images, job.saved)
     options = dataclasses.replace(options, cache_dir=job.bundle / ".cache")
     settings = dataclasses.replace(job.settings, options=options)
     bundle = open_bundle(job.bundle)

@@ -14,6 +14,7 @@ from hgdeploy.system.files import writing
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.engines.auto.saved import Saved
     from hgdeploy.images.find import ImageFile
     from hgdeploy.paddleclas.config import PredictConfig
     from hgdeploy.results.file import OnChange
@@ -28,6 +29,7 @@ class PredictJob:
         bundle: the model's folder.
         inputs: files, folders, globs or text lists.
         settings: how to load and run the bundle.
+        saved: the choice of `--engine auto` that this is; None where it is not.
         output: the results file; None for lines on stdout.
         resume: how to continue an earlier run in `output`, see `ResultsFile.begin`; None for a new
             run.
@@ -45,6 +47,7 @@ class PredictJob:
     bundle: Path
     inputs: Sequence[str]
     settings: ClassifierSettings
+    saved: Saved | None = None
     output: Path | None = None
     resume: OnChange | None = None
     failures: Path | None = None
@@ -65,6 +68,8 @@ def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
         config: what it decided.
         path: its file; None where there is none.
     """
+    for note in config.notes:
+        say(note)
     for warning in config.warnings:
         warn(warning)
 
@@ -76,6 +81,7 @@ def config_job(config: PredictConfig, path: Path | None) -> PredictJob:
         config.bundle,
         config.inputs,
         config.settings,
+        config.saved,
         copies=config.copies,
         config=path,
         log=config.benchmark_log if config.benchmark else None,

@@ -147,6 +147,11 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
     return source
 
 
+def artifact_names(run: Run) -> tuple[str, ...]:
+    """Return the names of a bundle's files that `run` can load, best first."""
+    return _names(run.engine, run.precision)
+
+
 def choose_run(
     folder: Path, engine: str | None, precision: str | None, on_choice: OnLine
 ) -> tuple[str, str]:

@@ -16,10 +16,11 @@ from typing import Any
 
 from hgdeploy.bundle.names import RUNTIMES, engine_name
 from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.engines.auto.choose import AUTO, Asked, Chosen, choose
+from hgdeploy.engines.auto.saved import Saved
 from hgdeploy.engines.base import device_index
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.paddle.options import PaddleOptions
-from hgdeploy.engines.run import choose_run
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.global_section import GlobalSection, keys_without_effect, parse_global
 from hgdeploy.paddleclas.overrides import SECTIONS, override
@@ -55,6 +56,7 @@ class PredictConfig:
         benchmark: print where the time went after the run.
         benchmark_log: also write that to this file.
         warnings: one line for each key that has no effect or not the effect that was asked for.
+        saved: the choice of `Global.engine: auto` that runs, and `notes` to tell of it; else None.
     """
 
     bundle: Path
@@ -68,6 +70,8 @@ class PredictConfig:
     benchmark: bool = False
     benchmark_log: Path | None = None
     warnings: tuple[str, ...] = field(default=())
+    saved: Saved | None = None
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def settings(self) -> ClassifierSettings:
@@ -177,8 +181,8 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         raise ConfigError(_UNSET.format("inference_model_dir"))
     bundle = Path(place.resolve("Global.inference_model_dir", settings.inference_model_dir))
     choices: list[str] = []
-    engine, precision = _engine_and_precision(settings, bundle, choices.append)
-    warnings = [*keys_without_effect(settings), *choices]
+    run, saved = _chosen(settings, bundle, choices.append)
+    warnings = [*keys_without_effect(settings), *(choices if saved is None else ())]
     threads = settings.cpu_num_threads
     if threads is not None and threads > available_cpus():
         warnings.append(
@@ -201,11 +205,11 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
     return PredictConfig(
         bundle=bundle,
         inputs=tuple(place.resolve("Global.infer_imgs", item) for item in settings.infer_imgs),
-        engine=engine,
+        engine=run.engine,
         batch_size=settings.batch_size,
         options=EngineOptions(
-            device=f"gpu:{settings.gpu_id}" if settings.use_gpu else "cpu",
-            precision=precision,
+            device=run.device,
+            precision=run.precision,
             threads=threads,
             max_batch=settings.batch_size,
             graph_optimization=settings.ir_optim,
@@ -219,6 +223,8 @@ def _decide(raw: Mapping[str, Any], place: _Place) -> PredictConfig:
         benchmark=settings.benchmark,
         benchmark_log=Path(settings.save_log_path) if settings.save_log_path else None,
         warnings=tuple(warnings),
+        saved=saved,
+        notes=() if saved is None else tuple(choices),
     )
 
 
@@ -247,28 +253,25 @@ _GOES_WITH = {
     "use_onnx": ("onnxruntime", "openvino", "tensorrt"),
     "use_tensorrt": ("paddle", "tensorrt"),
 }
-_ON_A_GPU = ("tensorrt",)
 
 
-def _engine_and_precision(
-    settings: GlobalSection, bundle: Path, on_choice: OnLine
-) -> tuple[str, str]:
-    """Decide engine and precision from PaddleClas's switches and HGDeploy's two own keys."""
-    asked = _precision(settings)
-    engine, precision = choose_run(
-        bundle, settings.engine or _switched_engine(settings, bundle, asked), asked, on_choice
-    )
+def _chosen(settings: GlobalSection, bundle: Path, on_choice: OnLine) -> Chosen:
+    """Decide what runs from PaddleClas's switches and HGDeploy's two own keys."""
+    precision = _precision(settings)
+    engine = settings.engine or _switched_engine(settings, bundle, precision)
+    device = f"gpu:{settings.gpu_id}" if settings.use_gpu else "cpu"
+    chosen = choose(bundle, Asked(engine, precision, device), on_choice)
+    name = AUTO if engine == AUTO else chosen.run.engine
     for switch, engines in _GOES_WITH.items():
-        if getattr(settings, switch) and engine not in engines:
-            raise ConfigError(
-                f"Global.{switch}=True contradicts Global.engine={engine}; drop one of them"
-            )
-    if engine in _ON_A_GPU and not settings.use_gpu:
+        if getattr(settings, switch) and name not in engines:
+            both = f"Global.{switch}=True contradicts Global.engine={name}"
+            raise ConfigError(f"{both}; drop one of them")
+    if chosen.run.engine == "tensorrt" and not settings.use_gpu:
         raise ConfigError(
             "TensorRT runs on an NVIDIA GPU and Global.use_gpu is False; set it to True, or drop "
             "Global.use_tensorrt (Global.engine=tensorrt)"
         )
-    return engine, precision
+    return chosen
 
 
 def _switched_engine(settings: GlobalSection, bundle: Path, precision: str | None) -> str | None:

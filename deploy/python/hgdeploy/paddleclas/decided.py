@@ -94,7 +94,7 @@ def decided(
         config = dataclasses.replace(config, postprocess=labelled)
     if "save_dir" in values:
         config = dataclasses.replace(config, copies=Path(values["save_dir"]))
-    if "use_gpu" not in tree.raw["Global"]:
+    if "use_gpu" not in tree.raw["Global"] and config.saved is None:
         config = tree.on_a_gpu(config, say="engine" not in values)
     return Decided(config, tuple(tree.notes))
 

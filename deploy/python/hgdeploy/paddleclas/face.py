@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.source import Found, Source, each_image, is_series
+from hgdeploy.engines.auto.choose import with_saved
 from hgdeploy.errors import DownloadError, ImageError, InputError
 from hgdeploy.images.find import ImageFile, find_images
 from hgdeploy.paddleclas.answers import (
@@ -77,12 +79,14 @@ class PaddleClas:
             "inference_model_dir": inference_model_dir,
         }
         found = decided({**arguments, **kwargs}, tell)
-        for note in (*found.config.warnings, *found.notes):
+        for note in (*found.config.notes, *found.config.warnings, *found.notes):
             _once(note)
         self._copies = found.config.copies
         self._lock = threading.Lock()
         self._told = 0
         bundle, settings = open_bundle(found.config.bundle), found.config.settings
+        options = with_saved(settings.options, found.config.saved)
+        settings = dataclasses.replace(settings, options=options)
         if settings.engine is not None:
             ensure_artifact(bundle, settings.engine, settings.options, tell, warn)
         self._classifier = Classifier.from_settings(bundle, settings)

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 
 from hgdeploy.benchmark.case import Case
 from hgdeploy.benchmark.worker.measure import (
+    Measurement,
     Step,
     measure,
+    measure_at_once,
     overhead_us,
     prepare_to_measure,
     settle,
@@ -46,6 +49,15 @@ class _Loaded:
     step: Step
     seconds: float
     on_gpu: OnGpu | None = None
+    streams: int = 1
+
+    def run(self, seconds: float, iterations: int) -> Measurement:
+        """Run for so long and so many times, as the case's scope and streams want it."""
+        if self.on_gpu is not None:
+            return self.on_gpu.measure(seconds, iterations)
+        if self.streams > 1:
+            return measure_at_once(self.step, self.streams, seconds, iterations)
+        return measure(self.step, seconds, iterations, timings_of(self.engine))
 
 
 class CaseServer:
@@ -102,13 +114,11 @@ class CaseServer:
         loaded, device = self.loaded, self.loaded.engine.runtime.device
         prepare_to_measure()
         seconds, iterations = request.values["warmup"]
-        measure(loaded.step, seconds, iterations)
+        warm_up = loaded.run if loaded.on_gpu is None else partial(measure, loaded.step)
+        warm_up(seconds, iterations)
         before, gpu_before = cpu_mhz(), gpu_state(device)
         seconds, iterations = request.values["measure"]
-        if loaded.on_gpu is not None:
-            found = loaded.on_gpu.measure(seconds, iterations)
-        else:
-            found = measure(loaded.step, seconds, iterations, timings_of(loaded.engine))
+        found = loaded.run(seconds, iterations)
         after, gpu_after = cpu_mhz(), gpu_state(device)
         return Message(
             {
@@ -132,7 +142,9 @@ def _load_engine(case: Case, bundle: ModelBundle) -> _Loaded:
     check_batch(spec, source, case.batch)
     feeds = {spec.name: random_rows(spec, bundle, case.batch, _SEED)}
     on_gpu = OnGpu(check_queueing(engine), feeds, case.streams) if case.scope == "gpu" else None
-    return _Loaded(engine, lambda: engine.infer(feeds), seconds, on_gpu)
+    return _Loaded(
+        engine, lambda: engine.infer(feeds), seconds, on_gpu, 1 if on_gpu else case.streams
+    )
 
 
 def _load_pipeline(case: Case, bundle: ModelBundle, image: Path) -> _Loaded:

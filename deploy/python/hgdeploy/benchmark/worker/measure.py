@@ -7,6 +7,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -76,6 +77,27 @@ def measure(
             for name, value in timings().items():
                 found.timings_ms.setdefault(name, []).append(round(value, 5))
     return found
+
+
+def measure_at_once(
+    step: Step, streams: int, seconds: float, iterations: int, clock: Clock = time.perf_counter_ns
+) -> Measurement:
+    """Run `step` on several threads at once; a sample is one run as its own thread sees it.
+
+    Args:
+        step: what is measured; it may be run by many threads at once.
+        streams: how many threads.
+        seconds: as for `measure`.
+        iterations: as for `measure`, of all threads together.
+        clock: returns nanoseconds, monotonic.
+    """
+    each = -(-iterations // streams)
+    start = clock()
+    with ThreadPoolExecutor(streams) as threads:
+        runs = [threads.submit(measure, step, seconds, each, None, clock) for _ in range(streams)]
+        found = [run.result() for run in runs]
+    samples = [sample for one in found for sample in one.samples_ns]
+    return Measurement(samples, seconds=(clock() - start) / 1e9)
 
 
 def prepare_to_measure() -> None:

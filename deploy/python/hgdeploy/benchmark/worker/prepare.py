@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgdeploy import zoo
-from hgdeploy.benchmark.case import Case, Suite
+from hgdeploy.benchmark.case import Case, Suite, usual_device
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle, open_model
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import ALONE, ONNX_FILE
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.engine_files import check_buildable, is_built, with_engine
 from hgdeploy.engines import engine_module
-from hgdeploy.engines.run import artifact_of, choose_run
+from hgdeploy.engines.auto.choose import AUTO, Asked, choose
+from hgdeploy.engines.run import artifact_of
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.progress import OnLine
 
@@ -72,19 +73,24 @@ def bundle_folder(case: Case, bundles: Path) -> Path:
 def served(suite: Suite, bundles: Path, on_choice: OnLine) -> Suite:
     """Return a suite with the engine and precision that serve each model, where it names none.
 
+    The engine `auto` becomes the one that was saved for a model; threads and batches are those of
+    the suite.
+
     Args:
         suite: the suite.
         bundles: the folder of the zoo's bundles.
-        on_choice: called with a line where that is not Paddle in fp32.
+        on_choice: called with a line where that is not Paddle in fp32, or `auto` chose.
 
     Raises:
-        ConfigError: a model is neither in the zoo nor a folder.
+        ConfigError: a model is neither in the zoo nor a folder, or see `choose`.
     """
-    if not suite.models or (suite.engines and suite.precisions):
+    if not suite.models or (suite.engines and suite.precisions and AUTO not in suite.engines):
         return suite
     asked = list(itertools.product(suite.engines or (None,), suite.precisions or (None,)))
     chosen = {
-        model: [choose_run(bundle_folder(Case(model), bundles), *each, on_choice) for each in asked]
+        model: [
+            _chosen(suite, bundle_folder(Case(model), bundles), *each, on_choice) for each in asked
+        ]
         for model in suite.models
     }
     runs = list(itertools.chain(*chosen.values()))
@@ -97,6 +103,16 @@ def served(suite: Suite, bundles: Path, on_choice: OnLine) -> Suite:
     )
     exclude = (*suite.exclude, *others)
     return dataclasses.replace(suite, engines=engines, precisions=precisions, exclude=exclude)
+
+
+def _chosen(
+    suite: Suite, folder: Path, engine: str | None, precision: str | None, on_choice: OnLine
+) -> tuple[str, str]:
+    """Return the engine and the precision that serve a model; see `served`."""
+    run = choose(folder, Asked(engine, precision, suite.device), on_choice).run
+    if engine == AUTO and run.device != (suite.device or usual_device(run.engine)):
+        raise ConfigError(f"engine auto is {run.name} for {folder}; add --device {run.device}")
+    return run.engine, run.precision
 
 
 def photograph(image: Path | None) -> Path:

@@ -91,7 +91,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_list(
         "engine",
         str,
-        "paddle (default where it reads the bundle), onnxruntime, openvino, tensorrt, ...",
+        "paddle (default where it reads the bundle), onnxruntime, openvino, tensorrt, ...; or "
+        "auto, what hgdeploy tune found",
     )
     add_list(
         "precision",
@@ -100,7 +101,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_list("batch", int, "images per inference (1)")
     add_list("threads", str, "CPU threads, a number or all (all)")
-    add_list("streams", int, "runs at once in the scope gpu (1)")
+    add_list("streams", int, "runs at once, in the scope gpu or on the CPU (1)")
     add_list(
         "scope",
         str,

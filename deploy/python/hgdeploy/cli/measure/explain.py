@@ -30,7 +30,7 @@ def add_explain(verbs: Verbs) -> None:
         parser.add_argument(
             side,
             metavar=side.upper(),
-            help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION][@DEVICE]]",
+            help="a PaddleClas config, or BUNDLE[@ENGINE[:PRECISION][@DEVICE]] or BUNDLE@auto",
         )
     parser.set_defaults(run=_explain)
 
@@ -53,7 +53,8 @@ def parse_side(text: str, on_warning: OnLine = warn) -> Side:
         ConfigError: it is neither, or it does not say how to preprocess.
         BundleError: the bundle cannot be opened.
     """
-    from hgdeploy.engines.run import Run, choose_run, parse_run
+    from hgdeploy.engines.auto.choose import Asked, choose, name_auto
+    from hgdeploy.engines.run import parse_run
     from hgdeploy.paddleclas.config import load_config
     from hgdeploy.validation.explain import Side
 
@@ -63,7 +64,8 @@ def parse_side(text: str, on_warning: OnLine = warn) -> Side:
     folder, _, run = text.partition("@")
     bundle = opened_bundle(folder, on_warning)
     try:
-        chosen = parse_run(run) if run else Run(*choose_run(bundle.root, None, None, on_warning))
+        named = name_auto(bundle.root, run, on_warning)
+        chosen = parse_run(named) if run else choose(bundle.root, Asked(), on_warning).run
         return Side(text, _own_ops(bundle), bundle, chosen)
     except ConfigError as error:
         raise ConfigError(f"{text!r}: {error}") from None

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TextIO
 
+from hgdeploy.cli.measure.tune import write_evidence, write_saved
 from hgdeploy.cli.terminal import Verbs, opened_bundle, refuse_without_effect, say, warn
 from hgdeploy.errors import EXIT_OK
 
@@ -32,16 +33,21 @@ def add_recommend(verbs: Verbs) -> None:
     )
     parser.add_argument("--budget-seconds", type=float, default=60.0, help="time to take (60)")
     parser.add_argument("--output", type=Path, help="save the measurements, as benchmark does")
+    parser.add_argument(
+        "--save", action="store_true", help="save the best into the bundle, for --engine auto"
+    )
     parser.set_defaults(run=_recommend)
 
 
 def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.benchmark.machine import describe_environment
-    from hgdeploy.benchmark.recommend import HEAD, RecommendOptions, recommend
+    from hgdeploy.benchmark.recommend import RecommendOptions, choice_of, recommend
     from hgdeploy.benchmark.record import Record, claiming_record
     from hgdeploy.benchmark.result_file import Head
-    from hgdeploy.cli.terminal import aligned
+    from hgdeploy.bundle.names import RECOMMENDED
+    from hgdeploy.engines.auto.saved import save_choice
     from hgdeploy.images.find import find_images
+    from hgdeploy.system.files import check_replaceable
 
     if arguments.images is None:
         refuse_without_effect(arguments, ["min_agreement"], "without --images")
@@ -60,9 +66,11 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
         environment=describe_environment(),
     )
     bundle = opened_bundle(arguments.bundle)
+    if arguments.save:
+        check_replaceable(bundle.root / RECOMMENDED)
     with claiming_record(arguments.output):
         found = recommend(bundle, options, Record(arguments.output, head), say)
-    out.write(aligned([HEAD, *(evidence.cells() for evidence in found.evidence)]))
-    best = found.best.cells()
-    out.write(f"best: {best[0]}, batch {best[1]}, threads {best[2]}: {best[6]} images/s\n")
+    write_evidence(found, out)
+    if arguments.save:
+        write_saved(save_choice(bundle, choice_of(bundle, found)), out)
     return EXIT_OK

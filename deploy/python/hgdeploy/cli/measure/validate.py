@@ -26,7 +26,8 @@ def add_validate(verbs: Verbs) -> None:
     parser.add_argument(
         "--engines",
         default="paddle,onnxruntime",
-        help="comma-separated ENGINE[:PRECISION][@gpu:N]; the first is the reference",
+        help="comma-separated ENGINE[:PRECISION][@gpu:N]; the first is the reference; auto "
+        "is what hgdeploy tune found",
     )
     parser.add_argument("--precision", help="precision of the engines after the first (fp32)")
     parser.add_argument("--images", help="folder, glob or list of real images")
@@ -43,6 +44,7 @@ def add_validate(verbs: Verbs) -> None:
 
 
 def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.engines.auto.choose import name_auto
     from hgdeploy.engines.run import parse_runs
     from hgdeploy.images.find import find_images
     from hgdeploy.images.labelled import read_labelled_images
@@ -50,13 +52,14 @@ def _validate(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.validation.report import as_markdown, check_report_path, write_report
     from hgdeploy.validation.validate import ValidateOptions, validate
 
-    if all(":" in text.partition("@")[0] for text in arguments.engines.split(",")[1:]):
-        where = "unless an engine after the first names no precision of its own"
-        refuse_without_effect(arguments, ["precision"], where)
-    runs = parse_runs(arguments.engines, arguments.precision or "fp32")
     if arguments.report is not None:
         check_report_path(arguments.report)
     bundle = opened_model(arguments.bundle)
+    engines = [name_auto(bundle.place, text, say) for text in arguments.engines.split(",")]
+    if all(":" in text.partition("@")[0] for text in engines[1:]):
+        where = "unless an engine after the first names no precision of its own"
+        refuse_without_effect(arguments, ["precision"], where)
+    runs = parse_runs(",".join(engines), arguments.precision or "fp32")
     labels = None
     if arguments.labels is not None:
         if arguments.images is None:

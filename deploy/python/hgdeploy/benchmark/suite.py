@@ -148,17 +148,16 @@ class _SuiteRun:
 
     def measure(self, running_cases: Sequence[_RunningCase], stack: contextlib.ExitStack) -> None:
         """Measure the cases one by one or in turns; `stack` ends all workers, after errors too."""
-        settings = self._settings
-        if not settings.interleave:
+        if not self._settings.interleave:
             for running in running_cases:
                 with contextlib.ExitStack() as own:
                     if self._load(running, own) and self._sample(running, None):
                         self._complete(running)
             return
         alive = [running for running in running_cases if self._load(running, stack)]
-        for number in range(settings.rounds):
+        for number in range(self._settings.rounds):
             alive = [running for running in alive if self._sample(running, number)]
-            self._runner.on_progress(f"round {number + 1} of {settings.rounds} is measured")
+            self._runner.on_progress(f"round {number + 1} of {self._settings.rounds} is measured")
         for running in alive:
             self._complete(running)
 

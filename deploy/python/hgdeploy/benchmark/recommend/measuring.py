@@ -21,7 +21,8 @@ from hgdeploy.benchmark.recommend.ways import (
     Way,
 )
 from hgdeploy.benchmark.record import Record
-from hgdeploy.benchmark.suite import Runner, run_suite
+from hgdeploy.benchmark.suite import Runner, Worker, run_suite
+from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.run import Run
 from hgdeploy.errors import ValidationError
@@ -39,6 +40,7 @@ def recommend(
     record: Record,
     on_progress: OnLine,
     clock: Callable[[], float] = time.monotonic,
+    start: Callable[[float], Worker] = CaseProcess,
 ) -> Recommendation:
     """Measure what the bundle has and return the best way that keeps the wanted agreement.
 
@@ -48,6 +50,7 @@ def recommend(
         record: where the measurements are added; what it has already is not measured again.
         on_progress: called with one line at a time.
         clock: returns seconds, monotonic.
+        start: starts what measures a case, see `Runner`.
 
     Raises:
         ConfigError: no engine can run the bundle in fp32 on this machine.
@@ -55,7 +58,8 @@ def recommend(
     """
     end = clock() + options.budget_seconds
     kept, reference, left_out = agreeing_runs(bundle, options, on_progress)
-    found = _measured(bundle, kept, options, _Meter(record, on_progress, clock, end))
+    meter = _Meter(record, on_progress, clock, start, end)
+    found = _measured(bundle, kept, options, meter)
     left_out += [one for one in found if one.result is None]
     measured = [one for one in found if one.result is not None]
     evidence = sorted(measured, key=_rank)
@@ -72,6 +76,7 @@ class _Meter:
     record: Record
     on_progress: OnLine
     clock: Callable[[], float]
+    start: Callable[[float], Worker]
     end: float
 
 
@@ -106,6 +111,7 @@ def _measured(
                 meter.record,
                 bundle.root.parent,
                 meter.on_progress,
+                meter.start,
                 part=(place, len(plan)),
                 on_warning=nothing,  # of the best alone, in the end
             )

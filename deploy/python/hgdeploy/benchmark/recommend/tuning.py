@@ -17,6 +17,8 @@ from hgdeploy.benchmark.recommend.measuring import recommend
 from hgdeploy.benchmark.recommend.ways import Evidence, Recommendation, RecommendOptions
 from hgdeploy.benchmark.record import Record, claiming_record
 from hgdeploy.benchmark.result_file import Head
+from hgdeploy.benchmark.suite import Worker
+from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.names import RECOMMENDED, onnx_name, runtime_of
@@ -71,6 +73,7 @@ def tune(
     on_progress: OnLine,
     on_warning: OnLine,
     clock: Callable[[], float] = time.monotonic,
+    start: Callable[[float], Worker] = CaseProcess,
 ) -> Tuned:
     """Make what is missing, measure within the budget, and save the best way into the bundle.
 
@@ -82,13 +85,14 @@ def tune(
         on_progress: called with one line at a time.
         on_warning: called with each thing the user should know about a conversion.
         clock: returns seconds, monotonic.
+        start: starts what measures a case, see `Runner`.
 
     Raises:
         ConfigError: no engine can run the bundle in fp32 on this machine.
         ValidationError: nothing qualifies.
         OutputError: the bundle cannot be written, or another process tunes it.
     """
-    start, budget = clock(), options.wanted.budget_seconds
+    began, budget = clock(), options.wanted.budget_seconds
     check_replaceable(bundle.root / RECOMMENDED)
     step = max(1, -(-len(options.calibration) // _MOST_IMAGES))
     images = options.wanted.images or options.calibration[::step]
@@ -100,17 +104,17 @@ def tune(
             options.calibration,
             reduced=bool(images),
             max_batch=max(options.wanted.batches),
-            may_begin=lambda: clock() - start < budget / 2,
+            may_begin=lambda: clock() - began < budget / 2,
         )
         variants = make_missing(bundle, missing, on_progress, on_warning)
         wanted = dataclasses.replace(
             options.wanted,
             images=images,
-            budget_seconds=max(1.0, start + budget - clock()),
+            budget_seconds=max(1.0, began + budget - clock()),
             strict=True,
         )
         record = _record(bundle, so_far, on_progress)
-        found = recommend(bundle, wanted, record, on_progress, clock)
+        found = recommend(bundle, wanted, record, on_progress, clock, start)
         path = save_choice(bundle, choice_of(bundle, found))
         if found.complete:
             with writing(so_far):

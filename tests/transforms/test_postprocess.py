@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.transforms.attributes import FaceAttribute, PersonAttribute
 from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     Postprocess,
@@ -14,6 +15,7 @@ from hgdeploy.transforms.postprocess import (
     ThreshOutput,
     Topk,
 )
+from hgdeploy.transforms.postprocess_config import parse_postprocess, postprocess_to_config
 from hgdeploy.transforms.prediction import Prediction, text_line
 
 
@@ -146,3 +148,20 @@ def test_a_default_class_must_exist(tmp_path):
 def test_topk_of_another_output_is_refused():
     with pytest.raises(ConfigError, match="output is ScoreOutput"):
         Postprocess(ScoreOutput(1)).with_topk(3)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Topk(3, {0: "a", 1: "no"}),
+        Topk(3),
+        ThreshOutput(0.2, 1, "0.10", "yes", {0: "a", 1: "b"}),
+        MultiLabelThreshOutput(0.7),
+        ScoreOutput(4),
+        PersonAttribute(0.4),
+        FaceAttribute(0.3, convert_cn=True),
+    ],
+)
+def test_an_output_is_read_from_what_is_written_of_it(output):
+    read = parse_postprocess(postprocess_to_config(output), "PostProcess")
+    assert read.output == output

@@ -17,25 +17,26 @@ from hgdeploy.system.files import write_text
 from hgdeploy.transforms.difference import ops_difference
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.operators_config import ops_to_config, parse_ops
+from hgdeploy.transforms.postprocess import Output, Topk
+from hgdeploy.transforms.postprocess_config import postprocess_to_config
 
 _TOPK = 5
 
 
-def write_description(
-    folder: Path,
-    name: str,
-    preprocess: Sequence[Op],
-    labels: Sequence[str] | None,
-    num_classes: int,
-) -> Path:
+def usual_output(labels: Sequence[str] | None, num_classes: int) -> Topk:
+    """Return the output of a bundle where nothing asks for another: the 5 best, or all classes."""
+    named = None if labels is None else dict(enumerate(labels))
+    return Topk(min(_TOPK, num_classes), named)
+
+
+def write_description(folder: Path, name: str, preprocess: Sequence[Op], output: Output) -> Path:
     """Write a bundle's `inference.yml`, in the uniform format of PaddleX and PaddleClas.
 
     Args:
         folder: the bundle's folder.
         name: the model's name.
         preprocess: the model's own operators.
-        labels: one name a class, in the order of the outputs; None writes none.
-        num_classes: classes of the model; the description asks for the 5 best, or for all of them.
+        output: what is made of its scores; see `usual_output`.
 
     Returns:
         Path of the file.
@@ -43,13 +44,10 @@ def write_description(
     Raises:
         OutputError: it cannot be written.
     """
-    topk: dict[str, Any] = {"topk": min(_TOPK, num_classes)}
-    if labels is not None:
-        topk["label_list"] = list(labels)
     description = {
         "Global": {"model_name": name},
         "PreProcess": {"transform_ops": ops_to_config(preprocess)},
-        "PostProcess": {"Topk": topk},
+        "PostProcess": postprocess_to_config(output),
     }
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     return write_text(folder / DESCRIPTION, text)

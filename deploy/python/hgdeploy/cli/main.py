@@ -40,6 +40,13 @@ def paddleclas(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: paddleclas_command(argv))
 
 
+def tool(name: str, argv: Sequence[str] | None = None) -> int:
+    """Run PaddleClas's `infer.py`, `eval.py` or `export_model.py`; see `main`."""
+    from hgdeploy.cli.tools.script import tool_command
+
+    return run_command(lambda: tool_command(name, argv))
+
+
 def paddle2onnx(argv: Sequence[str] | None = None) -> int:
     """Run `deploy/paddle2onnx/convert.py`, with paddle2onnx's arguments; see `main`."""
     from hgdeploy.cli.make.paddle2onnx import paddle2onnx_command
@@ -61,9 +68,13 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.measure.validate import add_validate
     from hgdeploy.cli.models import add_models
     from hgdeploy.cli.predict import add_predict
+    from hgdeploy.cli.tools.eval import add_eval
+    from hgdeploy.cli.tools.infer import add_infer
 
     add_all = (
         add_predict,
+        add_infer,
+        add_eval,
         add_export,
         add_models,
         add_convert,

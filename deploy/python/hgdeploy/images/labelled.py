@@ -16,7 +16,12 @@ from hgdeploy.system.progress import OnLine, nothing
 
 
 def read_labelled_images(
-    path: Path, images: Path, names: Mapping[int, str] | None, on_warning: OnLine = nothing
+    path: Path,
+    images: Path,
+    names: Mapping[int, str] | None,
+    on_warning: OnLine = nothing,
+    *,
+    delimiter: str = " ",
 ) -> tuple[tuple[ImageFile, ...], tuple[int, ...]]:
     """Read labelled images: PaddleClas's list, or a folder for each class.
 
@@ -30,6 +35,7 @@ def read_labelled_images(
         images: the images' folder.
         names: the model's labels by class id; None where it has none.
         on_warning: called with a line about files that were left out of the folders.
+        delimiter: what stands between path and label in the list.
 
     Returns:
         The images and their classes, in the same order.
@@ -41,7 +47,7 @@ def read_labelled_images(
     if path.is_dir():
         found = _labelled_folders(find_images(images, on_warning), names)
     else:
-        found = _labelled_list(path, images)
+        found = _labelled_list(path, images, delimiter)
     if not found:
         raise InputError(f"{path} names no labelled images")
     for file, label in found:
@@ -52,7 +58,7 @@ def read_labelled_images(
     return tuple(file for file, _ in found), tuple(label for _, label in found)
 
 
-def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
+def _labelled_list(path: Path, images: Path, delimiter: str) -> list[tuple[ImageFile, int]]:
     try:
         lines = read_lines(path)
     except (OSError, ValueError) as error:
@@ -62,9 +68,9 @@ def _labelled_list(path: Path, images: Path) -> list[tuple[ImageFile, int]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")
+        name, _, label = line.strip().rpartition(delimiter)
         if not name or not is_class_id(label):
-            raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH LABEL'")
+            raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH{delimiter}LABEL'")
         place = os.path.normpath(images / name)  # a.jpg and ./a.jpg are one image
         if known.setdefault(place, int(label)) != int(label):
             raise InputError(

@@ -85,16 +85,21 @@ class MultiLabelThreshOutput:
 
 @dataclass(frozen=True)
 class ScoreOutput:
-    """The model's output itself, rounded; for models that grade rather than classify."""
+    """The model's output itself; for models that grade rather than classify.
 
-    decimal_places: int
+    Attributes:
+        decimal_places: to which it is rounded; None leaves it as it is.
+    """
+
+    decimal_places: int | None
     labels: ClassVar[Labels | None] = None
     probabilities: ClassVar[bool] = False
 
     def __call__(self, path: str, scores: NDArray[np.float32]) -> Prediction:
         """Turn one row of scores into a prediction."""
-        rounded = np.around(scores, self.decimal_places)
-        return Prediction(path, None, tuple(float(score) for score in rounded), ())
+        places = self.decimal_places
+        given = scores if places is None else np.around(scores, places)
+        return Prediction(path, None, tuple(given.tolist()), ())
 
 
 Output = Topk | ThreshOutput | MultiLabelThreshOutput | ScoreOutput | Attributes

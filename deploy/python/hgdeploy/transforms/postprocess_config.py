@@ -134,6 +134,17 @@ def parse_postprocess(
     return Postprocess(output, labels_given)
 
 
+def postprocess_to_config(output: Output) -> dict[str, Any]:
+    """Return the `PostProcess` section that `parse_postprocess` reads this output from."""
+    names = [each.name for each in dataclasses.fields(output)]  # type: ignore[arg-type]
+    found = {name: getattr(output, name) for name in names if name != "labels"}
+    # A name that was read from YAML may be a text of another class, which YAML cannot write.
+    values = {key: str(v) if isinstance(v, str) else v for key, v in found.items()}
+    if output.labels is not None:
+        values["label_list"] = [str(output.labels[i]) for i in range(len(output.labels))]
+    return {type(output).__name__: values}
+
+
 def parse_save_dir(section: object, where: str) -> Path | None:
     """Return the folder that `SavePreLabel` names in a `PostProcess` section; None without it.
 

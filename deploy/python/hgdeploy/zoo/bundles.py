@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy import zoo
-from hgdeploy.bundle.description import write_description
+from hgdeploy.bundle.description import usual_output, write_description
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.bundle.sidecar import is_intact, write_sidecar
 from hgdeploy.bundle.staging import staged_folder
@@ -96,7 +96,8 @@ def _unpack(info: zoo.ModelInfo, bundle: Path, archive: Path, url: str) -> None:
         with staged_folder(bundle) as folder:
             unpack_bundle(archive, folder)
             if not (folder / DESCRIPTION).exists():
-                write_description(folder, info.name, info.preprocess, zoo.imagenet_labels(), 1000)
+                output = usual_output(zoo.imagenet_labels(), 1000)
+                write_description(folder, info.name, info.preprocess, output)
             facts: dict[str, Any] = {
                 "model": info.name,
                 "architecture": info.architecture,

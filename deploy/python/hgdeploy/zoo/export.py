@@ -8,6 +8,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy import zoo
-from hgdeploy.bundle.description import write_description
+from hgdeploy.bundle.description import usual_output, write_description
 from hgdeploy.bundle.names import PADDLE_PARAMS, PADDLE_PROGRAMS
 from hgdeploy.bundle.sidecar import write_sidecar
 from hgdeploy.bundle.staging import staged_folder
@@ -26,12 +27,34 @@ from hgdeploy.errors import BundleError, ConfigError, one_line
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.transforms.operators import Op
+from hgdeploy.transforms.postprocess import Output
 from hgdeploy.zoo.weights.load import load_into, read_weights, weights_file
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
 _SEED = 0
 _TOLERANCE = 1e-5  # of a probability, between the network and its export
 _LOGIT_SPREAD = 2.0  # standard deviation of a random network's logits
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported of a model of the zoo.
+
+    Attributes:
+        num_classes: classes of the last layer.
+        ending: what follows the logits: `softmax`, `sigmoid`, or None for nothing.
+        size: height and width of the images in pixels; None for the model's own.
+        preprocess: what `inference.yml` says of the images; None for the model's own.
+        output: what it says of the scores; None for the best 5 classes, with ImageNet's names for
+            a model of 1000.
+    """
+
+    num_classes: int = 1000
+    ending: str | None = "softmax"
+    size: tuple[int, int] | None = None
+    preprocess: tuple[Op, ...] | None = None
+    output: Output | None = None
 
 
 def bundle_from_weights(
@@ -43,10 +66,7 @@ def bundle_from_weights(
     labels: Sequence[str] | None = None,
     on_progress: OnLine = nothing,
 ) -> Path:
-    """Export a model of the zoo, with a softmax at its end, as a bundle for Paddle Inference.
-
-    The export is loaded with Paddle Inference and compared with the network before it appears in
-    `output`; a failed export leaves nothing there.
+    """Export a model of the zoo, with a softmax at its end, as `export_bundle` does.
 
     Args:
         name: a model of the zoo.
@@ -65,28 +85,60 @@ def bundle_from_weights(
 
     Raises:
         ConfigError: the model is unknown, or the number of classes or labels is wrong.
+        HGDeployError: as `export_bundle`.
+    """
+    if labels is not None and len(labels) != num_classes:
+        raise ConfigError(f"{len(labels)} labels were given for {num_classes} classes")
+    made = None if labels is None else usual_output(labels, num_classes)
+    options = ExportOptions(num_classes, output=made)
+    return export_bundle(name, weights, output, options, on_progress)
+
+
+def export_bundle(
+    name: str,
+    weights: Path | None,
+    output: Path,
+    options: ExportOptions,
+    on_progress: OnLine = nothing,
+) -> Path:
+    """Export a model of the zoo as a bundle for Paddle Inference.
+
+    The export is loaded with Paddle Inference and compared with the network before it appears in
+    `output`; a failed export leaves nothing there.
+
+    Args:
+        name: a model of the zoo.
+        weights: as for `bundle_from_weights`.
+        output: the bundle's folder, likewise.
+        options: what to export.
+        on_progress: called with a line at the start of each long step.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ConfigError: the model is unknown, or the number of classes is wrong.
         EngineError: Paddle is not installed.
         WeightsError: the weights cannot be read or do not fit.
         BundleError: the export fails, or its results differ from the network's.
         OutputError: `output` cannot be written.
     """
-    info = zoo.info(name)
-    if labels is None and num_classes == 1000:
-        labels = zoo.imagenet_labels()
-    if labels is not None and len(labels) != num_classes:
-        raise ConfigError(f"{len(labels)} labels were given for {num_classes} classes")
+    info, classes = zoo.info(name), options.num_classes
     on_progress(f"making the network {info.architecture} with its weights")
-    layer, origin = _loaded_layer(name, weights, num_classes)
+    layer, origin = _loaded_layer(name, weights, classes)
+    shape = (3, *(options.size or (info.input_size, info.input_size)))
+    network = _ended(layer, options.ending)
     with staged_folder(output) as folder:
-        shape = (3, info.input_size, info.input_size)
         x = np.random.default_rng(_SEED).standard_normal((2, *shape), dtype=np.float32)
-        expected = _probabilities(layer, x)
+        expected = _computed(network, x)
         on_progress(f"writing it to {output}")
-        _save(layer, folder, shape)
+        _save(network, folder, shape)
         on_progress("comparing what was written with the network")
-        _check(_infer(folder, x), expected)
-        write_description(folder, name, info.preprocess, labels, num_classes)
-        _write_sidecar(folder, info, origin, num_classes)
+        _check(_infer(folder, x), expected, probabilities=options.ending == "softmax")
+        named = zoo.imagenet_labels() if classes == 1000 else None
+        described = options.output or usual_output(named, classes)
+        write_description(folder, name, options.preprocess or info.preprocess, described)
+        _write_sidecar(folder, info, origin, options)
     return output
 
 
@@ -149,19 +201,29 @@ def _bound_size(norm: Any, inputs: tuple[Any, ...]) -> None:
     norm._variance.set_value(mean_square.expand(norm._variance.shape))
 
 
-def _probabilities(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _ended(layer: Any, ending: str | None) -> Any:
+    """Return a network with the softmax or sigmoid that follows its logits."""
+    paddle = import_library("paddle", "cpu")
+    endings = {"softmax": paddle.nn.Softmax(axis=-1), "sigmoid": paddle.nn.Sigmoid()}
+    network = paddle.nn.Sequential(layer, *([] if ending is None else [endings[ending]]))
+    network.eval()
+    return network
+
+
+def _computed(network: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what the network itself gives for `x`, before Paddle has traced it."""
     paddle = import_library("paddle", "cpu")
-    with paddle.no_grad():
-        logits = layer(paddle.to_tensor(x))
-        return np.array(paddle.nn.functional.softmax(logits, axis=-1).numpy())
+    try:
+        with paddle.no_grad():
+            return np.array(network(paddle.to_tensor(x)).numpy())
+    except (ValueError, RuntimeError) as error:  # such as images of a size that it is not made for
+        size = "x".join(map(str, x.shape[2:]))
+        raise BundleError(f"the network cannot take images of {size}: {one_line(error)}") from None
 
 
-def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
-    """Write `layer` and a softmax, with a dynamic batch size, as Paddle's files."""
+def _save(network: Any, folder: Path, shape: tuple[int, ...]) -> None:
+    """Write a network, with a dynamic batch size, as Paddle's files."""
     paddle = import_library("paddle", "cpu")
-    network = paddle.nn.Sequential(layer, paddle.nn.Softmax(axis=-1))
-    network.eval()
     spec = [paddle.static.InputSpec([-1, *shape], "float32", name="x")]
     try:
         with _quiet():
@@ -176,19 +238,24 @@ def _save(layer: Any, folder: Path, shape: tuple[int, int, int]) -> None:
             raise BundleError(f"Paddle exported no {name}: this needs Paddle 3")
 
 
-def _check(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    """Compare the exported model's probabilities (N, classes) with the network's own."""
+def _check(
+    found: NDArray[np.float32], expected: NDArray[np.float32], *, probabilities: bool
+) -> None:
+    """Compare the exported model's scores (N, classes) with the network's own."""
     if found.shape != expected.shape:
         raise BundleError(
             f"the exported model's output has shape {found.shape}, not {expected.shape}"
         )
-    difference = float(np.abs(found - expected).max())
+    # Probabilities are at most 1; logits may be any size.
+    difference = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
     # `not <=` instead of `>`, so that NaN fails too.
     if not difference <= _TOLERANCE:
         raise BundleError(
-            f"the exported model's probabilities differ from the network's by {difference:.1e}, "
+            f"the exported model's scores differ from the network's by {difference:.1e}, "
             f"more than {_TOLERANCE:.0e}"
         )
+    if not probabilities:
+        return
     excess = float(np.abs(found.sum(axis=1) - 1).max())
     if not excess <= _TOLERANCE:
         raise BundleError(
@@ -215,18 +282,18 @@ def _quiet() -> Iterator[None]:
 
 
 def _write_sidecar(
-    folder: Path, info: zoo.ModelInfo, origin: dict[str, Any], num_classes: int
+    folder: Path, info: zoo.ModelInfo, origin: dict[str, Any], options: ExportOptions
 ) -> None:
-    size = info.input_size
+    size = options.size or (info.input_size, info.input_size)
     facts = {
         "model": info.name,
         "architecture": info.architecture,
-        "num_classes": num_classes,
+        "num_classes": options.num_classes,
         "weights": origin,
         "paddle": import_library("paddle", "cpu").__version__,
         "precision": "fp32",
-        "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, size, size]}],
-        "outputs": [{"dtype": "float32", "shape": [-1, num_classes]}],
-        "ending": ["softmax"],
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3, *size]}],
+        "outputs": [{"dtype": "float32", "shape": [-1, options.num_classes]}],
+        "ending": [] if options.ending is None else [options.ending],
     }
     write_sidecar(folder, facts)

@@ -116,7 +116,8 @@ def _class_count_hint(
         return ""
     return (
         f"; the weights have {found[bias].size} classes and the model was built for "
-        f"{expected[bias][0]}: set num_classes to {found[bias].size}"
+        f"{expected[bias][0]}: set num_classes to {found[bias].size} (Arch.class_num in a training "
+        "config)"
     )
 
 

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of PaddleClas's training config for one task: `Infer`, and `DataLoader.Eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hgdeploy.errors import ConfigError
+from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.system.checks import Given, Kind, check, mapping
+from hgdeploy.system.kinds import (
+    BATCH_SIZE,
+    all_keys,
+    anything,
+    as_text,
+    keys,
+    list_of,
+    literal,
+    number,
+    rounded,
+    switch,
+    text,
+    whole,
+)
+from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.operators import Op, ToCHWImage
+from hgdeploy.transforms.operators_config import parse_ops
+from hgdeploy.transforms.postprocess import Postprocess
+from hgdeploy.transforms.postprocess_config import parse_postprocess
+
+IMAGENET_LABELS = "imagenet1k_label_list.txt"
+_IMAGENET = 1000
+_LABELS = "class_id_map_file"
+
+
+@dataclass(frozen=True)
+class InferTask:
+    """What `tools/infer.py` does.
+
+    Attributes:
+        images: files, folders, globs or text lists.
+        batch_size: images an inference takes, and a printed line has.
+        preprocess: what is done to the images.
+        postprocess: what is made of the scores.
+        save: the JSON file for the results; None to print them.
+    """
+
+    images: tuple[str, ...]
+    batch_size: int
+    preprocess: tuple[Op, ...]
+    postprocess: Postprocess
+    save: Path | None
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """What `tools/eval.py` does.
+
+    Attributes:
+        images: the folder that the list's paths count from.
+        labels: the list of `PATH LABEL` lines.
+        delimiter: what separates the two.
+        preprocess: what is done to the images.
+        batch_size: images an inference takes.
+        topk: the figures of top-k accuracy, in order.
+        smoothing: of the labels, for the cross entropy; None where no loss is asked for.
+    """
+
+    images: Path
+    labels: Path
+    delimiter: str
+    preprocess: tuple[Op, ...]
+    batch_size: int
+    topk: tuple[int, ...]
+    smoothing: float | None
+
+
+def read_infer(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLine) -> InferTask:
+    """Return what the section `Infer` asks for.
+
+    Args:
+        config: the config.
+        imagenet_labels: the file for ImageNet's own list of labels, which PaddleClas's configs name
+            by its place in PaddleClas's repository.
+        on_warning: called with a line where that list is not the model's.
+
+    Raises:
+        ConfigError: a key is missing, unknown or not served.
+        BundleError: the labels are not one for each class.
+    """
+    given = Given("Infer", config.raw.get("Infer")).or_empty()
+    found = keys(_INFER)(given)
+    for key in ("infer_imgs", "transforms", "PostProcess"):
+        if found.get(key) is None:
+            raise given.at(key).refused(f"a value; give it with -o Infer.{key}=VALUE")
+    save = found.get("save_dir")
+    return InferTask(
+        found["infer_imgs"],
+        found.get("batch_size") or 1,
+        parse_ops(found["transforms"], "Infer.transforms"),
+        read_output(config, imagenet_labels, on_warning),
+        None if save is None else _json_file(save),
+    )
+
+
+def read_output(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLine) -> Postprocess:
+    """Return what `Infer.PostProcess` makes of the scores; see `read_infer`."""
+    section = dict(Given("Infer", config.raw.get("Infer")).or_empty().read("PostProcess", mapping))
+    named = section.get(_LABELS)
+    if isinstance(named, str) and Path(named).name == IMAGENET_LABELS:
+        if config.num_classes != _IMAGENET:
+            on_warning(
+                f"Infer.PostProcess.{_LABELS} names ImageNet's {_IMAGENET} classes, and the model "
+                f"has {config.num_classes}: results have no names"
+            )
+            section[_LABELS] = None
+        elif not Path(named).exists():
+            section[_LABELS] = str(imagenet_labels)
+    found = parse_postprocess(section, "Infer.PostProcess")
+    found.check_classes(config.num_classes, Path(config.arch))
+    return found
+
+
+def read_transforms(config: TrainingConfig) -> tuple[Op, ...] | None:
+    """Return what `Infer.transforms` does to the images; None where there is no such section.
+
+    Raises:
+        ConfigError: it cannot be served.
+    """
+    section = mapping(Given("Infer", config.raw.get("Infer")).or_empty()).get("transforms")
+    return None if section is None else parse_ops(section, "Infer.transforms")
+
+
+def read_eval(config: TrainingConfig) -> EvalTask:
+    """Return what the sections `DataLoader.Eval`, `Loss.Eval` and `Metric.Eval` ask for.
+
+    Raises:
+        ConfigError: a key is missing, unknown or not served.
+    """
+    loader = Given("DataLoader", config.raw.get("DataLoader")).or_empty()
+    given = loader.at("Eval")
+    sections = keys({"dataset": mapping, "sampler": mapping, "loader": mapping})(given)
+    if "dataset" not in sections:
+        raise given.at("dataset").refused("the images' folder and list")
+    place = given.at("dataset")
+    name = place.read("name", none_or(text)) or _DATASET
+    if name != _DATASET:
+        raise ConfigError(f"{place.where}.name {name} cannot be served; HGDeploy has {_DATASET}")
+    found = keys(_DATASET_KEYS)(place)
+    for key in ("image_root", "cls_label_path", "transform_ops"):
+        if found.get(key) is None:
+            raise place.at(key).refused("a value")
+    if found.get("relabel"):
+        raise ConfigError(f"{place.where}.relabel cannot be served: write the new classes")
+    size = given.read("sampler", none_or(mapping)) or {}
+    batch = check(f"{given.where}.sampler.batch_size", size.get("batch_size", 1), _BATCH)
+    ops = parse_ops(found["transform_ops"], f"{place.where}.transform_ops")
+    if not any(isinstance(op, ToCHWImage) for op in ops):
+        ops = (*ops, ToCHWImage())  # the dataset does it itself
+    return EvalTask(
+        Path(found["image_root"]),
+        Path(found["cls_label_path"]),
+        found.get("delimiter") or " ",
+        ops,
+        batch,
+        _topk(config),
+        _smoothing(config),
+    )
+
+
+def _texts(given: Given) -> tuple[str, ...]:
+    """Is the kind of one path, or of a list of them."""
+    value = given.value
+    return list_of(as_text, 1)(given) if isinstance(value, list) else (as_text(given),)
+
+
+_BATCH = literal(rounded(BATCH_SIZE))
+_INFER: Mapping[str, Kind[Any]] = {
+    "infer_imgs": none_or(_texts),
+    "batch_size": none_or(_BATCH),
+    "transforms": anything,
+    "PostProcess": anything,
+    "save_dir": none_or(as_text),
+}
+_DATASET = "ImageNetDataset"
+_DATASET_KEYS: Mapping[str, Kind[Any]] = {
+    "name": none_or(text),
+    "image_root": none_or(as_text),
+    "cls_label_path": none_or(as_text),
+    "transform_ops": anything,
+    "delimiter": none_or(text),
+    "relabel": none_or(switch),
+}
+_ACCURACIES = "TopkAcc"
+_LOSS = "CELoss"
+
+
+def _json_file(save: str) -> Path:
+    """Return the file that PaddleClas makes of `Infer.save_dir`."""
+    path = Path(save)
+    if path.suffix not in ("", ".json"):
+        raise ConfigError(f"Infer.save_dir is {save!r}, expected a name that ends with .json")
+    return path if path.suffix else path.with_name(f"{path.name}.json")
+
+
+def _topk(config: TrainingConfig) -> tuple[int, ...]:
+    metrics = Given("Metric", config.raw.get("Metric")).or_empty()
+    found: tuple[int, ...] = ()
+    for entry in _entries(metrics.at("Eval")):
+        counts = entry.read(_ACCURACIES, none_or(all_keys({"topk": none_or(_counts)}))) or {}
+        found += counts.get("topk") or (1, 5)
+    return tuple(dict.fromkeys(found)) or (1, 5)
+
+
+def _counts(given: Given) -> tuple[int, ...]:
+    one = literal(rounded(whole(1)))
+    return list_of(one, 1)(given) if isinstance(given.value, list) else (one(given),)
+
+
+def _smoothing(config: TrainingConfig) -> float | None:
+    losses = Given("Loss", config.raw.get("Loss")).or_empty()
+    listed = _entries(losses.at("Eval"), _LOSS)
+    if not listed:
+        return None
+    if len(listed) > 1:
+        raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {_LOSS}, or none")
+    ratio = none_or(literal(number()))
+    found = listed[0].read(_LOSS, keys({"weight": anything, "epsilon": ratio}))
+    epsilon = found.get("epsilon")
+    return epsilon if epsilon is not None and 0 < epsilon < 1 else 0.0
+
+
+def _entries(given: Given, name: str = _ACCURACIES) -> list[Given]:
+    """Return the entries of a list of one-key mappings, each with the one key that is served."""
+    if none_or(anything)(given) is None:
+        return []
+    listed = list_of(keys({name: anything}), words=f"a list of {name}")(given)
+    return [given.item(index, entry) for index, entry in enumerate(listed)]

@@ -209,7 +209,7 @@ def run_job(job: PredictJob, out: TextIO) -> int:
             stack.callback(writer.close)
         if job.ray is not None:
             stack.enter_context(ray_cluster(job.ray))
-        classifier = stack.enter_context(_load(job, len(files)))
+        classifier = stack.enter_context(load_classifier(job, len(files)))
         if results is not None or report is not None:
             about.update(classifier.fingerprint())
         if results is not None:
@@ -253,8 +253,12 @@ def _killed(runs: int, file: ImageFile) -> str:
     )
 
 
-def _load(job: PredictJob, images: int) -> Classifier:
-    """Load the model for this many images; build the file that its engine needs first."""
+def load_classifier(job: PredictJob, images: int) -> Classifier:
+    """Load the model for this many images; build the file that its engine needs first.
+
+    Raises:
+        HGDeployError: it cannot be loaded.
+    """
     from hgdeploy.bundle.model_bundle import open_bundle
     from hgdeploy.classify.classifier import Classifier
     from hgdeploy.classify.folder import folder_options

@@ -102,6 +102,12 @@ def warn(line: str) -> None:
     logger().warning("%s", printable(line))
 
 
+def write_logged(stream: TextIO, line: str) -> None:
+    """Write a line as PaddleClas's logger does, at once."""
+    stream.write(f"[{time.strftime(_DATE)}] {_NAME} INFO: {line}\n")
+    stream.flush()
+
+
 class AnswerWriter:
     """Writes the lines of PaddleClas's command.
 
@@ -117,15 +123,11 @@ class AnswerWriter:
         """Write one line at once; failures are reported elsewhere."""
         if prediction.error is None:
             filename = self._name(str(facts.path), prediction.path)
-            self._write(printed(answer_of(prediction, filename)))
+            write_logged(self._stream, printed(answer_of(prediction, filename)))
 
     def finish(self) -> None:
         """Write PaddleClas's last line."""
-        self._write(COMPLETE)
+        write_logged(self._stream, COMPLETE)
 
     def close(self) -> None:
         """Leave the stream to its owner."""
-
-    def _write(self, line: str) -> None:
-        self._stream.write(f"[{time.strftime(_DATE)}] {_NAME} INFO: {line}\n")
-        self._stream.flush()

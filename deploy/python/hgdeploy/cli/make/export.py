@@ -12,7 +12,6 @@ from hgdeploy.cli.tools.common import (
     add_config_arguments,
     imagenet_labels,
     loaded_config,
-    log,
     weights_of,
 )
 from hgdeploy.errors import EXIT_OK, BundleError, ConfigError
@@ -93,6 +92,7 @@ def _export_named(arguments: argparse.Namespace, out: TextIO) -> int:
 
 def _export_config(arguments: argparse.Namespace, out: TextIO) -> int:
     """Export what PaddleClas's training config describes."""
+    from hgdeploy.paddleclas.answers import write_logged
     from hgdeploy.paddleclas.training.tasks import read_transforms
     from hgdeploy.zoo.export import ExportOptions, export_bundle
 
@@ -103,7 +103,9 @@ def _export_config(arguments: argparse.Namespace, out: TextIO) -> int:
     folder = config.save_inference_dir
     export_bundle(config.arch, weights_of(config), folder, options, say)
     saved = folder / "inference"
-    log(out, f'Export succeeded! The inference model exported has been saved in "{saved}".')
+    write_logged(
+        out, f'Export succeeded! The inference model exported has been saved in "{saved}".'
+    )
     return EXIT_OK
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verbs on a training config share: arguments, the loaded network, the log's lines."""
+"""What the verbs on a training config share: arguments, and the network's run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import argparse
 import contextlib
 import dataclasses
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from hgdeploy.cli.predict_job import PredictJob
 from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.cli.terminal import say, warn
 from hgdeploy.errors import ConfigError, EngineError
-from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
-    from hgdeploy.classify.classifier import Classifier
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.paddleclas.training.config import TrainingConfig
-    from hgdeploy.transforms.operators import Op
-    from hgdeploy.transforms.postprocess import Output, Postprocess
 
 _NEAREST = 3
 
@@ -96,41 +93,19 @@ def weights_of(config: TrainingConfig) -> Path:
     return config.weights
 
 
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """How a network is used.
-
-    Attributes:
-        ops: what is done to the images.
-        postprocess: what is made of the scores.
-        batch_size: images per inference.
-        images: how many there are in all.
-    """
-
-    ops: tuple[Op, ...]
-    postprocess: Postprocess
-    batch_size: int
-    images: int
-
-
 @contextlib.contextmanager
-def classifier_of(
-    config: TrainingConfig, use: Use, bundle: Path | None = None
-) -> Iterator[Classifier]:
-    """Load the config's network with its weights, on the engine that it asks for.
+def network_job(
+    config: TrainingConfig, settings: ClassifierSettings, bundle: Path | None
+) -> Iterator[PredictJob]:
+    """Yield the run of a config's network with its weights, on the engine that it asks for.
 
     The network is exported to a temporary folder, and converted there for an engine that needs it.
 
     Args:
         config: the config.
-        use: how it will be used.
+        settings: what is done to images and scores, and the batch size.
         bundle: a bundle to take instead of the config's network and weights.
     """
-    from hgdeploy.bundle.model_bundle import open_bundle
-    from hgdeploy.classify.classifier import Classifier
-    from hgdeploy.classify.folder import folder_options
-    from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.convert.engine_files import ensure_artifact
     from hgdeploy.engines.options import EngineOptions
     from hgdeploy.engines.run import choose_run
 
@@ -139,19 +114,13 @@ def classifier_of(
         place = bundle
         if place is None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hgdeploy-"))
-            place = _exported(config, use, Path(scratch) / config.arch)
+            place = _exported(config, settings, Path(scratch) / config.arch)
         engine, precision = choose_run(place, config.engine, config.precision, say)
         if bundle is None:
             _convert(place, engine, precision)
-        options = EngineOptions(config.device, precision, max_batch=use.batch_size)
-        options = folder_options(options, use.images)
-        options = dataclasses.replace(options, cache_dir=place / ".cache")
-        opened = open_bundle(place)
-        ensure_artifact(opened, engine, options, say, warn)
-        settings = ClassifierSettings(engine, use.batch_size, options, use.ops, use.postprocess)
-        with told_if_slow(f"loading {config.arch}"):
-            classifier = stack.enter_context(Classifier.from_settings(opened, settings))
-        yield classifier
+        options = EngineOptions(config.device, precision, max_batch=settings.batch_size)
+        settings = dataclasses.replace(settings, engine=engine, options=options)
+        yield PredictJob(place, (), settings)
 
 
 def _check_device(config: TrainingConfig) -> None:
@@ -170,22 +139,23 @@ def _check_device(config: TrainingConfig) -> None:
         )
 
 
-def _exported(config: TrainingConfig, use: Use, place: Path) -> Path:
+def _exported(config: TrainingConfig, settings: ClassifierSettings, place: Path) -> Path:
     """Export a network for one use of it."""
     from hgdeploy.transforms.attributes import Attributes
     from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, ScoreOutput
     from hgdeploy.transforms.preprocess import Preprocessor
     from hgdeploy.zoo.export import ExportOptions, export_bundle
 
-    output: Output | None = use.postprocess.output
+    ops = settings.preprocess or ()
+    output = None if settings.postprocess is None else settings.postprocess.output
     ending: str | None = "softmax"
     if isinstance(output, MultiLabelThreshOutput | Attributes):
         ending = "sigmoid"  # PaddleClas's own outputs for training compute it themselves
     elif isinstance(output, ScoreOutput):
         # All scores as they are: nothing that a description could say.
         ending, output = ("softmax", None) if output.decimal_places is None else (None, output)
-    size = Preprocessor(use.ops).output_size or config.size
-    options = ExportOptions(config.num_classes, ending, size, use.ops, output)
+    size = Preprocessor(ops).output_size or config.size
+    options = ExportOptions(config.num_classes, ending, size, ops, output)
     with told_if_slow(f"making {config.arch} with the weights {config.weights}"):
         return export_bundle(config.arch, weights_of(config), place, options)
 
@@ -214,9 +184,3 @@ def _convert(place: Path, engine: str, precision: str) -> None:
         if onnx_name(made) in names:
             convert_to_onnx(bundle, ConvertOptions(precision=made), warn)
             return
-
-
-def log(out: TextIO, line: str) -> None:
-    """Print a line as PaddleClas's logger does, with the time."""
-    out.write(f"[{time.strftime('%Y/%m/%d %H:%M:%S')}] ppcls INFO: {printable(line)}\n")
-    out.flush()

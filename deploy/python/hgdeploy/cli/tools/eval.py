@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from hgdeploy.cli.predict import load_classifier
+from hgdeploy.cli.progress import image_progress
 from hgdeploy.cli.terminal import Verbs, aligned, say, warn
 from hgdeploy.cli.tools.common import (
-    Use,
     add_bundle_argument,
     add_config_arguments,
-    classifier_of,
     imagenet_labels,
     loaded_config,
-    log,
+    network_job,
 )
 from hgdeploy.errors import BundleError, ConfigError, InputError
 from hgdeploy.system.checks import cut
@@ -51,6 +51,7 @@ def declare_eval(parser: argparse.ArgumentParser) -> None:
 
 def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classify.folder import classify_files
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.classify.summary import Summary
     from hgdeploy.images.labelled import read_labelled_images
     from hgdeploy.paddleclas.training.tasks import read_eval
@@ -63,12 +64,19 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     )
     if arguments.classes is not None:
         _check_classes_file(arguments, files, task)
-    use = Use(task.preprocess, Postprocess(ScoreOutput(None)), task.batch_size, len(files))
+    raw = Postprocess(ScoreOutput(None))
+    settings = ClassifierSettings(
+        None, task.batch_size, preprocess=task.preprocess, postprocess=raw
+    )
     summary = Summary(found=len(files))
-    with classifier_of(config, use, arguments.bundle) as classifier:
+    with (
+        network_job(config, settings, arguments.bundle) as job,
+        load_classifier(job, len(files)) as classifier,
+        image_progress(len(files)) as progress,
+    ):
         evaluation, topk = _evaluation(classifier, config, task)
         _check_labels(files, labels, evaluation.classes)
-        classify_files(classifier, files, [_Figures(evaluation, labels)], warn, summary)
+        classify_files(classifier, files, [_Figures(evaluation, labels), progress], warn, summary)
     say(summary.text())
     if not evaluation.images:
         raise InputError(f"none of the {len(files)} images of {task.labels} can be classified")
@@ -131,9 +139,10 @@ def _report(
     names: Mapping[int, str],
 ) -> None:
     """Print PaddleClas's line, and then intervals and the classes that are recognised least."""
+    from hgdeploy.paddleclas.answers import write_logged
     from hgdeploy.validation.evaluation import paddleclas_figures
 
-    log(out, paddleclas_figures(evaluation, topk, loss=task.smoothing is not None))
+    write_logged(out, paddleclas_figures(evaluation, topk, loss=task.smoothing is not None))
     out.write(f"\n{evaluation.images} images, with 95 % intervals:\n")
     out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in topk]))
     figures = sorted(evaluation.per_class, key=lambda each: (each.recall.value, each.index))

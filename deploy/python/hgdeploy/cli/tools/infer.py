@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
-import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hgdeploy.cli.terminal import Verbs, say, warn
+from hgdeploy.cli.predict import run_job
+from hgdeploy.cli.terminal import Verbs, warn
 from hgdeploy.cli.tools.common import (
-    Use,
     add_bundle_argument,
     add_config_arguments,
-    classifier_of,
     imagenet_labels,
     loaded_config,
-    log,
+    network_job,
 )
+from hgdeploy.transforms.prediction import printable
 
 if TYPE_CHECKING:
-    from hgdeploy.images.find import ImageFile
     from hgdeploy.paddleclas.training.tasks import InferTask
     from hgdeploy.results.rows import FileFacts
     from hgdeploy.transforms.prediction import Prediction
@@ -43,47 +41,52 @@ def declare_infer(parser: argparse.ArgumentParser) -> None:
 
 
 def _infer(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classify.folder import classify_files
-    from hgdeploy.classify.summary import Summary
+    from hgdeploy.bundle.model_files import files_of_models
+    from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.images.find import find_images
     from hgdeploy.paddleclas.training.tasks import read_infer
     from hgdeploy.results.outputs import check_apart
 
     config = loaded_config(arguments)
     task = read_infer(config, imagenet_labels(), warn)
-    files = find_images(task.images, warn)
-    if task.save is not None:
-        read = [("an image of this run", file.place) for file in files]
-        check_apart({"Infer.save_dir": [task.save]}, [*read, ("the config", arguments.config)])
-    use = Use(task.preprocess, task.postprocess, task.batch_size, len(files))
-    summary = Summary(found=len(files))
-    with classifier_of(config, use, arguments.bundle) as classifier:
-        writer = _BatchWriter(task, files, out)
-        classify_files(classifier, files, [writer], warn, summary)
-        writer.finish()
-    say(summary.text())
-    return summary.exit_code
+    find_images(task.images)  # a mistake shows before the network is made
+    settings = ClassifierSettings(
+        None, task.batch_size, preprocess=task.preprocess, postprocess=task.postprocess
+    )
+    with network_job(config, settings, arguments.bundle) as job:
+        if task.save is not None:
+            read = [("a file of the model", path) for path in files_of_models(job.bundle)]
+            check_apart({"Infer.save_dir": [task.save]}, [*read, ("the config", arguments.config)])
+        lines = functools.partial(_BatchWriter, task)
+        return run_job(dataclasses.replace(job, inputs=task.images, lines=lines), out)
 
 
 class _BatchWriter:
     """Prints one line of results for each batch, or writes all to the JSON file at the end."""
 
-    def __init__(self, task: InferTask, files: Sequence[ImageFile], out: TextIO) -> None:
+    def __init__(self, task: InferTask, out: TextIO) -> None:
+        from hgdeploy.paddleclas.answers import naming
+
         self._task, self._out = task, out
-        self._places = (_place(task.images, file) for file in files)
+        self._kind = type(task.postprocess.output).__name__
+        self._place = naming(task.images[0]) if len(task.images) == 1 else lambda place, _: place
         self._results: list[dict[str, Any]] = []
 
-    def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
+    def write(self, prediction: Prediction, facts: FileFacts) -> None:
         """Take one prediction; one that failed is told elsewhere, and no other is lost with it."""
-        place = next(self._places)
-        if prediction.error is None:
-            kind = type(self._task.postprocess.output).__name__
-            self._results.append(result_of(prediction, place, kind))
+        if prediction.error is not None:
+            return
+        place = self._place(str(facts.path), prediction.path)
+        self._results.append(result_of(prediction, place, self._kind))
         if self._task.save is None and len(self._results) == self._task.batch_size:
             self._print()
 
     def finish(self) -> None:
-        """Print the last batch, or write the file."""
+        """Print the last batch, or write the file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         from hgdeploy.system.files import write_text
 
         if self._task.save is not None:
@@ -95,14 +98,10 @@ class _BatchWriter:
         """Leave the stream to its owner."""
 
     def _print(self) -> None:
-        log(self._out, str(self._results))
+        from hgdeploy.paddleclas.answers import write_logged
+
+        write_logged(self._out, printable(str(self._results)))
         self._results.clear()
-
-
-def _place(images: Sequence[str], file: ImageFile) -> str:
-    """Return an image's path as PaddleClas has it: what was given, and the path below it."""
-    only = images[0] if len(images) == 1 else ""
-    return os.path.join(only, file.name) if Path(only or file.place).is_dir() else file.place  # noqa: PTH118 (./ stays)
 
 
 # In PaddleClas's order of keys; its outputs for training name some of them otherwise.

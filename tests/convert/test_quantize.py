@@ -138,7 +138,7 @@ def test_a_cpu_without_vnni_takes_weights_of_7_bits_only(folded, crops, tmp_path
     options = EngineOptions(precision="int8")
 
     def pretend(saturates: bool) -> None:
-        for module in ("convert.int8.options", "engines.onnxruntime.engine"):
+        for module in ("convert.int8.options", "engines.onnxruntime"):
             monkeypatch.setattr(f"hgdeploy.{module}.int8_saturates", lambda: saturates)
 
     pretend(False)

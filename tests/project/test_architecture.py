@@ -48,7 +48,7 @@ ONE_PLACE = {
 # Who may import what is slow to load or may be missing.
 HEAVY = {
     "paddle": ("engines/paddle/", "zoo/"),
-    "onnxruntime": ("engines/onnxruntime/",),
+    "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino/",),
     "onnx": ("convert/", "engines/onnx_taps.py"),
     "cuda": ("gpu/bindings.py",),

@@ -9,8 +9,8 @@ file: `inference.fp16.onnx` is the fp16 variant of `inference.onnx`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,25 +31,20 @@ from hgdeploy.engines.base import (
     device_index,
 )
 from hgdeploy.engines.onnx_taps import tapped_outputs
-from hgdeploy.engines.onnxruntime.cuda import (
-    CUDA,
-    GPU_BUILD,
-    GRAPHS,
-    LOG_FATAL,
-    CudaGraphs,
-    cuda_options,
-    load_cuda,
-    why_no_cuda,
-)
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import BundleError, EngineError, one_line
-from hgdeploy.gpu.driver import nvidia_gpus
+from hgdeploy.gpu.driver import nvidia_gpus, reason_gpu_is_missing
+from hgdeploy.gpu.rules import problems_here
 from hgdeploy.system.libraries import import_library, installed_version, installing
 from hgdeploy.system.machine import int8_saturates
 
+_CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # ONNX Runtime's names of element types, where they differ from numpy's.
 _DTYPES = {"float": "float32", "double": "float64"}
+# Fatal messages only: a failure raises an exception, which becomes our error of one line.
+_LOG_FATAL = 4
+_GPU_BUILD = f"pip uninstall onnxruntime, then {installing('gpu-cu12', 'gpu-cu13')}"
 # Any number of threads may run a session; a second caller prepares while the first runs.
 _LEAST_CALLS = 2
 
@@ -66,29 +61,17 @@ class OnnxRuntimeEngine(CheckedEngine):
     ) -> None:
         super().__init__(*specs, runtime, concurrency)
         self._session = session
-        self._graphs: CudaGraphs | None = None
-
-    def use_graphs(self, ort: ModuleType, device: tuple[str, int]) -> None:
-        """Launch small batches as CUDA graphs; see `CudaGraphs`."""
-
-        def give_up(reason: str) -> None:
-            *providers, _ = self.runtime.providers
-            now = (*providers, f"no CUDA graphs: {reason}")
-            self.runtime = dataclasses.replace(self.runtime, providers=now)
-
-        self._graphs = CudaGraphs(ort, self._session, device, self.concurrency, give_up)
 
     def _run(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         names = [spec.name for spec in self.outputs]
         try:
-            run = self._session.run if self._graphs is None else self._graphs.run
-            results = run(names, dict(feeds))
+            results = self._session.run(names, dict(feeds))
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise EngineError(f"ONNX Runtime failed to run the model: {one_line(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def _free(self) -> None:
-        self._session = self._graphs = None
+        self._session = None
 
 
 def artifact_names(precision: str) -> tuple[str, ...]:
@@ -125,11 +108,11 @@ def load(source: Path, options: EngineOptions) -> Engine:
     said = io.StringIO()
     with contextlib.nullcontext() if index is None else contextlib.redirect_stdout(said):
         if index is not None:
-            load_cuda(ort, options)
-        session, note = _session(ort, source, options, index)
+            _load_cuda(ort, options)
+        session = _session(ort, source, options, index)
     providers = tuple(session.get_providers())
-    if index is not None and providers[0] != CUDA:
-        why = why_no_cuda(index, said.getvalue())
+    if index is not None and providers[0] != _CUDA:
+        why = _why_no_cuda(index, said.getvalue())
         raise EngineError(
             f"{options.device} was asked for, but CUDA did not load and ONNX Runtime "
             f"{ort.__version__} would run on {', '.join(providers)}: {why}; or {USE_CPU}"
@@ -139,15 +122,12 @@ def load(source: Path, options: EngineOptions) -> Engine:
         library="onnxruntime" if index is None else "onnxruntime-gpu",
         version=str(ort.__version__),
         device=options.device,
-        providers=(*providers, note) if note else providers,
+        providers=providers,
         precision=options.precision,
         threads=options.cpu_threads if index is None else None,
     )
     specs = _specs(session.get_inputs()), _specs(session.get_outputs())
-    engine = OnnxRuntimeEngine(session, specs, runtime, max(_LEAST_CALLS, options.streams))
-    if note == GRAPHS:
-        engine.use_graphs(ort, ("cuda", int(index or 0)))
-    return engine
+    return OnnxRuntimeEngine(session, specs, runtime, max(_LEAST_CALLS, options.streams))
 
 
 def intermediates(
@@ -169,8 +149,8 @@ def capability() -> Capability:
         notes.append("int8 needs 7-bit weights on this CPU, which lacks VNNI")
     devices = ["cpu"]
     count, reason = nvidia_gpus()
-    if CUDA not in ort.get_available_providers():
-        notes.append(f"gpu: this is the CPU build; on a machine with one, {GPU_BUILD}")
+    if _CUDA not in ort.get_available_providers():
+        notes.append(f"gpu: this is the CPU build; on a machine with one, {_GPU_BUILD}")
     elif reason:
         notes.append(f"gpu: {reason}")
     else:
@@ -180,6 +160,36 @@ def capability() -> Capability:
         notes.append("int8: on the cpu only; on a GPU, tensorrt computes it")
         notes.append("gpu: this build has CUDA; whether it loads shows when a model is loaded")
     return Capability(version, tuple(devices), tuple(precisions), tuple(notes))
+
+
+def _load_cuda(ort: ModuleType, options: EngineOptions) -> None:
+    """Load CUDA and cuDNN before the first session does, from pip's nvidia packages too.
+
+    What cannot be loaded is printed.
+
+    Raises:
+        EngineError: this ONNX Runtime has no CUDA.
+    """
+    if _CUDA not in ort.get_available_providers():
+        raise EngineError(
+            f"{options.device} was asked for, but this onnxruntime has only "
+            f"{', '.join(ort.get_available_providers())}; {USE_CPU}, or {_GPU_BUILD}"
+        )
+    # What it logs outside of a session, such as that a provider does not load, is our error's text.
+    ort.set_default_logger_severity(_LOG_FATAL)
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        ort.preload_dlls()
+
+
+def _why_no_cuda(index: int, printed: str) -> str:
+    """Return the likeliest cause: no GPU, a library that does not fit, or what was printed."""
+    if missing := reason_gpu_is_missing(index):
+        return missing
+    if wrong := problems_here("onnxruntime-gpu"):
+        return "; ".join(wrong)
+    failure = re.search(r"(?:CUDA|CUDNN|CUBLAS) failure [^;\n]+|Failed to load [^\n]+", printed)
+    said = f"{failure[0].strip()}; " if failure else ""
+    return f"{said}check the driver, CUDA and cuDNN with hgdeploy doctor and docs/tensorrt.md"
 
 
 def _check_int8(source: Path, options: EngineOptions) -> None:
@@ -208,27 +218,9 @@ def _check_int8(source: Path, options: EngineOptions) -> None:
         )
 
 
-def _session(
-    ort: ModuleType, source: Path, options: EngineOptions, index: int | None
-) -> tuple[Any, str]:
-    """Return a session, and whether its runs on a GPU can be CUDA graphs; empty on a CPU."""
-    settings = _settings(ort, options)
-    if index is None:
-        return _opened(ort, source, settings, [_CPU]), ""
-    note = "no CUDA graphs: several streams, or a profile"
-    if options.streams == 1 and not options.profile:
-        providers = [(CUDA, cuda_options(options, index, graphs=True)), _CPU]
-        try:
-            return _opened(ort, source, settings, providers), GRAPHS
-        except BundleError as error:  # such as a model with a node that has no kernel on a GPU
-            note = f"no CUDA graphs: {error}"
-    providers = [(CUDA, cuda_options(options, index, graphs=False)), _CPU]
-    return _opened(ort, source, settings, providers), note
-
-
-def _settings(ort: ModuleType, options: EngineOptions) -> Any:
+def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int | None) -> Any:
     settings = ort.SessionOptions()
-    settings.log_severity_level = LOG_FATAL
+    settings.log_severity_level = _LOG_FATAL
     settings.intra_op_num_threads = options.cpu_threads
     settings.inter_op_num_threads = 1
     if options.streams > 1:
@@ -237,10 +229,11 @@ def _settings(ort: ModuleType, options: EngineOptions) -> Any:
     settings.enable_profiling = options.profile
     level = "ORT_ENABLE_ALL" if options.graph_optimization else "ORT_DISABLE_ALL"
     settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    return settings
-
-
-def _opened(ort: ModuleType, source: Path, settings: Any, providers: list[Any]) -> Any:
+    providers: list[Any] = [_CPU]
+    if index is not None:
+        # fp32 means IEEE fp32: CUDA's TF32 has a 10-bit mantissa and is on by default.
+        tf32 = int(options.precision == "tf32")
+        providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": tf32}))
     try:
         session = ort.InferenceSession(str(source), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class

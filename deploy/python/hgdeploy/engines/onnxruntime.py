@@ -40,6 +40,7 @@ from hgdeploy.system.machine import int8_saturates
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_HALF = ("fp16", "bf16")
 # ONNX Runtime's names of element types, where they differ from numpy's.
 _DTYPES = {"float": "float32", "double": "float64"}
 # Fatal messages only: a failure raises an exception, which becomes our error of one line.
@@ -231,9 +232,7 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
     settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     providers: list[Any] = [_CPU]
     if index is not None:
-        # fp32 means IEEE fp32: CUDA's TF32 has a 10-bit mantissa and is on by default.
-        tf32 = int(options.precision == "tf32")
-        providers.insert(0, (_CUDA, {"device_id": index, "use_tf32": tf32}))
+        providers.insert(0, (_CUDA, _cuda_options(index, options.precision)))
     try:
         session = ort.InferenceSession(str(source), settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
@@ -241,6 +240,19 @@ def _session(ort: ModuleType, source: Path, options: EngineOptions, index: int |
         raise BundleError(f"ONNX Runtime cannot load {source}: {one_line(error)}") from error
     session.disable_fallback()  # a run that fails on a GPU would be repeated on the CPU
     return session
+
+
+def _cuda_options(index: int, precision: str) -> dict[str, Any]:
+    """Return ONNX Runtime's settings for a GPU; docs/tensorrt.md has what they were measured by.
+
+    CUDA graphs stay off: where shapes alternate, or threads, the outputs were those of other runs.
+    """
+    # fp32 means IEEE fp32: CUDA's TF32 has a 10-bit mantissa and is on by default.
+    found: dict[str, Any] = {"device_id": index, "use_tf32": int(precision == "tf32")}
+    if precision in _HALF:
+        # The tensor cores read channels last, and the search by trial chooses badly for them.
+        found |= {"prefer_nhwc": 1, "cudnn_conv_algo_search": "HEURISTIC"}
+    return found
 
 
 def _specs(nodes: Any) -> tuple[TensorSpec, ...]:

@@ -211,7 +211,7 @@ def _gpu(options: EngineOptions) -> int:
     if index is None:
         raise EngineError(
             "TensorRT runs on an NVIDIA GPU, but the cpu was asked for; ask for gpu:0 "
-            "(-o Global.use_gpu=True), or use another engine"
+            "(--device gpu:0, or -o Global.use_gpu=True), or use another engine"
         )
     if not options.graph_optimization:
         raise EngineError(

@@ -110,9 +110,14 @@ def fail(function: str, code: int, after: int = 0) -> None:
     driver().fake_cuda_fail(function.encode(), code, after)
 
 
-@pytest.fixture(autouse=True)
+def _scope(fixture_name: str, config: pytest.Config) -> str:
+    """Return `module` for the contract of all engines, whose tests share one engine."""
+    return "module" if "HGDEPLOY_TEST_ENGINE" in os.environ else "function"
+
+
+@pytest.fixture(autouse=True, scope=_scope)
 def nothing_is_left():
-    """Check after each test that everything is freed and the driver saw no violation."""
+    """Check after the tests that everything is freed and the driver saw no violation."""
     if os.environ.get("FAKE_CUDA_DEVICES") is None:  # imported for its functions only
         yield
         return

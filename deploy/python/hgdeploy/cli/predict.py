@@ -223,9 +223,8 @@ def run_job(job: PredictJob, out: TextIO) -> int:
         stack.enter_context(_reader_of_stdout(needed=bool(others)))
         writers = [results or (job.lines or LineWriter)(out), *others]
         try:
-            if (
-                results is not None or not sys.stdout.isatty()
-            ):  # where result lines do not show it already
+            # Where result lines do not show it already.
+            if results is not None or not sys.stdout.isatty():
                 writers.append(stack.enter_context(image_progress(len(files))))
             if job.ray is not None:
                 classify_files_on_ray(classifier, files, writers, warn, summary)

@@ -14,6 +14,7 @@ from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import top_classes
 
 # A probability of 0 has no logarithm; float32's smallest, whose is -103, stands for it.
+_THRESHOLDS = 10_000
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
 
 
@@ -57,24 +58,57 @@ class ClassFigures:
     precision: Share
 
 
+@dataclass(frozen=True)
+class TopkAcc:
+    """PaddleClas's metric of this name: the share of images whose class is among the best.
+
+    Attributes:
+        topk: among how many, one figure each.
+    """
+
+    topk: tuple[int, ...] = (1, 5)
+
+
+@dataclass(frozen=True)
+class TprAtFpr:
+    """PaddleClas's metric of this name: how many of class 1 are found with few false alarms.
+
+    Attributes:
+        max_fpr: the share of images of class 0 that may be taken for class 1.
+    """
+
+    max_fpr: float = 0.001
+
+
+Metric = TopkAcc | TprAtFpr
+
+
 class Evaluation:
     """Gathers scores of labelled images; see `add`.
 
     Args:
         classes: how many the model has.
-        topk: which top-k accuracies to count.
-        smoothing: of the labels in the cross entropy, as `CELoss.epsilon` of PaddleClas's.
+        metrics: what PaddleClas's line has, in order; a top-k of more than all classes is left out,
+            as by PaddleClas.
+        smoothing: of the labels in the cross entropy, as `CELoss.epsilon` of PaddleClas's; None
+            where no loss is asked for.
 
     Attributes:
         images: how many were added.
         classes: how many the model has.
+        topk: the top-k accuracies that are counted.
     """
 
-    def __init__(self, classes: int, topk: Sequence[int], smoothing: float = 0.0) -> None:
+    def __init__(
+        self, classes: int, metrics: Sequence[Metric], smoothing: float | None = None
+    ) -> None:
         self.images, self.classes = 0, classes
-        self._smoothing, self._loss = smoothing, 0.0
-        self._hits = dict.fromkeys(topk, 0)
+        asked = [k for metric in metrics if isinstance(metric, TopkAcc) for k in metric.topk]
+        self.topk = tuple(k for k in dict.fromkeys(asked) if k <= classes)
+        self._metrics, self._smoothing, self._loss = metrics, smoothing, 0.0
+        self._hits = dict.fromkeys(self.topk, 0)
         self._confusion = np.zeros((3, classes), np.int64)  # of the class, taken for it, and both
+        self._of_class_1: tuple[list[float], list[float]] = ([], [])  # of other images, of its own
 
     def add(self, scores: NDArray[Any], label: int) -> None:
         """Take one image.
@@ -84,14 +118,17 @@ class Evaluation:
             label: its class.
         """
         self.images += 1
-        best = top_classes(scores[None], max(self._hits, default=1))[0]
-        for k in self._hits:
+        best = top_classes(scores[None], max(self.topk, default=1))[0]
+        for k in self.topk:
             self._hits[k] += int(label in best[:k])
         self._confusion[0, label] += 1
         self._confusion[1, best[0]] += 1
         self._confusion[2, label] += int(best[0] == label)
         logs = np.log(np.maximum(scores.astype(np.float64), _LEAST))
-        self._loss -= (1 - self._smoothing) * logs[label] + self._smoothing * logs.mean()
+        smoothing = self._smoothing or 0.0
+        self._loss -= (1 - smoothing) * logs[label] + smoothing * logs.mean()
+        if any(isinstance(metric, TprAtFpr) for metric in self._metrics):
+            self._of_class_1[int(label != 0)].append(float(scores[1]))
 
     @property
     def loss(self) -> float:
@@ -111,16 +148,30 @@ class Evaluation:
             if own or taken
         ]
 
+    def paddleclas_line(self) -> str:
+        """Return the figures as PaddleClas's `tools/eval.py` prints them, with five decimals."""
+        loss = f"CELoss: {self.loss:.5f}, loss: {self.loss:.5f}"
+        figures = ", ".join(map(self._figure, self._metrics))
+        return f"[Eval][Epoch 0][Avg]{'' if self._smoothing is None else loss}, {figures}"
 
-def paddleclas_figures(evaluation: Evaluation, topk: Sequence[int], *, loss: bool) -> str:
-    """Return the figures as PaddleClas's `tools/eval.py` prints them, with five decimals.
+    def _figure(self, metric: Metric) -> str:
+        if isinstance(metric, TprAtFpr):
+            return self._tpr_at_fpr(metric.max_fpr)
+        counted = [k for k in metric.topk if k in self.topk]
+        return ", ".join(f"top{k}: {self.accuracy(k).value:.5f}" for k in counted)
 
-    Args:
-        evaluation: all images of a run.
-        topk: which accuracies, in order.
-        loss: the config asks for the loss.
-    """
-    losses = {"CELoss": evaluation.loss, "loss": evaluation.loss} if loss else {}
-    head = ", ".join(f"{name}: {value:.5f}" for name, value in losses.items())
-    tail = ", ".join(f"top{k}: {evaluation.accuracy(k).value:.5f}" for k in topk)
-    return f"[Eval][Epoch 0][Avg]{head}, {tail}"
+    def _tpr_at_fpr(self, most: float) -> str:
+        """Return the least of 10,000 thresholds by which most of class 1 are found."""
+        thresholds = np.arange(_THRESHOLDS) / _THRESHOLDS
+        fpr, tpr = (_above(np.array(own, np.float32), thresholds) for own in self._of_class_1)
+        allowed = np.where(fpr <= most, tpr, 0.0)
+        best = int(allowed.argmax())
+        if not allowed[best]:
+            return ""
+        return f"threshold: {thresholds[best]}, fpr: {fpr[best]}, tpr: {tpr[best]:.5f}"
+
+
+def _above(scores: NDArray[np.float32], thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return which share of the scores is above each threshold; none of no scores."""
+    below = np.searchsorted(np.sort(scores), thresholds.astype(np.float32), side="right")
+    return (len(scores) - below) / max(len(scores), 1)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from hgdeploy.transforms.prediction import Prediction
     from hgdeploy.validation.evaluation import Evaluation
 
+_LEAST_CLASSES = 2
+_MOST_ON_CPU = 8  # images an inference takes: larger batches take memory, and no less time
 _SHOWN = 20  # classes, those that are recognised least
 
 
@@ -65,40 +67,39 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     if arguments.classes is not None:
         _check_classes_file(arguments, files, task)
     raw = Postprocess(ScoreOutput(None))
-    settings = ClassifierSettings(
-        None, task.batch_size, preprocess=task.preprocess, postprocess=raw
-    )
+    batch = min(task.batch_size, _MOST_ON_CPU) if config.device == "cpu" else task.batch_size
+    settings = ClassifierSettings(None, batch, preprocess=task.preprocess, postprocess=raw)
     summary = Summary(found=len(files))
     with (
         network_job(config, settings, arguments.bundle) as job,
         load_classifier(job, len(files)) as classifier,
         image_progress(len(files)) as progress,
     ):
-        evaluation, topk = _evaluation(classifier, config, task)
+        evaluation = _evaluation(classifier, config, task)
         _check_labels(files, labels, evaluation.classes)
         classify_files(classifier, files, [_Figures(evaluation, labels), progress], warn, summary)
     say(summary.text())
     if not evaluation.images:
         raise InputError(f"none of the {len(files)} images of {task.labels} can be classified")
-    _report(out, evaluation, topk, task, _names(config))
+    _report(out, evaluation, _names(config))
     if arguments.classes is not None:
         _write_classes(arguments.classes, evaluation, _names(config))
     return summary.exit_code
 
 
-def _evaluation(
-    classifier: Classifier, config: TrainingConfig, task: EvalTask
-) -> tuple[Evaluation, list[int]]:
+def _evaluation(classifier: Classifier, config: TrainingConfig, task: EvalTask) -> Evaluation:
     from hgdeploy.engines.scores import class_count
-    from hgdeploy.validation.evaluation import Evaluation
+    from hgdeploy.validation.evaluation import Evaluation, TopkAcc
 
     classes = class_count(classifier.engine.outputs[0].shape) or -1
     classes = config.num_classes if classes == -1 else classes
-    for k in task.topk:
-        if k > classes:
-            warn(f"Metric.Eval has top{k}, and the model {classes} classes: left out")
-    topk = [k for k in task.topk if k <= classes]
-    return Evaluation(classes, topk, task.smoothing or 0.0), topk
+    if classes < _LEAST_CLASSES:
+        raise ConfigError("the model gives one score for each image and chooses no class")
+    for metric in task.metrics:
+        for k in metric.topk if isinstance(metric, TopkAcc) else ():
+            if k > classes:
+                warn(f"Metric.Eval has top{k}, and the model {classes} classes: left out")
+    return Evaluation(classes, task.metrics, task.smoothing)
 
 
 def _check_labels(files: Sequence[ImageFile], labels: Sequence[int], classes: int) -> None:
@@ -131,20 +132,13 @@ class _Figures:
         """Do nothing."""
 
 
-def _report(
-    out: TextIO,
-    evaluation: Evaluation,
-    topk: Sequence[int],
-    task: EvalTask,
-    names: Mapping[int, str],
-) -> None:
+def _report(out: TextIO, evaluation: Evaluation, names: Mapping[int, str]) -> None:
     """Print PaddleClas's line, and then intervals and the classes that are recognised least."""
     from hgdeploy.paddleclas.answers import write_logged
-    from hgdeploy.validation.evaluation import paddleclas_figures
 
-    write_logged(out, paddleclas_figures(evaluation, topk, loss=task.smoothing is not None))
+    write_logged(out, evaluation.paddleclas_line())
     out.write(f"\n{evaluation.images} images, with 95 % intervals:\n")
-    out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in topk]))
+    out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in evaluation.topk]))
     figures = sorted(evaluation.per_class, key=lambda each: (each.recall.value, each.index))
     rows = [("class", "images", "recall", "precision", "name")]
     for each in figures[:_SHOWN]:

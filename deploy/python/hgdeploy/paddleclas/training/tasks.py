@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
     BATCH_SIZE,
-    all_keys,
     anything,
     as_text,
     keys,
@@ -30,6 +29,7 @@ from hgdeploy.transforms.operators import Op, ToCHWImage
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.postprocess_config import parse_postprocess
+from hgdeploy.validation.evaluation import Metric, TopkAcc, TprAtFpr
 
 IMAGENET_LABELS = "imagenet1k_label_list.txt"
 _IMAGENET = 1000
@@ -65,7 +65,7 @@ class EvalTask:
         delimiter: what separates the two.
         preprocess: what is done to the images.
         batch_size: images an inference takes.
-        topk: the figures of top-k accuracy, in order.
+        metrics: what is measured, in order.
         smoothing: of the labels, for the cross entropy; None where no loss is asked for.
     """
 
@@ -74,7 +74,7 @@ class EvalTask:
     delimiter: str
     preprocess: tuple[Op, ...]
     batch_size: int
-    topk: tuple[int, ...]
+    metrics: tuple[Metric, ...]
     smoothing: float | None
 
 
@@ -166,7 +166,7 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         found.get("delimiter") or " ",
         ops,
         batch,
-        _topk(config),
+        _metrics(config),
         _smoothing(config),
     )
 
@@ -194,8 +194,6 @@ _DATASET_KEYS: Mapping[str, Kind[Any]] = {
     "delimiter": none_or(text),
     "relabel": none_or(switch),
 }
-_ACCURACIES = "TopkAcc"
-_LOSS = "CELoss"
 
 
 def _json_file(save: str) -> Path:
@@ -206,36 +204,47 @@ def _json_file(save: str) -> Path:
     return path if path.suffix else path.with_name(f"{path.name}.json")
 
 
-def _topk(config: TrainingConfig) -> tuple[int, ...]:
-    metrics = Given("Metric", config.raw.get("Metric")).or_empty()
-    found: tuple[int, ...] = ()
-    for entry in _entries(metrics.at("Eval")):
-        counts = entry.read(_ACCURACIES, none_or(all_keys({"topk": none_or(_counts)}))) or {}
-        found += counts.get("topk") or (1, 5)
-    return tuple(dict.fromkeys(found)) or (1, 5)
-
-
 def _counts(given: Given) -> tuple[int, ...]:
+    """Is the kind of one k of a top-k accuracy, or of a list of them."""
     one = literal(rounded(whole(1)))
     return list_of(one, 1)(given) if isinstance(given.value, list) else (one(given),)
 
 
+_METRICS: Mapping[str, tuple[type[Metric], Mapping[str, Kind[Any]]]] = {
+    "TopkAcc": (TopkAcc, {"topk": _counts}),
+    "TprAtFpr": (TprAtFpr, {"max_fpr": literal(number(0, 1))}),
+}
+
+
+def _metrics(config: TrainingConfig) -> tuple[Metric, ...]:
+    section = Given("Metric", config.raw.get("Metric")).or_empty()
+    found = []
+    for name, given in _entries(section.at("Eval"), tuple(_METRICS)):
+        kind, kinds = _METRICS[name]
+        found.append(kind(**keys(kinds)(given.or_empty())))
+    return tuple(found) or (TopkAcc(),)
+
+
+_LOSS = "CELoss"
+
+
 def _smoothing(config: TrainingConfig) -> float | None:
-    losses = Given("Loss", config.raw.get("Loss")).or_empty()
-    listed = _entries(losses.at("Eval"), _LOSS)
+    section = Given("Loss", config.raw.get("Loss")).or_empty()
+    listed = _entries(section.at("Eval"), (_LOSS,))
     if not listed:
         return None
     if len(listed) > 1:
         raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {_LOSS}, or none")
     ratio = none_or(literal(number()))
-    found = listed[0].read(_LOSS, keys({"weight": anything, "epsilon": ratio}))
-    epsilon = found.get("epsilon")
+    epsilon = keys({"weight": anything, "epsilon": ratio})(listed[0][1].or_empty()).get("epsilon")
     return epsilon if epsilon is not None and 0 < epsilon < 1 else 0.0
 
 
-def _entries(given: Given, name: str = _ACCURACIES) -> list[Given]:
-    """Return the entries of a list of one-key mappings, each with the one key that is served."""
+def _entries(given: Given, names: Sequence[str]) -> list[tuple[str, Given]]:
+    """Return name and parameters of each entry of a list of one-key mappings."""
     if none_or(anything)(given) is None:
         return []
-    listed = list_of(keys({name: anything}), words=f"a list of {name}")(given)
-    return [given.item(index, entry) for index, entry in enumerate(listed)]
+    kind = keys(dict.fromkeys(names, anything))
+    listed = list_of(kind, words=f"a list of {' or '.join(names)}")(given)
+    items = (given.item(index, entry) for index, entry in enumerate(listed))
+    return [(name, item.at(name)) for item in items for name in mapping(item)]

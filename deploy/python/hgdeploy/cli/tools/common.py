@@ -141,19 +141,16 @@ def _check_device(config: TrainingConfig) -> None:
 
 def _exported(config: TrainingConfig, settings: ClassifierSettings, place: Path) -> Path:
     """Export a network for one use of it."""
-    from hgdeploy.transforms.attributes import Attributes
-    from hgdeploy.transforms.postprocess import MultiLabelThreshOutput, ScoreOutput
+    from hgdeploy.paddleclas.training.tasks import ending_for
+    from hgdeploy.transforms.postprocess import ScoreOutput
     from hgdeploy.transforms.preprocess import Preprocessor
     from hgdeploy.zoo.export import ExportOptions, export_bundle
 
     ops = settings.preprocess or ()
     output = None if settings.postprocess is None else settings.postprocess.output
-    ending: str | None = "softmax"
-    if isinstance(output, MultiLabelThreshOutput | Attributes):
-        ending = "sigmoid"  # PaddleClas's own outputs for training compute it themselves
-    elif isinstance(output, ScoreOutput):
-        # All scores as they are: nothing that a description could say.
-        ending, output = ("softmax", None) if output.decimal_places is None else (None, output)
+    ending = "softmax" if output is None else ending_for(output)
+    if isinstance(output, ScoreOutput) and output.decimal_places is None:
+        output = None  # nothing that a description could say
     size = Preprocessor(ops).output_size or config.size
     options = ExportOptions(config.num_classes, ending, size, ops, output)
     with told_if_slow(f"making {config.arch} with the weights {config.weights}"):

@@ -105,6 +105,7 @@ def load_training_config(path: Path, overrides: Sequence[str] = ()) -> TrainingC
     for written in overrides:
         check("section", written.partition("=")[0].strip().split(".")[0], one_of(known))
         override(raw, written)
+    warnings += _without_effect(raw)
     given = {written.partition("=")[0].strip() for written in overrides}
     settings = _global(raw.get("Global"), given, warnings)
     arch = _arch(raw.get("Arch"), settings, warnings)
@@ -209,6 +210,19 @@ def _arch(section: object, settings: Mapping[str, Any], warnings: list[str]) -> 
             + ("is used" if used else "has no effect beside it")
         )
     return found
+
+
+def _without_effect(raw: Mapping[str, Any]) -> list[str]:
+    """Return a line for each switch that changes PaddleClas's own figures, and nothing here."""
+    switches = {
+        ("AMP", "use_fp16_test"): "ask for a precision with -o Global.precision=fp16",
+        ("Global", "use_dali"): "images are decoded as OpenCV does",
+    }
+    return [
+        f"{section}.{key} has no effect here: {instead}"
+        for (section, key), instead in switches.items()
+        if isinstance(raw.get(section), dict) and raw[section].get(key) in (True, "True")
+    ]
 
 
 def _is_multilabel(raw: Mapping[str, Any]) -> bool:

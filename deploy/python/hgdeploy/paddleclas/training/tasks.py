@@ -25,9 +25,15 @@ from hgdeploy.system.kinds import (
     whole,
 )
 from hgdeploy.system.progress import OnLine
+from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.operators import Op, ToCHWImage
 from hgdeploy.transforms.operators_config import parse_ops
-from hgdeploy.transforms.postprocess import Postprocess
+from hgdeploy.transforms.postprocess import (
+    MultiLabelThreshOutput,
+    Output,
+    Postprocess,
+    ScoreOutput,
+)
 from hgdeploy.transforms.postprocess_config import parse_postprocess
 from hgdeploy.validation.evaluation import Metric, TopkAcc, TprAtFpr
 
@@ -122,6 +128,17 @@ def read_output(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLin
     found = parse_postprocess(section, "Infer.PostProcess")
     found.check_classes(config.num_classes, Path(config.arch))
     return found
+
+
+def ending_for(output: Output) -> str | None:
+    """Return what must follow a network's logits for an output: `softmax`, `sigmoid` or nothing.
+
+    PaddleClas's outputs for training compute it themselves.
+    """
+    if isinstance(output, MultiLabelThreshOutput | Attributes):
+        return "sigmoid"
+    rounded_logits = isinstance(output, ScoreOutput) and output.decimal_places is not None
+    return None if rounded_logits else "softmax"
 
 
 def read_transforms(config: TrainingConfig) -> tuple[Op, ...] | None:

@@ -152,6 +152,7 @@ class Pipeline:
             "workers": summary.workers,
             "shares": {name: round(share, 4) for name, share in summary.shares().items()},
             "peak_mb": _peak_mb(),
+            "processes": [_memory_of(pid) for pid in (os.getpid(), *child_processes())],
         }
 
     def alone(self) -> dict[str, Any]:
@@ -181,6 +182,16 @@ def _peak_mb() -> float:
     """Return the peak memory of this process and its children, which share some of it, in MB."""
     sizes = [peak_memory_mb(), *map(peak_memory_mb, child_processes())]
     return sum(size for size in sizes if size is not None)
+
+
+def _memory_of(pid: int) -> dict[str, float]:
+    """Return a process's memory in MB: all (`rss`), and its part of what it shares too (`pss`)."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    except OSError:  # no Linux
+        return {}
+    kb = {name.lower(): int(size.split()[0]) for name, _, size in (x.partition(":") for x in lines)}
+    return {name: round(kb[name] / 1024, 1) for name in ("rss", "pss", "private_dirty")}
 
 
 class FolderCaseServer:

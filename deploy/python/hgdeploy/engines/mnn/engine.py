@@ -40,7 +40,7 @@ _PRECISIONS = ("fp32",)
 _WINOGRAD_HINT, _WINOGRAD_LEVEL = 3, 1
 _CPU_BACKEND = 0
 # What one process takes besides the weights, and how often it has these. Measured at batch 1.
-_PROCESS_MB, _COPIES_OF_WEIGHTS = 100, 3
+_PROCESS_MB, _COPIES_OF_WEIGHTS = 100, 2
 
 
 class MnnEngine(CheckedEngine):
@@ -121,7 +121,13 @@ def load_here(source: Path, options: EngineOptions) -> MnnEngine:
     manager.set_hint(_WINOGRAD_HINT, _WINOGRAD_LEVEL)
     inputs, outputs = ([spec.name for spec in some] for some in specs)
     try:
-        module = nn.load_module_from_file(str(source), inputs, outputs, runtime_manager=manager)
+        module = nn.load_module_from_file(
+            str(source),
+            inputs,
+            outputs,
+            runtime_manager=manager,
+            rearrange=True,  # into the form that is computed with, instead of a copy in that form
+        )
     except SystemError:  # what MNN's binding raises for every failure
         raise BundleError(f"MNN cannot read {source}; make it again with {maker('mnn')}") from None
     runtime = RuntimeInfo(

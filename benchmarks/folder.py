@@ -203,6 +203,9 @@ def cases_of(
         for fast in (False, True) if size != "500x375" else (False,):
             name = f"{engine} {precision or 'fp32'}{', fast decode' if fast else ''}, {size}"
             found.append(FolderCase(name, bundle, photos, engine, precision or "fp32", fast))
+    for level in arguments.winograd_level:
+        name = f"mnn fp32, Winograd level {level}, {size}"
+        found.append(FolderCase(name, bundle, photos, "mnn", winograd_level=level))
     for text in arguments.division:
         threads, _, streams = text.partition("x")
         base = found[1]
@@ -237,6 +240,8 @@ def main() -> None:
         "--division", nargs="+", default=[], metavar="THREADSxINFERENCES",
         help="also divide the CPUs this way, in the first case",
     )  # fmt: skip
+    parser.add_argument("--winograd-level", nargs="+", type=int, default=[],
+                        help="also MNN with these")  # fmt: skip
     parser.add_argument("--size", nargs="+", default=["500x375"], choices=SIZES)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=7)

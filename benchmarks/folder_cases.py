@@ -21,6 +21,7 @@ from hgdeploy.classify.folder import classify_files, folder_options
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.classify.summary import Summary
 from hgdeploy.engines import load_engine
+from hgdeploy.engines.mnn.options import MnnOptions
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import EngineError
 from hgdeploy.images.find import find_images
@@ -46,6 +47,7 @@ class FolderCase:
         engine: `reference` for PaddleClas's loop, else an engine's name.
         precision: the engine's precision.
         fast_decode: whether to decode JPEG files at a reduced scale.
+        winograd_level: the tiles that MNN may use, see `MnnOptions`.
         division: (threads of one inference, inferences at once); None for HGDeploy's own choice.
     """
 
@@ -55,6 +57,7 @@ class FolderCase:
     engine: str
     precision: str = "fp32"
     fast_decode: bool = False
+    winograd_level: int = 1
     division: tuple[int, int] | None = None
 
 
@@ -118,7 +121,8 @@ class Pipeline:
 
     def __init__(self, case: FolderCase) -> None:
         self._files = find_images(case.photos)
-        options = EngineOptions(precision=case.precision)
+        own = (MnnOptions(case.winograd_level),)
+        options = EngineOptions(precision=case.precision, own=own)
         if case.division is not None:
             threads, streams = case.division
             options = dataclasses.replace(options, threads=threads, streams=streams)

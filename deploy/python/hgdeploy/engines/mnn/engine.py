@@ -28,16 +28,14 @@ from hgdeploy.engines.mobile import (
     maker,
     no_intermediates,
 )
+from hgdeploy.engines.mnn.options import MnnOptions
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import import_library, installed_version, installing
 
 _PRECISIONS = ("fp32",)
-# MNN's hint WINOGRAD_MEMORY_LEVEL, 0 to 3: which tiles Winograd's algorithm may use. By default, 3,
-# they are so large that rounding moves a log-probability by 2e-4; up to 1, by 5e-6, as in other
-# engines.
-_WINOGRAD_HINT, _WINOGRAD_LEVEL = 3, 1
+_WINOGRAD_HINT = 3  # the number of WINOGRAD_MEMORY_LEVEL among MNN's hints
 _CPU_BACKEND = 0
 # What one process takes at most, besides the weights, and how often it has these: while it loads,
 # thrice, and then once. Measured at batch 1.
@@ -119,7 +117,8 @@ def load_here(source: Path, options: EngineOptions) -> MnnEngine:
         "numThread": options.cpu_threads,
     }
     manager = nn.create_runtime_manager((settings,))
-    manager.set_hint(_WINOGRAD_HINT, _WINOGRAD_LEVEL)
+    level = options.own_of(MnnOptions).winograd_level
+    manager.set_hint(_WINOGRAD_HINT, level)
     inputs, outputs = ([spec.name for spec in some] for some in specs)
     try:
         module = nn.load_module_from_file(
@@ -136,7 +135,7 @@ def load_here(source: Path, options: EngineOptions) -> MnnEngine:
         library="MNN",
         version=installed_version("MNN") or "source",
         device="cpu",
-        providers=("CPU", f"Winograd level {_WINOGRAD_LEVEL}"),
+        providers=("CPU", f"Winograd level {level}"),
         precision=options.precision,
         threads=options.cpu_threads,
     )

@@ -21,6 +21,7 @@ from hgdeploy.engines.base import (
     RuntimeInfo,
     Tensors,
 )
+from hgdeploy.engines.mnn.options import MnnOptions
 from hgdeploy.engines.mobile import (
     Specs,
     check_options,
@@ -28,7 +29,6 @@ from hgdeploy.engines.mobile import (
     maker,
     no_intermediates,
 )
-from hgdeploy.engines.mnn.options import MnnOptions
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.processes import as_many_as_fit, load_processes
 from hgdeploy.errors import BundleError, EngineError

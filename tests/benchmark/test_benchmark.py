@@ -36,6 +36,7 @@ from hgdeploy.benchmark import (
 from hgdeploy.benchmark.advice import Circumstances
 from hgdeploy.benchmark.stats import bootstrap_medians
 from hgdeploy.benchmark.suite_file import parse_suite
+from hgdeploy.benchmark.worker.prepare import is_missing, make_missing
 from hgdeploy.benchmark.worker.process import CaseError, CaseProcess
 from hgdeploy.cli.measure import benchmark as command
 from hgdeploy.cli.terminal import Parser
@@ -373,6 +374,17 @@ def test_an_artifact_that_is_missing_is_the_reason_of_its_rows(mini):
     assert [result.status for result in results] == ["failed", "failed"]
     assert "has no inference.int8.onnx" in results[0].reason
     assert workers.log == []
+
+
+def test_the_form_that_mnn_reads_is_made_where_it_is_missing(mini):
+    require_engine("mnn")
+    case = Case(str(mini), engine="mnn")
+    (mini / "inference.mnn").unlink()
+    assert is_missing(case, mini)
+    assert make_missing(case, mini, print) is None
+    assert (mini / "inference.mnn").is_file()
+    assert not is_missing(case, mini)
+    assert not is_missing(dataclasses.replace(case, precision="int8"), mini)
 
 
 def test_what_cannot_be_made_is_the_reason_of_its_row(mini):

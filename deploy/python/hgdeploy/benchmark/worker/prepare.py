@@ -18,7 +18,7 @@ from hgdeploy import zoo
 from hgdeploy.benchmark.case import Case, Suite, usual_device
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle, open_model
 from hgdeploy.bundle.model_files import model_digest
-from hgdeploy.bundle.names import ALONE, ONNX_FILE
+from hgdeploy.bundle.names import ALONE, ONNX_FILE, mnn_name, ncnn_name
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.engine_files import check_buildable, is_built, with_engine
 from hgdeploy.engines import engine_module
@@ -28,6 +28,8 @@ from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.system.progress import OnLine
 
 _STEM = "inference"  # the sidecar of the bundle itself is inference.meta.json
+# What conversion makes without asking for more, such as images to calibrate on.
+_MADE = frozenset({ONNX_FILE, mnn_name("fp32"), ncnn_name("fp32")})
 # The default photograph for the scope `pipeline`, relative to the top folder of HGDeploy.
 _PHOTO = Path("deploy") / "images" / "coffee.jpg"
 
@@ -138,7 +140,7 @@ def is_missing(case: Case, folder: Path) -> bool:
         return True
     names = engine_module(case.engine).artifact_names(case.precision)
     absent = not any((folder / name).is_file() for name in names)
-    return folder.is_dir() and ONNX_FILE in names and absent
+    return folder.is_dir() and not _MADE.isdisjoint(names) and absent
 
 
 def make_missing(case: Case, folder: Path, on_line: OnLine) -> Path | None:
@@ -156,6 +158,8 @@ def make_missing(case: Case, folder: Path, on_line: OnLine) -> Path | None:
     Raises:
         HGDeployError: the bundle or its file cannot be made.
     """
+    from hgdeploy.convert.mobile.from_onnx import TARGETS
+    from hgdeploy.convert.mobile.variants import convert_for_engine
     from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
     from hgdeploy.zoo.export import bundle_from_weights
 
@@ -168,7 +172,11 @@ def make_missing(case: Case, folder: Path, on_line: OnLine) -> Path | None:
     if is_built(case.engine, case.precision):
         return with_engine(open_model(folder), case.options, on_line, on_line).file
     if is_missing(case, folder):
-        made = convert_to_onnx(open_bundle(folder), ConvertOptions(), on_line)
+        bundle = open_bundle(folder)
+        if case.engine in TARGETS:
+            made = convert_for_engine(bundle, case.engine, on_line)
+        else:
+            made = convert_to_onnx(bundle, ConvertOptions(), on_line)
         on_line(f"made {made}")
     return None
 

@@ -12,9 +12,15 @@ import yaml
 from hgdeploy import zoo
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.paddleclas.training.config import TrainingConfig, load_training_config
-from hgdeploy.paddleclas.training.tasks import ending_for, read_eval, read_infer, read_output
+from hgdeploy.paddleclas.training.tasks import (
+    ending_for,
+    read_eval,
+    read_infer,
+    read_output,
+    read_transforms,
+)
 from hgdeploy.transforms.attributes import PersonAttribute
-from hgdeploy.transforms.operators import ToCHWImage
+from hgdeploy.transforms.operators import CropImage, ToCHWImage
 from hgdeploy.transforms.postprocess import (
     MultiLabelThreshOutput,
     ScoreOutput,
@@ -146,3 +152,14 @@ def test_evaluation_reads_data_metrics_and_loss(tmp_path):
 )
 def test_an_output_gets_the_scores_that_paddleclas_computes_for_it(output, ending):
     assert ending_for(output) == ending
+
+
+def test_an_export_is_fed_as_infer_says_or_else_as_the_evaluation(tmp_path):
+    network = {"Arch": {"name": "PPHGNet_small"}}
+    assert read_transforms(loaded(tmp_path, network)) is None
+    data = {"dataset": {"name": "LogoDataset", "transform_ops": [{"CropImage": {"size": 64}}]}}
+    evaluated = network | {"DataLoader": {"Eval": data}}
+    found = read_transforms(loaded(tmp_path, evaluated))
+    assert found == (CropImage((64, 64)), ToCHWImage())
+    assert read_transforms(loaded(tmp_path, evaluated | infer())) == (ToCHWImage(),)
+    assert read_transforms(loaded(tmp_path, network | {"DataLoader": {"Eval": None}})) is None

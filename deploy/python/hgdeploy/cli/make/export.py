@@ -115,9 +115,10 @@ def _output(config: TrainingConfig) -> Output | None:
     PaddleClas reads that for an export only if it is asked for with `export_for_fd`.
     """
     from hgdeploy.paddleclas.training.tasks import read_output
+    from hgdeploy.transforms.postprocess import MultiLabelThreshOutput
 
     if config.raw.get("Infer") is None:
-        return None
+        return MultiLabelThreshOutput() if config.multilabel else None
     try:
         return read_output(config, imagenet_labels(), warn).output
     except (BundleError, ConfigError) as error:

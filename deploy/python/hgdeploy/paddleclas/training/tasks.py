@@ -142,13 +142,30 @@ def ending_for(output: Output) -> str | None:
 
 
 def read_transforms(config: TrainingConfig) -> tuple[Op, ...] | None:
-    """Return what `Infer.transforms` does to the images; None where there is no such section.
+    """Return what an exported model does to images: what `Infer` does, else the evaluation.
+
+    Returns:
+        The operators; None where the config has neither section.
 
     Raises:
-        ConfigError: it cannot be served.
+        ConfigError: they cannot be served.
     """
     section = mapping(Given("Infer", config.raw.get("Infer")).or_empty()).get("transforms")
-    return None if section is None else parse_ops(section, "Infer.transforms")
+    if section is not None:
+        return parse_ops(section, "Infer.transforms")
+    given = Given("DataLoader", config.raw.get("DataLoader"))
+    for key in ("Eval", "dataset"):
+        given = given.or_empty().at(key)
+        if none_or(anything)(given) is None:
+            return None
+    listed = mapping(given).get("transform_ops")
+    return None if listed is None else _of_dataset(given)
+
+
+def _of_dataset(given: Given) -> tuple[Op, ...]:
+    """Return the operators of a data set, which puts the channels first itself."""
+    ops = parse_ops(mapping(given)["transform_ops"], f"{given.where}.transform_ops")
+    return ops if any(isinstance(op, ToCHWImage) for op in ops) else (*ops, ToCHWImage())
 
 
 def read_eval(config: TrainingConfig) -> EvalTask:
@@ -174,14 +191,11 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         raise ConfigError(f"{place.where}.relabel cannot be served: write the new classes")
     size = given.read("sampler", none_or(mapping)) or {}
     batch = check(f"{given.where}.sampler.batch_size", size.get("batch_size", 1), _BATCH)
-    ops = parse_ops(found["transform_ops"], f"{place.where}.transform_ops")
-    if not any(isinstance(op, ToCHWImage) for op in ops):
-        ops = (*ops, ToCHWImage())  # the dataset does it itself
     return EvalTask(
         Path(found["image_root"]),
         Path(found["cls_label_path"]),
         found.get("delimiter") or " ",
-        ops,
+        _of_dataset(place),
         batch,
         _metrics(config),
         _smoothing(config),

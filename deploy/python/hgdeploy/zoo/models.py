@@ -4,6 +4,12 @@
 Sources of the figures:
     PP-HGNet and the models that it is compared with: accuracy and `v100_ms` from `zoo.published`;
         parameters and MACs from PaddleClas's model documentation.
+    PP-LCNet: all from PaddleClas's PP-LCNet page and its list of models (x2_5 has no `v100_ms`, nor
+        have the distilled ones). `macs_g` are its FLOPs, which count 2 for each normalised value.
+    PP-HGNetV2: accuracy and `v100_ms` (TensorRT 8.5) from PaddleClas's PP-HGNetV2 page, which has no
+        sizes: these are counted on our own layers as those of PP-LCNet, and are those that timm's
+        model cards give (without batch-norm statistics, to one decimal). The evaluation is that of
+        the networks' own configs; the one config of the distillation, B4's, resizes to 236.
     EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
         of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
         and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only
@@ -13,6 +19,7 @@ Sources of the figures:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hgdeploy.transforms.operators import CropImage, Op, ResizeImage
 from hgdeploy.transforms.operators_config import imagenet_ops
@@ -109,18 +116,31 @@ class _Size:
         return imagenet_ops(self.resize_short, self.crop)
 
 
+class _Figures(NamedTuple):
+    """Published figures of a model that is not in the table of `zoo.published`."""
+
+    top1: float
+    top5: float
+    v100_ms: float | None = None
+
+
 def _official(
     name: str,
     size: _Size,
     *,
     architecture: str | None = None,
     folder: str | None = "legendary_models/",
+    file: str | None = None,
+    figures: _Figures | None = None,
 ) -> ModelInfo:
     """Entry of a model of PaddleClas; its weights lie in `folder`, or nowhere where that is None.
 
-    The architecture is the name without `_ssld` (distilled weights) unless it is given.
+    The architecture is the name without `_ssld` (distilled weights) unless it is given, the files
+    are called by the name unless `file` is given, and the figures are those of `zoo.published`
+    unless they are given.
     """
-    figures = published(name)
+    known = figures or published(name)
+    file = file or name
     has_weights = folder is not None
     return ModelInfo(
         name=name,
@@ -128,13 +148,25 @@ def _official(
         input_size=size.crop,
         params_m=size.params_m,
         macs_g=size.macs_g,
-        top1=figures.top1 if figures else None,
-        top5=figures.top5 if figures else None,
-        v100_ms=figures.v100_ms if figures else None,
+        top1=known.top1 if known else None,
+        top5=known.top5 if known else None,
+        v100_ms=known.v100_ms if known else None,
         preprocess=size.preprocess,
-        weights_url=f"{OFFICIAL_URL}/{folder}{name}_pretrained.pdparams" if has_weights else None,
-        inference_url=f"{OFFICIAL_URL}/inference/{name}_infer.tar" if has_weights else None,
+        weights_url=f"{OFFICIAL_URL}/{folder}{file}_pretrained.pdparams" if has_weights else None,
+        inference_url=f"{OFFICIAL_URL}/inference/{file}_infer.tar" if has_weights else None,
     )
+
+
+def _pphgnet_v2(variant: str, size: tuple[float, float], figures: _Figures) -> ModelInfo:
+    """Entry of a PP-HGNetV2: only its distilled weights are published, under its plain name."""
+    name = f"PPHGNetV2_{variant}"
+    feed = _Size(*size, resize_short=232, pil_bicubic=True)
+    return _official(name, feed, file=f"{name}_ssld", figures=figures)
+
+
+def _pplcnet(width: str, size: tuple[float, float], figures: _Figures) -> ModelInfo:
+    """Entry of a PP-LCNet; `width` may end in `_ssld`."""
+    return _official(f"PPLCNet_{width}", _Size(*size, resize_short=256), figures=figures)
 
 
 def _efficientnet_lite(
@@ -176,6 +208,9 @@ def _efficientnet_lite(
 _HG_TINY = _Size(14.75, 4.54, 232, pil_bicubic=True)
 _HG_SMALL = _Size(24.38, 8.53, 236, pil_bicubic=True)
 _HG_BASE = _Size(71.62, 25.14, 236, pil_bicubic=True)
+_LC_05 = (1.89, 0.04728)
+_LC_10 = (2.96, 0.16081)
+_LC_25 = (9.04, 0.90649)
 _R50 = _Size(25.61, 4.11, 256)
 _SWIN_T = _Size(28.26, 4.35, 256, pil_bicubic=True)
 _SWIN_B = _Size(87.70, 15.13, 256, pil_bicubic=True)
@@ -190,6 +225,24 @@ MODELS = {
         # Published only with other weights: the plain name has no figures and no files.
         _official("PPHGNet_base", _HG_BASE, folder=None),
         _official("PPHGNet_base_ssld", _HG_BASE),
+        _pphgnet_v2("B0", (6.01, 0.33), _Figures(77.77, 93.91, 0.52)),
+        _pphgnet_v2("B1", (6.36, 0.49), _Figures(79.18, 94.57, 0.58)),
+        _pphgnet_v2("B2", (11.25, 1.15), _Figures(81.74, 95.88, 0.95)),
+        _pphgnet_v2("B3", (16.33, 1.78), _Figures(82.98, 96.43, 1.18)),
+        _pphgnet_v2("B4", (19.84, 2.75), _Figures(83.57, 96.72, 1.46)),
+        _pphgnet_v2("B5", (39.66, 6.56), _Figures(84.75, 97.32, 2.84)),
+        _pphgnet_v2("B6", (75.42, 16.88), _Figures(86.30, 97.84, 5.29)),
+        _pplcnet("x0_25", (1.52, 0.01825), _Figures(51.86, 75.65, 0.72)),
+        _pplcnet("x0_35", (1.65, 0.02946), _Figures(58.09, 80.83, 0.69)),
+        _pplcnet("x0_5", _LC_05, _Figures(63.14, 84.66, 0.70)),
+        _pplcnet("x0_5_ssld", _LC_05, _Figures(66.10, 86.46)),
+        _pplcnet("x0_75", (2.37, 0.09882), _Figures(68.18, 88.30, 0.71)),
+        _pplcnet("x1_0", _LC_10, _Figures(71.32, 90.03, 0.73)),
+        _pplcnet("x1_0_ssld", _LC_10, _Figures(74.39, 92.09)),
+        _pplcnet("x1_5", (4.52, 0.34186), _Figures(73.71, 91.53, 0.82)),
+        _pplcnet("x2_0", (6.54, 0.590), _Figures(75.18, 92.27, 0.94)),
+        _pplcnet("x2_5", _LC_25, _Figures(76.60, 93.00)),
+        _pplcnet("x2_5_ssld", _LC_25, _Figures(80.82, 95.33)),
         _official("ResNet34", _Size(21.81, 3.68, 256)),
         _official("ResNet34_vd", _Size(21.84, 3.93, 256)),
         _official("ResNet50", _R50),

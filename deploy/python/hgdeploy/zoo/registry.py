@@ -22,6 +22,11 @@ _FACTORIES = {
     "PPHGNet_tiny": ("pphgnet", "pphgnet_tiny"),
     "PPHGNet_small": ("pphgnet", "pphgnet_small"),
     "PPHGNet_base": ("pphgnet", "pphgnet_base"),
+    **{f"PPHGNetV2_B{i}": ("pphgnet_v2", f"pphgnet_v2_b{i}") for i in range(7)},
+    **{
+        f"PPLCNet_{width}": ("pplcnet", f"pplcnet_{width}")
+        for width in ("x0_25", "x0_35", "x0_5", "x0_75", "x1_0", "x1_5", "x2_0", "x2_5")
+    },
     "ResNet34": ("resnet", "resnet34"),
     "ResNet34_vd": ("resnet", "resnet34_vd"),
     "ResNet50": ("resnet", "resnet50"),

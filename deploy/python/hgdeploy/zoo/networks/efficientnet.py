@@ -21,6 +21,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
+from hgdeploy.zoo.networks.layers import scaled_channels
+
 _BN_EPSILON = 1e-3
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
@@ -70,13 +72,6 @@ _STAGES = (
 )
 
 
-def _scaled_channels(channels: int, width: float) -> int:
-    """Return `channels * width` to the nearest multiple of 8, but at most 10 % below it."""
-    scaled = channels * width
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * scaled else rounded
-
-
 def _same_padding(size: int, kernel: int, stride: int) -> list[int]:
     """Return TensorFlow's "SAME" padding of a square input: [top, bottom, left, right] pixels.
 
@@ -94,7 +89,7 @@ def _units(width: float, depth: float, size: int, *, lite: bool) -> Iterator[_Un
     channels = _STEM_CHANNELS
     for stage in _STAGES:
         fixed = lite and stage in (_STAGES[0], _STAGES[-1])
-        out = _scaled_channels(stage.out_channels, width)
+        out = scaled_channels(stage.out_channels, width)
         for index in range(stage.repeats if fixed else math.ceil(stage.repeats * depth)):
             stride = stage.stride if index == 0 else 1
             yield _Unit(stage.kernel, stride, stage.expand, channels, out, size, index == 0)

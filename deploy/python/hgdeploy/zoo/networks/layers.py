@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # mypy: allow-subclassing-any
-"""The building block of the zoo's convolutional networks."""
+"""What the zoo's convolutional networks share: their building block, and how channels scale."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from paddle import nn
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, padded by half a kernel; batch normalisation; ReLU if `act` is set.
+    """Convolution without bias that keeps the size; batch normalisation; an activation if asked.
+
+    An even kernel, which has no middle, gets its odd pixel of padding at the bottom and right.
 
     Attributes:
         names: the names of the convolution and the normalisation in the parameters' names.
+        activation: the layer at the end.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel: odd size of the kernel.
+        kernel: size of the kernel.
         stride: step of the convolution; the size is divided by it.
         groups: groups of the convolution.
-        act: whether to end in a ReLU.
+        act: whether to end in the activation.
     """
 
     names: ClassVar[tuple[str, str]] = ("conv", "bn")
+    activation: ClassVar[type[nn.Layer]] = nn.ReLU
 
     def __init__(
         self,
@@ -41,9 +45,16 @@ class ConvNormAct(nn.Sequential):
             out_channels,
             kernel,
             stride=stride,
-            padding=kernel // 2,
+            padding=[(kernel - 1) // 2, kernel // 2] * 2,
             groups=groups,
             bias_attr=False,
         )
         layers = [(self.names[0], conv), (self.names[1], nn.BatchNorm2D(out_channels))]
-        super().__init__(*layers, *([("relu", nn.ReLU())] if act else []))
+        super().__init__(*layers, *([("act", self.activation())] if act else []))
+
+
+def scaled_channels(channels: int, width: float) -> int:
+    """Return `channels * width` to the nearest multiple of 8, but at most 10 % below it."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded

@@ -11,9 +11,9 @@ import numpy as np
 def golden_fill(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
     """Return the float32 values of the parameter `name`; the golden logits were computed with them.
 
-    The name is the seed. Batch-norm statistics and all scales are positive, and weights keep the size
-    of the signal from layer to layer; where activations shrink it so much that all images would get
-    the same logits, `gain` on convolutions makes up for that.
+    The name is the seed. Batch-norm statistics and scales are positive, and weights keep the size
+    of the signal from layer to layer. Where activations shrink it until all images have the same
+    logits, `gain` on the convolutions makes up for that.
     """
     rng = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
     last = name.rpartition(".")[2]

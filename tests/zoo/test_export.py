@@ -285,10 +285,10 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield url, archives
 
 
-def archive_mini(archives: Path, *extra: Path) -> None:
-    """Put the small real model where PPHGNet_tiny's archive would be."""
+def archive_mini(archives: Path, *extra: Path, name: str = "PPHGNet_tiny") -> None:
+    """Put the small real model where the archive of `name` would be."""
     files = (MINI / "inference.pdmodel", MINI / "inference.pdiparams", *extra)
-    archive_model(archives / "PPHGNet_tiny_infer.tar", files)
+    archive_model(archives / f"{name}_infer.tar", files)
 
 
 def test_an_official_archive_becomes_a_bundle(mirror: tuple[str, Path], tmp_path: Path) -> None:
@@ -307,6 +307,19 @@ def test_an_official_archive_becomes_a_bundle(mirror: tuple[str, Path], tmp_path
     address = f"{url}/inference/PPHGNet_tiny_infer.tar"
     assert facts["source"] == {"url": address, "sha256": digest}
     assert is_intact(bundle, "PPHGNet_tiny")
+
+
+def test_a_pphgnet_v2_comes_in_the_archive_of_its_distilled_weights(
+    mirror: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, archives = mirror
+    archive_mini(archives, name="PPHGNetV2_B0_ssld")
+    bundle = download_model("PPHGNetV2_B0", tmp_path, base_url=url)
+    assert bundle == tmp_path / "PPHGNetV2_B0_infer"
+    assert sidecar(bundle)["source"]["url"] == f"{url}/inference/PPHGNetV2_B0_ssld_infer.tar"
+    ops = parse_ops(description(bundle)["PreProcess"]["transform_ops"], "inference.yml")
+    assert ops == zoo.info("PPHGNetV2_B0").preprocess
+    assert is_intact(bundle, "PPHGNetV2_B0")
 
 
 def test_the_archive_s_own_description_is_kept(mirror: tuple[str, Path], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 import subprocess
@@ -28,17 +30,27 @@ functional = paddle.nn.functional
 DATA = Path(__file__).parents[1] / "data" / "zoo"
 IMAGES = Path(__file__).parents[2] / "deploy" / "images"
 PPHGNETS = ("PPHGNet_tiny", "PPHGNet_small", "PPHGNet_base")
+PPHGNETS_V2 = tuple(f"PPHGNetV2_B{variant}" for variant in range(7))
+PPLCNETS = tuple(
+    f"PPLCNet_{width}"
+    for width in ("x0_25", "x0_35", "x0_5", "x0_75", "x1_0", "x1_5", "x2_0", "x2_5")
+)
 LITES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 SWINS = ("SwinTransformer_tiny_patch4_window7_224", "SwinTransformer_base_patch4_window7_224")
 RESNETS = ("ResNet34", "ResNet34_vd", "ResNet50", "ResNet50_vd")
 EFFICIENTNETS = ("EfficientNetB0", "EfficientNetB1")
 RES2NET = "Res2Net200_vd_26w_4s"
 RESNEXT = "ResNeXt101_32x48d_wsl"
-TABLES = (*PPHGNETS, *RESNETS, *EFFICIENTNETS, *SWINS, RES2NET, RESNEXT)
-ARCHITECTURES = (*TABLES, *LITES)
+TABLES = (
+    *(*PPHGNETS, PPHGNETS_V2[0], PPLCNETS[0]),
+    *(*RESNETS, *EFFICIENTNETS, *SWINS, RES2NET, RESNEXT),
+)
+ARCHITECTURES = (*TABLES, *PPHGNETS_V2[1:], *PPLCNETS[1:], *LITES)
 # 829 million parameters: minutes and 10 GB of memory wherever they are needed. A narrow one of its
-# kind is tried in its place, and in that of Swin's base its tiny one, which is the same code.
-SLOW = (RESNEXT, SWINS[1])
+# kind is tried in its place, and in that of the others the smallest one, which is the same code.
+SLOW = (RESNEXT, SWINS[1], *PPHGNETS_V2[1:], *PPLCNETS[1:])
+# Where the golden weights have a gain: see `golden_fill`.
+GAINS = {"PPHGNetV2": 1.25, "PPLCNet": 1.6}
 
 # Stem channels; (in, mid, out, blocks, downsample) of each stage; convolutions a block; dropout.
 PPHGNET_FACTS = {
@@ -82,22 +94,32 @@ EFFICIENTNET_REPEATS = {
     "EfficientNetLite2": (1, 3, 3, 4, 4, 5, 1),
 }
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+# Millions of trained parameters, from the model cards of timm's copies.
+TIMM_PARAMS = dict(zip(PPHGNETS_V2, (6.0, 6.34, 11.22, 16.29, 19.8, 39.57, 75.26), strict=True))
 
 
 def filled(name: str) -> Any:
-    return fill(zoo.build(name))
+    return fill(zoo.build(name), name)
 
 
-def fill(layer: Any) -> Any:
+def fill(layer: Any, name: str) -> Any:
     """Give a layer the weights of the golden logits; integers stay as they were built."""
+    gain = GAINS.get(name.partition("_")[0], 1.0)
     values = {
         key: tensor.numpy()
         if tensor.dtype == paddle.int64
-        else golden_fill(key, tuple(tensor.shape))
+        else golden_fill(key, tuple(tensor.shape), gain)
         for key, tensor in layer.state_dict().items()
     }
     load_into(layer, values, "recipe")
     return layer
+
+
+@functools.cache
+def lazy_table(name: str) -> list[list[Any]]:
+    """Names, shapes and types in order, as the tables of `DATA` have them."""
+    state = lazy_state(name)
+    return [[key, list(t.shape), str(t.dtype).rpartition(".")[2]] for key, t in state.items()]
 
 
 def lazy_state(name: str) -> dict[str, Any]:
@@ -179,6 +201,91 @@ class PPHGNetReference(Reference):
             assert (last.shape[0], x.shape[1]) == (mid, out)
         x = self.conv(x.mean([2, 3], keepdim=True), "last_conv").clip(min=0) * (1 - self.dropout)
         return x.flatten(1) @ self.state["fc.weight"] + self.state["fc.bias"]
+
+
+class PPHGNetV2Reference(Reference):
+    """PP-HGNetV2: how many of each part there are is read from the names."""
+
+    def __init__(self, layer: Any, _: str) -> None:
+        super().__init__(layer, 1e-5)
+
+    def parts(self, name: str) -> list[str]:
+        numbers = {key.removeprefix(f"{name}.").split(".")[0] for key in self.below(name)}
+        return [f"{name}.{number}" for number in sorted(numbers, key=int)]
+
+    def below(self, name: str) -> list[str]:
+        return [key for key in self.state if key.startswith(f"{name}.")]
+
+    def conv_bn(self, x: Any, name: str, stride: int = 1) -> Any:
+        kernel = self.state[f"{name}.conv.weight"].shape[-1]
+        padding = "SAME" if kernel == 2 else kernel // 2
+        return self.norm(self.conv(x, f"{name}.conv", stride, padding), f"{name}.bn")
+
+    def affine(self, x: Any, name: str) -> Any:
+        scale = self.state.get(f"{name}.scale")
+        return x if scale is None else scale * x + self.state[f"{name}.bias"]
+
+    def unit(self, x: Any, name: str, stride: int = 1) -> Any:
+        if self.below(f"{name}.conv1"):
+            x, name = self.conv_bn(x, f"{name}.conv1"), f"{name}.conv2"
+        return self.affine(self.conv_bn(x, name, stride).clip(min=0), f"{name}.lab")
+
+    def stem(self, x: Any) -> Any:
+        x = self.unit(x, "stem.stem1", 2)
+        y = self.unit(self.unit(x, "stem.stem2a"), "stem.stem2b")
+        # The largest of 2x2 pixels, written without a pooling operator.
+        rows = paddle.concat([paddle.maximum(x[:, :, :-1], x[:, :, 1:]), x[:, :, -1:]], 2)
+        x = paddle.concat([paddle.maximum(rows[..., :-1], rows[..., 1:]), rows[..., -1:]], 3)
+        x = self.unit(paddle.concat([x, y], 1), "stem.stem3", 2)
+        return self.unit(x, "stem.stem4")
+
+    def block(self, x: Any, name: str) -> Any:
+        outputs = [x]
+        for layer in self.parts(f"{name}.layers"):
+            outputs.append(self.unit(outputs[-1], layer))
+        y = self.unit(paddle.concat(outputs, 1), f"{name}.aggregation_squeeze_conv")
+        return self.unit(y, f"{name}.aggregation_excitation_conv")
+
+    def __call__(self, x: Any) -> Any:
+        x = self.stem(x)
+        for stage in self.parts("stages"):
+            if self.below(f"{stage}.downsample"):
+                x = self.conv_bn(x, f"{stage}.downsample", 2)
+            for index, block in enumerate(self.parts(f"{stage}.blocks")):
+                y = self.block(x, block)
+                x = y + x if index else y
+        x = self.conv(x.mean([2, 3], keepdim=True), "last_conv").clip(min=0)
+        x = self.affine(x, "lab").flatten(1)
+        return x @ self.state["fc.weight"] + self.state["fc.bias"]
+
+
+class PPLCNetReference(Reference):
+    """PP-LCNet: the first block of each stage but one halves the size."""
+
+    def __init__(self, layer: Any, _: str) -> None:
+        super().__init__(layer, 1e-5)
+
+    @staticmethod
+    def swish(x: Any) -> Any:
+        return x * (x + 3).clip(0, 6) / 6
+
+    def unit(self, x: Any, name: str, stride: int = 1) -> Any:
+        kernel = self.state[f"{name}.conv.weight"].shape[-1]
+        x = self.norm(self.conv(x, f"{name}.conv", stride, kernel // 2), f"{name}.bn")
+        return self.swish(x)
+
+    def __call__(self, x: Any) -> Any:
+        x = self.unit(x, "conv1", 2)
+        for stage, blocks in (("2", 1), ("3", 2), ("4", 2), ("5", 6), ("6", 2)):
+            for index in range(blocks):
+                name = f"blocks{stage}.{index}"
+                x = self.unit(x, f"{name}.dw_conv", 1 if index or stage == "2" else 2)
+                if stage == "6":
+                    y = self.conv(x.mean([2, 3], keepdim=True), f"{name}.se.conv1").clip(min=0)
+                    x = x * (self.conv(y, f"{name}.se.conv2") / 6 + 0.5).clip(0, 1)
+                x = self.unit(x, f"{name}.pw_conv")
+        x = self.swish(self.conv(x.mean([2, 3], keepdim=True), "last_conv")).flatten(1) * 0.8
+        return x @ self.state["fc.weight"] + self.state["fc.bias"]
 
 
 class LiteReference(Reference):
@@ -413,6 +520,8 @@ class SwinReference(Reference):
 
 
 REFERENCES: dict[str, Callable[[Any, str], Any]] = {
+    "PPHGNetV2": PPHGNetV2Reference,
+    "PPLCNet": PPLCNetReference,
     "PPHGNet": PPHGNetReference,
     "EfficientNetLite": LiteReference,
     "EfficientNetB": EfficientNetReference,
@@ -430,12 +539,30 @@ def reference_of(layer: Any, name: str) -> Any:
 @pytest.mark.parametrize("name", TABLES)
 def test_parameter_names_shapes_and_order_are_paddleclas_s(name: str) -> None:
     table = json.loads((DATA / f"{name}.json").read_text())["parameters"]
-    state = lazy_state(name)
-    found = [[key, list(t.shape), str(t.dtype).rpartition(".")[2]] for key, t in state.items()]
-    assert found == table
+    assert lazy_table(name) == table
 
 
-@pytest.mark.parametrize("name", ["PPHGNet_tiny", "ResNet50_vd", "EfficientNetB0", SWINS[0]])
+@pytest.mark.parametrize("name", [*PPHGNETS_V2, *PPLCNETS])
+def test_parameter_tables_have_the_digests_of_paddleclas_s(name: str) -> None:
+    known = json.loads((DATA / "digests.json").read_text())[name]
+    table = lazy_table(name)
+    assert len(table) == known["count"]
+    assert hashlib.sha256(json.dumps(table).encode()).hexdigest() == known["sha256"]
+
+
+@pytest.mark.parametrize("name", PPHGNETS_V2)
+def test_trained_parameters_are_as_many_as_in_timm_s_copies(name: str) -> None:
+    statistics = ("._mean", "._variance")
+    count = sum(
+        math.prod(shape) for key, shape, _ in lazy_table(name) if not key.endswith(statistics)
+    )
+    assert count / 1e6 == pytest.approx(TIMM_PARAMS[name], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PPHGNet_tiny", "PPHGNetV2_B0", "PPLCNet_x0_25", "ResNet50_vd", "EfficientNetB0", SWINS[0]],
+)
 def test_logits_are_paddleclas_s(name: str) -> None:
     with np.load(DATA / f"{name}.npz") as file:
         expected = file["logits"]
@@ -454,7 +581,7 @@ def network(request: pytest.FixtureRequest) -> tuple[str, Any]:
 def test_logits_are_those_of_an_independent_forward(network: tuple[str, Any]) -> None:
     name, layer = network
     # These networks take any size, and a small one is as telling.
-    small = name in (*PPHGNETS, *RESNETS, RES2NET, RESNEXT)
+    small = name in (*PPHGNETS, *PPHGNETS_V2, *PPLCNETS, *RESNETS, RES2NET, RESNEXT)
     x = images(64 if small else zoo.info(name).input_size)
     assert_logits_agree(run(layer, x), run(reference_of(layer, name), x))
 
@@ -462,10 +589,20 @@ def test_logits_are_those_of_an_independent_forward(network: tuple[str, Any]) ->
 def test_a_narrow_resnext_computes_what_the_independent_forward_does() -> None:
     from hgdeploy.zoo.networks.resnext import ResNeXt
 
-    layer = fill(ResNeXt(2, 10))
+    layer = fill(ResNeXt(2, 10), RESNEXT)
     layer.eval()
     x = images(64)
     assert_logits_agree(run(layer, x), run(reference_of(layer, RESNEXT), x))
+
+
+def test_a_narrow_pphgnet_v2_without_affines_computes_what_the_independent_forward_does() -> None:
+    from hgdeploy.zoo.networks.pphgnet_v2 import PPHGNetV2, Stage
+
+    stages = (Stage(8, 16, 2), Stage(8, 16, 1), Stage(8, 16, 2), Stage(8, 16, 1))
+    layer = fill(PPHGNetV2((8, 8), stages, 2, 10, affine=False), "PPHGNetV2")
+    layer.eval()
+    x = images(64)
+    assert_logits_agree(run(layer, x), run(reference_of(layer, "PPHGNetV2"), x))
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -479,8 +616,8 @@ def test_a_model_has_the_published_size_of_its_architecture(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_published_parameters_are_those_of_the_network(name: str) -> None:
     count = sum(
-        math.prod(tensor.shape)
-        for key, tensor in lazy_state(name).items()
+        math.prod(shape)
+        for key, shape, _ in lazy_table(name)
         # The published count of Swin leaves out the position biases and their index.
         if "relative_position" not in key
     )
@@ -493,24 +630,34 @@ def test_published_products_are_those_of_the_network(network: tuple[str, Any]) -
 
     def add(part: Any, _: Any, output: Any) -> None:
         nonlocal macs
-        each = part.weight.shape[1:] if len(part.weight.shape) == 4 else part.weight.shape[:1]
+        weight = part.weight.shape
+        # Of convolutions, linear layers and, in the counts that have them, normalisations.
+        each = {4: weight[1:], 2: weight[:1], 1: [2]}[len(weight)]
         macs += math.prod(output.shape) * math.prod(each)
 
+    # EfficientNet's published counts include the products by single factors.
+    tolerance = {"rel": 0.04 if name in EFFICIENTNETS else 0.01}
+    counted: Any = paddle.nn.Conv2D | paddle.nn.Linear
+    if name in (*PPHGNETS_V2, *PPLCNETS):
+        tolerance = {"rel": 0.002} if name in PPLCNETS else {"abs": 0.005}
+        counted |= paddle.nn.BatchNorm2D
     hooks = [
         part.register_forward_post_hook(add)
         for part in layer.sublayers()
-        if isinstance(part, paddle.nn.Conv2D | paddle.nn.Linear)
+        if isinstance(part, counted)
     ]
     run(layer, images(zoo.info(name).input_size, 1))
     for hook in hooks:
         hook.remove()
-    # EfficientNet's published counts include the products by single factors.
-    tolerance = 0.04 if name in EFFICIENTNETS else 0.01
-    assert macs / 1e9 == pytest.approx(zoo.info(name).macs_g, rel=tolerance)
+    assert macs / 1e9 == pytest.approx(zoo.info(name).macs_g, **tolerance)
 
 
 @pytest.mark.parametrize(
-    "name", ["PPHGNet_tiny", "ResNet34", "EfficientNetB0", SWINS[0], "EfficientNetLite0"]
+    "name",
+    [
+        *("PPHGNet_tiny", "PPHGNetV2_B0", "PPLCNet_x0_25"),
+        *("ResNet34", "EfficientNetB0", SWINS[0], "EfficientNetLite0"),
+    ],
 )
 def test_another_number_of_classes_changes_only_the_last_layer(name: str) -> None:
     layer = zoo.build(name, 10)
@@ -529,6 +676,7 @@ def test_another_number_of_classes_changes_only_the_last_layer(name: str) -> Non
         ("ResNet50_rsb", "ResNet50"),
         (f"{SWINS[1]}_22kto1k", SWINS[1]),
         (f"{RES2NET}_ssld", RES2NET),
+        ("PPLCNet_x2_5_ssld", "PPLCNet_x2_5"),
     ],
 )
 def test_a_model_with_other_weights_is_built_with_its_own_name(
@@ -576,6 +724,24 @@ def test_a_model_without_classes_is_refused(count: int) -> None:
         ("PPHGNet_small_ssld", 83.82, 96.81, 2.52),
         ("PPHGNet_base", None, None, None),
         ("PPHGNet_base_ssld", 85.00, 97.35, 5.97),
+        ("PPHGNetV2_B0", 77.77, 93.91, 0.52),
+        ("PPHGNetV2_B1", 79.18, 94.57, 0.58),
+        ("PPHGNetV2_B2", 81.74, 95.88, 0.95),
+        ("PPHGNetV2_B3", 82.98, 96.43, 1.18),
+        ("PPHGNetV2_B4", 83.57, 96.72, 1.46),
+        ("PPHGNetV2_B5", 84.75, 97.32, 2.84),
+        ("PPHGNetV2_B6", 86.30, 97.84, 5.29),
+        ("PPLCNet_x0_25", 51.86, 75.65, 0.72),
+        ("PPLCNet_x0_35", 58.09, 80.83, 0.69),
+        ("PPLCNet_x0_5", 63.14, 84.66, 0.70),
+        ("PPLCNet_x0_5_ssld", 66.10, 86.46, None),
+        ("PPLCNet_x0_75", 68.18, 88.30, 0.71),
+        ("PPLCNet_x1_0", 71.32, 90.03, 0.73),
+        ("PPLCNet_x1_0_ssld", 74.39, 92.09, None),
+        ("PPLCNet_x1_5", 73.71, 91.53, 0.82),
+        ("PPLCNet_x2_0", 75.18, 92.27, 0.94),
+        ("PPLCNet_x2_5", 76.60, 93.00, None),
+        ("PPLCNet_x2_5_ssld", 80.82, 95.33, None),
         ("ResNet34", 74.57, 92.14, 1.97),
         ("ResNet34_vd", 75.98, 92.98, 2.00),
         ("ResNet50", 76.50, 93.00, 2.54),
@@ -614,9 +780,10 @@ def test_each_published_model_can_be_fetched_from_one_place() -> None:
             assert info.package.sha256[:8] in info.package.member
         else:
             folder = "" if name in root else "/legendary_models"
+            file = f"{name}_ssld" if name in PPHGNETS_V2 else name
             assert official == (
-                f"{OFFICIAL_URL}{folder}/{name}_pretrained.pdparams",
-                f"{OFFICIAL_URL}/inference/{name}_infer.tar",
+                f"{OFFICIAL_URL}{folder}/{file}_pretrained.pdparams",
+                f"{OFFICIAL_URL}/inference/{file}_infer.tar",
             )
 
 
@@ -625,6 +792,8 @@ def test_each_published_model_can_be_fetched_from_one_place() -> None:
     [
         ("PPHGNet_tiny", "232 -> 224 pil bicubic"),
         ("PPHGNet_small_ssld", "236 -> 224 pil bicubic"),
+        ("PPHGNetV2_B4", "232 -> 224 pil bicubic"),
+        ("PPLCNet_x1_0_ssld", "256 -> 224 cv2 bilinear"),
         ("ResNet50_rsb", "256 -> 224 cv2 bilinear"),
         ("EfficientNetB1", "272 -> 240 cv2 bilinear"),
         (SWINS[0], "256 -> 224 pil bicubic"),

@@ -4,12 +4,12 @@
 Sources of the figures:
     PP-HGNet and the models that it is compared with: accuracy and `v100_ms` from `zoo.published`;
         parameters and MACs from PaddleClas's model documentation.
-    PP-LCNet: all from PaddleClas's PP-LCNet page and its list of models (x2_5 has no `v100_ms`, nor
-        have the distilled ones). `macs_g` are its FLOPs, which count 2 for each normalised value.
-    PP-HGNetV2: accuracy and `v100_ms` (TensorRT 8.5) from PaddleClas's PP-HGNetV2 page, which has no
-        sizes: these are counted on our own layers as those of PP-LCNet, and are those that timm's
-        model cards give (without batch-norm statistics, to one decimal). The evaluation is that of
-        the networks' own configs; the one config of the distillation, B4's, resizes to 236.
+    PP-LCNet: PaddleClas's PP-LCNet page and its list of models; neither has a `v100_ms` of x2_5 or
+        of the distilled ones. `macs_g` are its FLOPs, which count 2 for each normalised value.
+    PP-HGNetV2: accuracy and `v100_ms` (TensorRT 8.5) from PaddleClas's PP-HGNetV2 page. It has no
+        sizes; these are counted on our own layers, as PP-LCNet's are, and agree with the model
+        cards of timm's copies. The preprocessing is that of the networks' own configs; the only
+        config of a distillation, B4's, resizes to 236 instead.
     EfficientNet-Lite: top-1 (FP32) from the table in `models/official/efficientnet/lite/README.md`
         of the tensorflow/tpu repository, which states 4.7, 5.4 and 6.1 M parameters and 407, 631
         and 899 M multiply-adds. `params_m` and `macs_g` here are counted on our own layers (only

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PaddleClas publishes about the models: accuracy, and two sets of latencies on a V100.
+"""PaddleClas's table of PP-HGNet and its rivals: accuracy, and two sets of latencies on a V100.
 
 Sources:
     `top1`, `top5` (ImageNet-1k validation, per cent) and `v100_ms`: the tables of PaddleClas's

@@ -23,7 +23,7 @@ _HEAD_CHANNELS = 2048
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """Channels of the inner convolutions and of the output; blocks."""
 
     mid_channels: int
@@ -104,7 +104,7 @@ class _Stem(nn.Layer):
 class _Block(nn.Layer):
     """A chain of convolutions whose input and every output are concatenated and merged."""
 
-    def __init__(self, in_channels: int, stage: _Stage, kind: _Kind, *, identity: bool) -> None:
+    def __init__(self, in_channels: int, stage: Stage, kind: _Kind, *, identity: bool) -> None:
         super().__init__()
         mid, out, affine = stage.mid_channels, stage.out_channels, kind.affine
         inputs = [in_channels] + [mid] * (kind.depth - 1)
@@ -131,7 +131,7 @@ class _Block(nn.Layer):
 class _StageLayers(nn.Layer):
     """An optional depthwise halving, then blocks, of which all but the first add their input."""
 
-    def __init__(self, in_channels: int, stage: _Stage, kind: _Kind, *, downsample: bool) -> None:
+    def __init__(self, in_channels: int, stage: Stage, kind: _Kind, *, downsample: bool) -> None:
         super().__init__()
         self.downsample = (
             ConvNormAct(in_channels, in_channels, 3, stride=2, groups=in_channels, act=False)
@@ -164,7 +164,7 @@ class PPHGNetV2(nn.Layer):
     def __init__(
         self,
         stem: tuple[int, int],
-        stages: tuple[_Stage, _Stage, _Stage, _Stage],
+        stages: tuple[Stage, Stage, Stage, Stage],
         depth: int,
         num_classes: int,
         *,
@@ -195,41 +195,41 @@ class PPHGNetV2(nn.Layer):
 
 def pphgnet_v2_b0(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B0."""
-    stages = (_Stage(16, 64, 1), _Stage(32, 256, 1), _Stage(64, 512, 2), _Stage(128, 1024, 1))
+    stages = (Stage(16, 64, 1), Stage(32, 256, 1), Stage(64, 512, 2), Stage(128, 1024, 1))
     return PPHGNetV2((16, 16), stages, 3, num_classes, affine=True)
 
 
 def pphgnet_v2_b1(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B1."""
-    stages = (_Stage(32, 64, 1), _Stage(48, 256, 1), _Stage(96, 512, 2), _Stage(192, 1024, 1))
+    stages = (Stage(32, 64, 1), Stage(48, 256, 1), Stage(96, 512, 2), Stage(192, 1024, 1))
     return PPHGNetV2((24, 32), stages, 3, num_classes, affine=True)
 
 
 def pphgnet_v2_b2(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B2."""
-    stages = (_Stage(32, 96, 1), _Stage(64, 384, 1), _Stage(128, 768, 3), _Stage(256, 1536, 1))
+    stages = (Stage(32, 96, 1), Stage(64, 384, 1), Stage(128, 768, 3), Stage(256, 1536, 1))
     return PPHGNetV2((24, 32), stages, 4, num_classes, affine=True)
 
 
 def pphgnet_v2_b3(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B3."""
-    stages = (_Stage(32, 128, 1), _Stage(64, 512, 1), _Stage(128, 1024, 3), _Stage(256, 2048, 1))
+    stages = (Stage(32, 128, 1), Stage(64, 512, 1), Stage(128, 1024, 3), Stage(256, 2048, 1))
     return PPHGNetV2((24, 32), stages, 5, num_classes, affine=True)
 
 
 def pphgnet_v2_b4(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B4."""
-    stages = (_Stage(48, 128, 1), _Stage(96, 512, 1), _Stage(192, 1024, 3), _Stage(384, 2048, 1))
+    stages = (Stage(48, 128, 1), Stage(96, 512, 1), Stage(192, 1024, 3), Stage(384, 2048, 1))
     return PPHGNetV2((32, 48), stages, 6, num_classes, affine=False)
 
 
 def pphgnet_v2_b5(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B5."""
-    stages = (_Stage(64, 128, 1), _Stage(128, 512, 2), _Stage(256, 1024, 5), _Stage(512, 2048, 2))
+    stages = (Stage(64, 128, 1), Stage(128, 512, 2), Stage(256, 1024, 5), Stage(512, 2048, 2))
     return PPHGNetV2((32, 64), stages, 6, num_classes, affine=False)
 
 
 def pphgnet_v2_b6(num_classes: int) -> PPHGNetV2:
     """PPHGNetV2_B6."""
-    stages = (_Stage(96, 192, 2), _Stage(192, 512, 3), _Stage(384, 1024, 6), _Stage(768, 2048, 3))
+    stages = (Stage(96, 192, 2), Stage(192, 512, 3), Stage(384, 1024, 6), Stage(768, 2048, 3))
     return PPHGNetV2((48, 96), stages, 6, num_classes, affine=False)

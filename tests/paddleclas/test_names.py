@@ -77,13 +77,15 @@ def test_pp_shitu_is_refused_by_name(name: str):
     [
         ("PPHGNet_small", "inference", "IMN"),
         ("AlexNet", "inference", "IMN"),
+        ("PPHGNetV2_B0", "inference", "IMN"),  # its archive is called ..._ssld
         ("person_exists", "models/PULC/inference", "PULC"),
     ],
 )
 def test_a_model_is_downloaded_once_into_the_cache_of_paddleclas(
     name: str, path: str, kind: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    archive_model(tmp_path / "web" / path / f"{name}_infer.tar", MODEL)
+    archive = f"{name}{'_ssld' if 'V2' in name else ''}_infer.tar"
+    archive_model(tmp_path / "web" / path / archive, MODEL)
     lines: list[str] = []
     with serving(tmp_path / "web") as url:
         monkeypatch.setenv("HGDEPLOY_MODELS_URL", f"{url}/")
@@ -98,7 +100,7 @@ def test_a_model_is_downloaded_once_into_the_cache_of_paddleclas(
     assert folder == home / ".paddleclas" / "inference_model" / kind / name
     assert sorted(file.name for file in folder.iterdir()) == sorted(file.name for file in MODEL)
     assert QuietHandler.requests == 1
-    assert lines == [f"download {url}/{path}/{name}_infer.tar to {folder / name}_infer.tar"]
+    assert lines == [f"download {url}/{path}/{archive} to {folder / name}_infer.tar"]
 
 
 def test_a_cache_that_is_there_is_used_as_it_is(cached: Callable[[str], Path]):

@@ -113,11 +113,14 @@ def fetched_model(
         DownloadError: the transfer fails, or what arrived is not what was expected.
         OutputError: the folder cannot be written.
     """
-    kind, official, url = "IMN", OFFICIAL_URL, f"{OFFICIAL_URL}/inference"
     if name in pulc():
-        kind, official, url = "PULC", _PULC_SERVER, _PULC_URL
+        kind, official, url = "PULC", _PULC_SERVER, f"{_PULC_URL}/{name}_infer.tar"
+    else:
+        kind, official, url = "IMN", OFFICIAL_URL, f"{OFFICIAL_URL}/inference/{name}_infer.tar"
+        if name in MODELS:  # whose archive may have a longer name
+            url = MODELS[name].inference_url or url
     folder = cache() / "inference_model" / kind / name
-    address = mirrored(f"{url}/{name}_infer.tar", official)
+    address = mirrored(url, official)
     with _one_download:  # another thread may have begun it
         if _is_complete(folder):
             return folder

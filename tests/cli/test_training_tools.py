@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
         "save_inference_dir": "./inference", "use_dali": False,
     },
     "AMP": {"scale_loss": 128.0, "use_dynamic_loss_scaling": True, "level": "O1"},
-    "Arch": {"name": "PPHGNet_tiny", "class_num": 10},
+    "Arch": {"name": "PPLCNet_x0_25", "class_num": 10},
     "Loss": {
         "Train": [{"CELoss": {"weight": 1.0, "epsilon": 0.1}}],
         "Eval": [{"CELoss": {"weight": 1.0}}],
@@ -302,13 +302,13 @@ def test_export_takes_a_model_s_name_or_a_config(place, run_here):
 
 
 def lively_weights(path: Path, classes: int) -> Any:
-    """Save weights of PPHGNet_tiny whose classes get different scores, and return the network."""
+    """Save weights of PPLCNet_x0_25 whose classes get different scores, and return the network."""
     import paddle
 
     from hgdeploy import zoo
 
     paddle.seed(0)
-    layer = zoo.build("PPHGNet_tiny", classes)
+    layer = zoo.build("PPLCNet_x0_25", classes)
     with paddle.no_grad():
         logits = layer(paddle.to_tensor(tensors([Path("photos/coffee.jpg")])))
         layer.fc.weight.set_value(layer.fc.weight * (2.0 / float(logits.std())))
@@ -368,7 +368,7 @@ def test_an_export_says_how_to_use_it(place, run, run_here):
     assert_best({"class_ids": list(found.class_ids), "scores": found.scores}, expected[0])
     done = run("export_model.py", "-o", "Global.pretrained_model=best_model", "-o", FEW)
     assert done.returncode == 0, done.stderr
-    assert "inference.yml will have no names of classes: PPHGNet_tiny has 10" in done.stderr
+    assert "inference.yml will have no names of classes: PPLCNet_x0_25 has 10" in done.stderr
     refused = run(
         "export_model.py", "-o", "Global.pretrained_model=best_model", "-o", FEW,
         "-o", "Global.export_for_fd=True",

@@ -57,7 +57,7 @@ def bundle(mini):
 def two_runs(monkeypatch):
     """As if two engines had just been compared, for what does not depend on that."""
     runs = [(Run("onnxruntime"), None), (Run("openvino"), None)]
-    monkeypatch.setattr(measuring, "agreeing_runs", lambda *_: Agreeing(runs, runs[0][0], []))
+    monkeypatch.setattr(measuring, "agreeing_runs", lambda *_: Agreeing(runs, runs[0][0], 0, []))
 
 
 class FakeWorkers:

@@ -23,6 +23,7 @@ from hgdeploy.engines.auto.machine import library_version, machine_here
 from hgdeploy.engines.auto.saved import Saved, save_choice
 from hgdeploy.engines.run import Run, artifact_of
 from hgdeploy.errors import ConfigError, ValidationError
+from hgdeploy.paddleclas import PaddleClas
 
 PHOTO = str(IMAGES / "coffee.jpg")
 ENGINE = "onnxruntime"
@@ -209,6 +210,16 @@ def test_paddleclas_config_runs_it(bundle, capsys, tmp_path):
     config.write_text("Global: {infer_imgs: x, inference_model_dir: x, use_onnx: True}\n")
     assert main(["predict", str(bundle), PHOTO, "-c", str(config), "--engine", "auto"]) == 0
     assert "hgdeploy: engine auto: onnxruntime" in capsys.readouterr().err
+
+
+def test_paddleclass_class_runs_it(bundle):
+    require_engine("paddle")
+    save(bundle, threads=1, streams=2)
+    with PaddleClas(inference_model_dir=str(bundle), engine="auto") as clas:
+        assert [answer["filename"] for (answer,) in clas.predict(PHOTO)] == [PHOTO]
+        engine = clas._classifier.engine
+        assert (engine.runtime.engine, engine.runtime.threads) == (ENGINE, 1)
+        assert engine.concurrency == 2
 
 
 def test_validate_and_explain_take_it_among_others(bundle, capsys):

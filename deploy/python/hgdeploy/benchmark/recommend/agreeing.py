@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from hgdeploy.benchmark.recommend.ways import NO_IMAGES, Evidence, RecommendOptions
 from hgdeploy.bundle.model_bundle import ModelBundle
+from hgdeploy.bundle.names import made_by
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.engines.options import CPU_PRECISIONS, PRECISIONS
-from hgdeploy.engines.run import Run, open_run
+from hgdeploy.engines.run import Run, artifact_names, open_run
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.progress import OnLine
@@ -29,11 +30,13 @@ class Agreeing(NamedTuple):
     Attributes:
         runs: those, each with its agreement; None without images.
         reference: what they were compared with: the first in fp32.
+        images: how many images they were compared on.
         left_out: the others, with the reasons.
     """
 
     runs: list[tuple[Run, float | None]]
     reference: Run
+    images: int
     left_out: list[Evidence]
 
 
@@ -73,7 +76,7 @@ def agreeing_runs(bundle: ModelBundle, options: RecommendOptions, on_progress: O
             left_out.append(Evidence(run, share, None, reason))
         else:
             kept.append((run, share))
-    return Agreeing(kept, reference, left_out)
+    return Agreeing(kept, reference, rows, left_out)
 
 
 def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run], list[Evidence]]:
@@ -84,6 +87,11 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
         if run.precision != "fp32" and not options.images:
             left_out.append(Evidence(run, None, None, NO_IMAGES))
             continue
+        names = artifact_names(run)
+        if not any(bundle.path(name).is_file() for name in names):
+            if run.precision == "fp32" or made_by(names[0]):
+                left_out.append(Evidence(run, None, None, _no_file(names)))
+            continue
         try:
             open_run(bundle, run).engine.close()
             runs.append(run)
@@ -93,6 +101,11 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
         first = next(one for one in left_out if one.run.precision == "fp32")
         raise ConfigError(f"{bundle.root} does not run in fp32 on this machine: {first.reason}")
     return runs, left_out
+
+
+def _no_file(names: Sequence[str]) -> str:
+    how = made_by(names[0])
+    return f"there is no {' or '.join(names)}" + (f", which {how} makes" if how else "")
 
 
 def _candidates(leave_out: Callable[[Evidence], None]) -> Iterator[Run]:

@@ -57,7 +57,7 @@ def recommend(
         ValidationError: nothing qualifies; the message gives the closest run.
     """
     end = clock() + options.budget_seconds
-    kept, reference, left_out = agreeing_runs(bundle, options, on_progress)
+    kept, reference, images, left_out = agreeing_runs(bundle, options, on_progress)
     meter = _Meter(record, on_progress, clock, start, end)
     found = _measured(bundle, kept, options, meter)
     left_out += [one for one in found if one.result is None]
@@ -66,7 +66,7 @@ def recommend(
     if not evidence or evidence[0].reason:
         closest = f"; the closest was {' '.join(evidence[0].cells())}" if evidence else ""
         raise ValidationError(f"nothing qualifies on this machine{closest}")
-    return Recommendation(evidence[0], (*evidence, *left_out), reference)
+    return Recommendation(evidence[0], (*evidence, *left_out), reference, images)
 
 
 @dataclass(frozen=True)

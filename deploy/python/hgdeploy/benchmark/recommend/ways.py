@@ -12,6 +12,7 @@ from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, THREADS, WEEK_SECONDS, list_of, number, optional
 from hgdeploy.system.machine import available_cpus
+from hgdeploy.validation.accuracy import share_interval
 
 NO_IMAGES = "no images to compare it with fp32"
 UNMEASURED = "not measured: the time was used up"
@@ -110,13 +111,33 @@ class Recommendation:
         best: the best way that qualifies.
         evidence: all ways, those that were measured first.
         reference: what the others were compared with.
+        images: how many images they were compared on.
     """
 
     best: Evidence
     evidence: tuple[Evidence, ...]
     reference: Run
+    images: int
 
     @property
     def complete(self) -> bool:
         """Whether the time was enough for all that was to be measured."""
         return all(evidence.reason != UNMEASURED for evidence in self.evidence)
+
+    def undecided(self, least: float) -> str | None:
+        """Return what the images leave open about the best; None if nothing.
+
+        Args:
+            least: the agreement that was wanted.
+        """
+        share = self.best.agreement
+        if share is None or self.best.run.precision == "fp32":
+            return None
+        low = share_interval(share, self.images)[0]
+        if low >= least:
+            return None
+        return (
+            f"{self.best.run.name} agrees with {self.reference.name} on {share:.1%} of "
+            f"{self.images} images, which shows with 95 % confidence only that it does on "
+            f"{low:.1%} of all; compare it on more with --images"
+        )

@@ -70,7 +70,7 @@ def _recommend(arguments: argparse.Namespace, out: TextIO) -> int:
         check_replaceable(bundle.root / RECOMMENDED)
     with claiming_record(arguments.output):
         found = recommend(bundle, options, Record(arguments.output, head), say)
-    write_evidence(found, out)
+    write_evidence(found, agreement, out)
     if arguments.save:
         write_saved(save_choice(bundle, choice_of(bundle, found)), out)
     return EXIT_OK

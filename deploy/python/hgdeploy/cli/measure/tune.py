@@ -79,15 +79,15 @@ def _tune(arguments: argparse.Namespace, out: TextIO) -> int:
         return interrupted_exit_code(interruption)
     for variant in tuned.variants:
         out.write(f"{variant}\n")
-    write_evidence(tuned.found, out)
+    write_evidence(tuned.found, wanted.min_agreement, out)
     if not tuned.found.complete:
         say("not all was measured in that time; the same command goes on with the rest")
     write_saved(tuned.path, out)
     return EXIT_OK
 
 
-def write_evidence(found: Recommendation, out: TextIO) -> None:
-    """Write a table of what was tried, and the best of it."""
+def write_evidence(found: Recommendation, min_agreement: float, out: TextIO) -> None:
+    """Write a table of what was tried, and the best of it; warn of what makes that uncertain."""
     from hgdeploy.benchmark.recommend import HEAD, NO_IMAGES
 
     measured = [evidence for evidence in found.evidence if evidence.result is not None]
@@ -103,6 +103,8 @@ def write_evidence(found: Recommendation, out: TextIO) -> None:
     out.write(
         f"best: {run}, batch {batch}, threads {threads}, streams {streams}: {rate} images/s\n"
     )
+    if (undecided := found.undecided(min_agreement)) is not None:
+        warn(undecided)
     for warning in found.best.result.warnings if found.best.result is not None else ():
         warn(f"{run}: {warning}")
 

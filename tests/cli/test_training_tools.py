@@ -215,6 +215,39 @@ def test_eval_counts_unreadable_images_in_no_figure(small, run):
     assert "gone.jpg: " in done.stderr
 
 
+def test_eval_of_attributes_reads_their_list_and_prints_paddleclas_line(small, run):
+    """The scores of `small` stand for those of a sigmoid; what is found needs a logit of 0.5."""
+    rows = probabilities(small, Path("photos"))
+    names = sorted(path.name for path in Path("photos").glob("*.jpg"))
+    found = (rows > 1 / (1 + np.exp(-0.5))).astype(int)
+    lines = [f"{name}\t{','.join(map(str, row))}\n" for name, row in zip(names, found, strict=True)]
+    Path("attributes.txt").write_text("".join(lines))
+    attributes = (
+        "-o", "DataLoader.Eval.dataset.name=MultiLabelDataset",
+        "-o", "DataLoader.Eval.dataset.label_ratio=True",
+        "-o", "DataLoader.Eval.dataset.cls_label_path=attributes.txt",
+        "-o", "Metric.Eval=[{'ATTRMetric': None}]", "-o", "Loss.Eval=[{'MultiLabelLoss': {}}]",
+    )  # fmt: skip
+    done = run("eval.py", *ON_ONNX, "--bundle", small, *attributes)
+    assert done.returncode == 0, done.stderr
+    (line,) = LOG.findall(done.stdout)
+    assert line.startswith("[Eval][Epoch 0][Avg]evalres: ma: ")
+    assert "label_neg_recall: 1.00000" in line
+    Path("attributes.txt").write_text("coffee.jpg\t0,1\n")
+    refused = run("eval.py", *ON_ONNX, "--bundle", small, *attributes)
+    assert refused.returncode == 4
+    assert "attributes.txt has 2 labels for an image, but the model 10" in refused.stderr
+    for text, told in (
+        ("coffee.jpg\t0,2\n", "line 1: 'coffee.jpg\\t0,2' is not 'PATH<tab>0,1,...'"),
+        ("coffee.jpg\t0,1\nrocket.jpg\t0\n", "line 2 has 1 labels, and the first 2"),
+        ("\n", "names no labelled images"),
+    ):
+        Path("attributes.txt").write_text(text)
+        refused = run("eval.py", *ON_ONNX, "--bundle", small, *attributes)
+        assert refused.returncode == 4
+        assert told in refused.stderr
+
+
 def test_eval_leaves_out_what_the_model_has_no_classes_for(small, run):
     done = run("eval.py", *ON_ONNX, "--bundle", small, "-o", "Metric.Eval.0.TopkAcc.topk=[1,11]")
     assert "Metric.Eval has top11, and the model 10 classes: left out" in done.stderr
@@ -239,9 +272,11 @@ def test_eval_leaves_out_what_the_model_has_no_classes_for(small, run):
         ("infer.py", "Arch.width_mult=2", 2, "unknown key Arch.width_mult"),
         ("infer.py", "Global.pretrained_model=None", 2, "Global.pretrained_model is not set"),
         ("infer.py", "Global.pretrained_model=gone", 8, "and neither does gone.pdparams beside"),
-        ("eval.py", "Metric.Eval=[{'mAP': {}}]", 2, "Metric.Eval[0].mAP, expected one of: TopkAcc"),
+        ("eval.py", "Metric.Eval=[{'mAP': {}}]", 2, "Metric.Eval[0].mAP, expected one of"),
         ("eval.py", "Loss.Eval=[{'TripletLoss': {}}]", 2, "Loss.Eval[0].TripletLoss"),
         ("eval.py", "DataLoader.Eval.dataset.name=X", 2, "name X cannot be served"),
+        ("eval.py", "DataLoader.Eval.dataset.name=MultiLabelDataset", 2, "by ATTRMetric alone"),
+        ("eval.py", "Metric.Eval=[{'ATTRMetric': {}}]", 2, "is ImageNetDataset, but Metric.Eval"),
         ("eval.py", "DataLoader.Eval.dataset.relabel=True", 2, "relabel cannot be served"),
         ("eval.py", "DataLoader.Eval.dataset.image_rot=x", 2, "did you mean 'image_root'?"),
         ("eval.py", "DataLoader.Eval.dataset.cls_label_path=gone", 4, "label list gone cannot be"),

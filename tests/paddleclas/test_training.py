@@ -144,7 +144,6 @@ def test_evaluation_reads_data_metrics_and_loss(tmp_path):
     [
         (Topk(), "softmax"),
         (ThreshOutput(), "softmax"),
-        (ScoreOutput(None), "softmax"),
         (ScoreOutput(2), None),
         (MultiLabelThreshOutput(), "sigmoid"),
         (PersonAttribute(), "sigmoid"),

@@ -6,7 +6,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hgdeploy.validation.evaluation import Evaluation, Share, TopkAcc, TprAtFpr
+from hgdeploy.validation.evaluation import (
+    AttributeEvaluation,
+    ATTRMetric,
+    Evaluation,
+    Share,
+    TopkAcc,
+    TprAtFpr,
+)
 
 
 def rows(seed: int, images: int, classes: int) -> np.ndarray:
@@ -80,3 +87,46 @@ def test_a_probability_of_zero_gives_a_finite_loss():
 def test_a_share_of_nothing_is_a_dash():
     assert str(Share(0, 0)) == "-"
     assert str(Share(3, 5)) == "60.00% (23.07% to 88.24%)"
+
+
+def test_attributes_have_the_figures_of_their_formulas():
+    """Each figure as PaddleClas defines it, over all images at once."""
+    random = np.random.default_rng(6)
+    logits, labels = random.normal(0, 2, (40, 5)), random.integers(-1, 2, (40, 5))
+    labels[:, 3] = 0  # nobody has it
+    labels[7] = 0
+    logits[7] = -9  # nothing there and nothing found
+    evaluation = AttributeEvaluation(5, ATTRMetric())
+    for row, label in zip(1 / (1 + np.exp(-logits)), labels, strict=True):
+        evaluation.add(row.astype(np.float32), label)
+    found = np.where(labels == -1, -1, logits > 0.5)  # PaddleClas compares logits
+    there, seen = labels == 1, found == 1
+    both, either = there & seen, there | seen
+
+    def share(part: np.ndarray, of: np.ndarray) -> np.ndarray:
+        return np.divide(part, of, out=np.zeros(len(part)), where=of > 0)
+
+    positive = share(both.sum(0), there.sum(0))
+    negative = share(((labels == 0) & (found == 0)).sum(0), (labels == 0).sum(0))
+    precision, recall = share(both.sum(0), seen.sum(0)), positive.mean()
+    exact, complete = (
+        share(both.sum(1), seen.sum(1)).mean(),
+        share(both.sum(1), there.sum(1)).mean(),
+    )
+    expected = {
+        "ma": ((positive + negative) / 2).mean(),
+        "label_f1": share(2 * precision * recall, precision + recall).mean(),
+        "label_pos_recall": recall,
+        "label_neg_recall": negative.mean(),
+        "instance_f1": 2 * exact * complete / (exact + complete),
+        "instance_acc": share(both.sum(1), either.sum(1)).mean(),
+        "instance_prec": exact,
+        "instance_recall": complete,
+    }
+    assert evaluation.figures() == pytest.approx(expected)
+    told = " ".join(f"{name}: {value:.5f}" for name, value in expected.items())
+    assert evaluation.paddleclas_line() == f"[Eval][Epoch 0][Avg]evalres: {told}"
+    figures = {each.index: each for each in evaluation.per_class}
+    assert figures[0].recall == Share(int(both[:, 0].sum()), int(there[:, 0].sum()))
+    assert figures[3].recall == Share(0, 0)
+    assert figures[3].precision == Share(0, int(seen[:, 3].sum()))

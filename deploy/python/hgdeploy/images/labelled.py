@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hgdeploy.errors import InputError
 from hgdeploy.images.find import ImageFile, find_images
@@ -58,14 +61,50 @@ def read_labelled_images(
     return tuple(file for file, _ in found), tuple(label for _, label in found)
 
 
-def _labelled_list(path: Path, images: Path, delimiter: str) -> list[tuple[ImageFile, int]]:
+def read_attributes(path: Path, images: Path) -> tuple[tuple[ImageFile, ...], NDArray[np.int64]]:
+    """Read PaddleClas's list of images with several labels: `PATH<tab>0,1,...`.
+
+    Args:
+        path: the list.
+        images: the folder that its paths count from.
+
+    Returns:
+        The images, and for each one row of labels: 1, 0, or -1 for what is not known.
+
+    Raises:
+        InputError: the list cannot be read, a line has another form, or other labels than the
+            first.
+    """
+    found: list[tuple[ImageFile, list[int]]] = []
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, _, written = line.strip().rpartition("\t")
+        labels = written.split(",")
+        if not name or not set(labels) <= {"-1", "0", "1"}:
+            raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH<tab>0,1,...'")
+        row = [int(label) for label in labels]
+        if found and len(row) != len(found[0][1]):
+            raise InputError(
+                f"{path}, line {number} has {len(row)} labels, and the first {len(found[0][1])}"
+            )
+        found.append((ImageFile(str(images / name), name), row))
+    if not found:
+        raise InputError(f"{path} names no labelled images")
+    return tuple(file for file, _ in found), np.array([row for _, row in found], np.int64)
+
+
+def _lines(path: Path) -> Sequence[str]:
     try:
-        lines = read_lines(path)
+        return read_lines(path)
     except (OSError, ValueError) as error:
         raise InputError(f"label list {path} cannot be read: {error}") from None
+
+
+def _labelled_list(path: Path, images: Path, delimiter: str) -> list[tuple[ImageFile, int]]:
     found = []
     known: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(delimiter)

@@ -95,7 +95,10 @@ def weights_of(config: TrainingConfig) -> Path:
 
 @contextlib.contextmanager
 def network_job(
-    config: TrainingConfig, settings: ClassifierSettings, bundle: Path | None
+    config: TrainingConfig,
+    settings: ClassifierSettings,
+    ending: str | None,
+    bundle: Path | None,
 ) -> Iterator[PredictJob]:
     """Yield the run of a config's network with its weights, on the engine that it asks for.
 
@@ -104,6 +107,7 @@ def network_job(
     Args:
         config: the config.
         settings: what is done to images and scores, and the batch size.
+        ending: what must follow the network's logits: `softmax`, `sigmoid` or nothing.
         bundle: a bundle to take instead of the config's network and weights.
     """
     from hgdeploy.engines.options import EngineOptions
@@ -114,7 +118,7 @@ def network_job(
         place = bundle
         if place is None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hgdeploy-"))
-            place = _exported(config, settings, Path(scratch) / config.arch)
+            place = _exported(config, settings, ending, Path(scratch) / config.arch)
         engine, precision = choose_run(place, config.engine, config.precision, say)
         if bundle is None:
             _convert(place, engine, precision)
@@ -139,16 +143,16 @@ def _check_device(config: TrainingConfig) -> None:
         )
 
 
-def _exported(config: TrainingConfig, settings: ClassifierSettings, place: Path) -> Path:
+def _exported(
+    config: TrainingConfig, settings: ClassifierSettings, ending: str | None, place: Path
+) -> Path:
     """Export a network for one use of it."""
-    from hgdeploy.paddleclas.training.tasks import ending_for
     from hgdeploy.transforms.postprocess import ScoreOutput
     from hgdeploy.transforms.preprocess import Preprocessor
     from hgdeploy.zoo.export import ExportOptions, export_bundle
 
     ops = settings.preprocess or ()
     output = None if settings.postprocess is None else settings.postprocess.output
-    ending = "softmax" if output is None else ending_for(output)
     if isinstance(output, ScoreOutput) and output.decimal_places is None:
         output = None  # nothing that a description could say
     size = Preprocessor(ops).output_size or config.size

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hgdeploy.cli.predict import load_classifier
 from hgdeploy.cli.progress import image_progress
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from hgdeploy.paddleclas.training.tasks import EvalTask
     from hgdeploy.results.rows import FileFacts
     from hgdeploy.transforms.prediction import Prediction
-    from hgdeploy.validation.evaluation import Evaluation
+    from hgdeploy.validation.evaluation import AttributeEvaluation, Evaluation
+
+    Figures = Evaluation | AttributeEvaluation
+    Labels = Sequence[Any]  # a class, or a row of attributes, for each image
 
 _LEAST_CLASSES = 2
 _MOST_ON_CPU = 8  # images an inference takes: larger batches take memory, and no less time
@@ -55,15 +58,12 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.classify.folder import classify_files
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.classify.summary import Summary
-    from hgdeploy.images.labelled import read_labelled_images
     from hgdeploy.paddleclas.training.tasks import read_eval
     from hgdeploy.transforms.postprocess import Postprocess, ScoreOutput
 
     config = loaded_config(arguments)
     task = read_eval(config)
-    files, labels = read_labelled_images(
-        task.labels, task.images, None, warn, delimiter=task.delimiter
-    )
+    files, labels = _labelled(task)
     if arguments.classes is not None:
         _check_classes_file(arguments, files, task)
     raw = Postprocess(ScoreOutput(None))
@@ -71,13 +71,13 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     settings = ClassifierSettings(None, batch, preprocess=task.preprocess, postprocess=raw)
     summary = Summary(found=len(files))
     with (
-        network_job(config, settings, arguments.bundle) as job,
+        network_job(config, settings, task.ending, arguments.bundle) as job,
         load_classifier(job, len(files)) as classifier,
         image_progress(len(files)) as progress,
     ):
         evaluation = _evaluation(classifier, config, task)
-        _check_labels(files, labels, evaluation.classes)
-        classify_files(classifier, files, [_Figures(evaluation, labels), progress], warn, summary)
+        _check_labels(files, labels, task, evaluation.classes)
+        classify_files(classifier, files, [_Taker(evaluation, labels), progress], warn, summary)
     say(summary.text())
     if not evaluation.images:
         raise InputError(f"none of the {len(files)} images of {task.labels} can be classified")
@@ -87,22 +87,44 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
     return summary.exit_code
 
 
-def _evaluation(classifier: Classifier, config: TrainingConfig, task: EvalTask) -> Evaluation:
+def _labelled(task: EvalTask) -> tuple[Sequence[ImageFile], Labels]:
+    from hgdeploy.images.labelled import read_attributes, read_labelled_images
+
+    if task.ending == "sigmoid":
+        files, rows = read_attributes(task.labels, task.images)
+        return files, list(rows)
+    return read_labelled_images(task.labels, task.images, None, warn, delimiter=task.delimiter)
+
+
+def _evaluation(classifier: Classifier, config: TrainingConfig, task: EvalTask) -> Figures:
     from hgdeploy.engines.scores import class_count
-    from hgdeploy.validation.evaluation import Evaluation, TopkAcc
+    from hgdeploy.validation.evaluation import (
+        AttributeEvaluation,
+        ATTRMetric,
+        Evaluation,
+        TopkAcc,
+    )
 
     classes = class_count(classifier.engine.outputs[0].shape) or -1
     classes = config.num_classes if classes == -1 else classes
     if classes < _LEAST_CLASSES:
         raise ConfigError("the model gives one score for each image and chooses no class")
     for metric in task.metrics:
+        if isinstance(metric, ATTRMetric):
+            return AttributeEvaluation(classes, metric)
         for k in metric.topk if isinstance(metric, TopkAcc) else ():
             if k > classes:
                 warn(f"Metric.Eval has top{k}, and the model {classes} classes: left out")
     return Evaluation(classes, task.metrics, task.smoothing)
 
 
-def _check_labels(files: Sequence[ImageFile], labels: Sequence[int], classes: int) -> None:
+def _check_labels(files: Sequence[ImageFile], labels: Labels, task: EvalTask, classes: int) -> None:
+    if task.ending == "sigmoid":
+        if len(labels[0]) != classes:
+            raise InputError(
+                f"{task.labels} has {len(labels[0])} labels for an image, but the model {classes}"
+            )
+        return
     for file, label in zip(files, labels, strict=True):
         if label >= classes:
             raise InputError(
@@ -111,10 +133,10 @@ def _check_labels(files: Sequence[ImageFile], labels: Sequence[int], classes: in
             )
 
 
-class _Figures:
+class _Taker:
     """Passes the scores of each image on to an evaluation, with the image's class."""
 
-    def __init__(self, evaluation: Evaluation, labels: Sequence[int]) -> None:
+    def __init__(self, evaluation: Figures, labels: Labels) -> None:
         self._evaluation, self._labels = evaluation, iter(labels)
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
@@ -132,13 +154,15 @@ class _Figures:
         """Do nothing."""
 
 
-def _report(out: TextIO, evaluation: Evaluation, names: Mapping[int, str]) -> None:
+def _report(out: TextIO, evaluation: Figures, names: Mapping[int, str]) -> None:
     """Print PaddleClas's line, and then intervals and the classes that are recognised least."""
     from hgdeploy.paddleclas.answers import write_logged
+    from hgdeploy.validation.evaluation import Evaluation
 
     write_logged(out, evaluation.paddleclas_line())
     out.write(f"\n{evaluation.images} images, with 95 % intervals:\n")
-    out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in evaluation.topk]))
+    if isinstance(evaluation, Evaluation):
+        out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in evaluation.topk]))
     figures = sorted(evaluation.per_class, key=lambda each: (each.recall.value, each.index))
     rows = [("class", "images", "recall", "precision", "name")]
     for each in figures[:_SHOWN]:
@@ -169,7 +193,7 @@ def _check_classes_file(
     check_apart({"--classes": [arguments.classes]}, read)
 
 
-def _write_classes(path: Path, evaluation: Evaluation, names: Mapping[int, str]) -> None:
+def _write_classes(path: Path, evaluation: Figures, names: Mapping[int, str]) -> None:
     from hgdeploy.system.files import write_text
 
     text = io.StringIO()

@@ -44,7 +44,7 @@ def _infer(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.bundle.model_files import files_of_models
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.images.find import find_images
-    from hgdeploy.paddleclas.training.tasks import read_infer
+    from hgdeploy.paddleclas.training.tasks import ending_for, read_infer
     from hgdeploy.results.outputs import check_apart
 
     config = loaded_config(arguments)
@@ -53,7 +53,8 @@ def _infer(arguments: argparse.Namespace, out: TextIO) -> int:
     settings = ClassifierSettings(
         None, task.batch_size, preprocess=task.preprocess, postprocess=task.postprocess
     )
-    with network_job(config, settings, arguments.bundle) as job:
+    ending = ending_for(task.postprocess.output)
+    with network_job(config, settings, ending, arguments.bundle) as job:
         if task.save is not None:
             read = [("a file of the model", path) for path in files_of_models(job.bundle)]
             check_apart({"Infer.save_dir": [task.save]}, [*read, ("the config", arguments.config)])

@@ -35,7 +35,7 @@ from hgdeploy.transforms.postprocess import (
     ScoreOutput,
 )
 from hgdeploy.transforms.postprocess_config import parse_postprocess
-from hgdeploy.validation.evaluation import Metric, TopkAcc, TprAtFpr
+from hgdeploy.validation.evaluation import ATTRMetric, Metric, TopkAcc, TprAtFpr
 
 IMAGENET_LABELS = "imagenet1k_label_list.txt"
 _IMAGENET = 1000
@@ -82,6 +82,12 @@ class EvalTask:
     batch_size: int
     metrics: tuple[Metric, ...]
     smoothing: float | None
+
+    @property
+    def ending(self) -> str:
+        """What must follow the network's logits."""
+        attributes = any(isinstance(metric, ATTRMetric) for metric in self.metrics)
+        return "sigmoid" if attributes else "softmax"
 
 
 def read_infer(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLine) -> InferTask:
@@ -137,8 +143,7 @@ def ending_for(output: Output) -> str | None:
     """
     if isinstance(output, MultiLabelThreshOutput | Attributes):
         return "sigmoid"
-    rounded_logits = isinstance(output, ScoreOutput) and output.decimal_places is not None
-    return None if rounded_logits else "softmax"
+    return None if isinstance(output, ScoreOutput) else "softmax"
 
 
 def read_transforms(config: TrainingConfig) -> tuple[Op, ...] | None:
@@ -180,9 +185,17 @@ def read_eval(config: TrainingConfig) -> EvalTask:
     if "dataset" not in sections:
         raise given.at("dataset").refused("the images' folder and list")
     place = given.at("dataset")
-    name = place.read("name", none_or(text)) or _DATASET
-    if name != _DATASET:
-        raise ConfigError(f"{place.where}.name {name} cannot be served; HGDeploy has {_DATASET}")
+    name, metrics = place.read("name", none_or(text)) or _DATASET, _metrics(config)
+    attributes = any(isinstance(metric, ATTRMetric) for metric in metrics)
+    if name not in (_DATASET, _ATTRIBUTES):
+        served = f"{_DATASET} and {_ATTRIBUTES}"
+        raise ConfigError(f"{place.where}.name {name} cannot be served; HGDeploy has {served}")
+    if attributes != (name == _ATTRIBUTES) or (attributes and len(metrics) > 1):
+        raise ConfigError(
+            f"{place.where}.name is {name}, but Metric.Eval has "
+            f"{', '.join(type(metric).__name__ for metric in metrics)}; HGDeploy measures "
+            f"{_ATTRIBUTES} by ATTRMetric alone, and {_DATASET} by the others"
+        )
     found = keys(_DATASET_KEYS)(place)
     for key in ("image_root", "cls_label_path", "transform_ops"):
         if found.get(key) is None:
@@ -197,8 +210,8 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         found.get("delimiter") or " ",
         _of_dataset(place),
         batch,
-        _metrics(config),
-        _smoothing(config),
+        metrics,
+        None if attributes else _smoothing(config),  # PaddleClas prints no loss beside attributes
     )
 
 
@@ -216,7 +229,7 @@ _INFER: Mapping[str, Kind[Any]] = {
     "PostProcess": anything,
     "save_dir": none_or(as_text),
 }
-_DATASET = "ImageNetDataset"
+_DATASET, _ATTRIBUTES = "ImageNetDataset", "MultiLabelDataset"
 _DATASET_KEYS: Mapping[str, Kind[Any]] = {
     "name": none_or(text),
     "image_root": none_or(as_text),
@@ -224,6 +237,7 @@ _DATASET_KEYS: Mapping[str, Kind[Any]] = {
     "transform_ops": anything,
     "delimiter": none_or(text),
     "relabel": none_or(switch),
+    "label_ratio": anything,
 }
 
 
@@ -244,6 +258,7 @@ def _counts(given: Given) -> tuple[int, ...]:
 _METRICS: Mapping[str, tuple[type[Metric], Mapping[str, Kind[Any]]]] = {
     "TopkAcc": (TopkAcc, {"topk": _counts}),
     "TprAtFpr": (TprAtFpr, {"max_fpr": literal(number(0, 1))}),
+    "ATTRMetric": (ATTRMetric, {"threshold": literal(number())}),
 }
 
 

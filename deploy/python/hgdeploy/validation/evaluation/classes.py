@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a labelled evaluation, gathered image by image: PaddleClas's, and each class's."""
+"""The figures of a classifier on labelled images, gathered image by image."""
 
 from __future__ import annotations
 
@@ -80,7 +80,18 @@ class TprAtFpr:
     max_fpr: float = 0.001
 
 
-Metric = TopkAcc | TprAtFpr
+@dataclass(frozen=True)
+class ATTRMetric:
+    """PaddleClas's metric of this name, for attribute models; see `AttributeEvaluation`.
+
+    Attributes:
+        threshold: what a logit must exceed.
+    """
+
+    threshold: float = 0.5
+
+
+Metric = TopkAcc | TprAtFpr | ATTRMetric
 
 
 class Evaluation:
@@ -157,7 +168,8 @@ class Evaluation:
     def _figure(self, metric: Metric) -> str:
         if isinstance(metric, TprAtFpr):
             return self._tpr_at_fpr(metric.max_fpr)
-        counted = [k for k in metric.topk if k in self.topk]
+        topk = metric.topk if isinstance(metric, TopkAcc) else ()
+        counted = [k for k in topk if k in self.topk]
         return ", ".join(f"top{k}: {self.accuracy(k).value:.5f}" for k in counted)
 
     def _tpr_at_fpr(self, most: float) -> str:

@@ -17,6 +17,7 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.folder import folder_options
 from hgdeploy.cli.main import main, predict_cls
+from hgdeploy.engines.auto import choose as auto_choose
 from hgdeploy.engines.auto import machine, saved
 from hgdeploy.engines.auto.choose import Asked, choose
 from hgdeploy.engines.auto.machine import library_version, machine_here
@@ -24,6 +25,7 @@ from hgdeploy.engines.auto.saved import Saved, save_choice
 from hgdeploy.engines.run import Run, artifact_of
 from hgdeploy.errors import ConfigError, ValidationError
 from hgdeploy.paddleclas import PaddleClas
+from hgdeploy.paddleclas.decided import decided
 
 PHOTO = str(IMAGES / "coffee.jpg")
 ENGINE = "onnxruntime"
@@ -260,3 +262,14 @@ def test_the_choice_is_no_model_and_no_place_for_results(bundle, capsys):
         (bundle / name).unlink()
     assert main(["predict", str(bundle), PHOTO]) != 0
     assert "recommended.json" not in capsys.readouterr().err
+
+
+def test_paddleclas_s_class_runs_the_choice_on_its_device(bundle, monkeypatch):
+    asked = {"inference_model_dir": bundle, "engine": "auto"}
+    found = decided(asked).config
+    assert (found.engine, found.options.device) == (ENGINE, "cpu")
+    assert "engine auto: onnxruntime, 1 thread" in found.notes[0]
+    on_gpu = dataclasses.replace(save(bundle), run=Run(ENGINE, device="gpu:1"))
+    monkeypatch.setattr(auto_choose, "usable_choice", lambda _: on_gpu)
+    found = decided(asked).config
+    assert (found.engine, found.options.device) == (ENGINE, "gpu:1")

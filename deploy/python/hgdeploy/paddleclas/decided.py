@@ -14,6 +14,8 @@ from typing import Any
 from hgdeploy.bundle.model_bundle import POSTPROCESS, PREPROCESS, open_bundle
 from hgdeploy.bundle.names import DESCRIPTION
 from hgdeploy.engines import engine_module
+from hgdeploy.engines.auto.choose import AUTO, Asked, choose
+from hgdeploy.engines.base import device_index
 from hgdeploy.errors import BundleError, ConfigError
 from hgdeploy.paddleclas import names
 from hgdeploy.paddleclas.arguments import THRESHOLDS, checked
@@ -198,12 +200,19 @@ class _Tree:
         settings |= given | own
         given |= own
         self.overridden |= {f"Global.{key}" for key in given}
-        if "use_gpu" not in settings and (
-            settings.get("use_tensorrt") or settings.get("engine") == "tensorrt"
-        ):
-            settings["use_gpu"] = True
+        if "use_gpu" not in settings:
+            settings |= self._implied_device(settings)
         self._take_sizes(values)
         self._take_output(values)
+
+    def _implied_device(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the device of what runs on one only; nothing where it is open."""
+        if settings.get("engine") == AUTO:
+            chosen = choose(self.folder, Asked(AUTO), nothing)
+            index = device_index(chosen.run.device)
+            return {"use_gpu": index is not None, "gpu_id": index or 0} if chosen.saved else {}
+        on_gpu = settings.get("use_tensorrt") or settings.get("engine") == "tensorrt"
+        return {"use_gpu": True} if on_gpu else {}
 
     def _take_sizes(self, values: Mapping[str, Any]) -> None:
         if short := values.get("resize_short"):

@@ -20,6 +20,7 @@ import pytest
 
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.system.machine import child_processes
+from hgdeploy.system.processes import ChildProcess
 
 pytest_plugins = ["registry_fixtures", "paddleclas_cache"]
 
@@ -155,8 +156,34 @@ def foreign_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return made
 
 
+class KeptProcess(ChildProcess):
+    """A process that is not closed after its task, because a start of Paddle takes seconds."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def one_trial_process() -> Iterator[None]:
+    """Let one process try oneDNN on all models of a file of tests, until one of them ends it."""
+    kept: list[KeptProcess] = []
+
+    def process(module: str, *, quiet: bool) -> KeptProcess:
+        if not (kept and kept[-1].alive):
+            kept.append(KeptProcess(module, quiet=quiet))
+        return kept[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hgdeploy.engines.paddle.onednn.ChildProcess", process)
+        yield
+    for each in kept:
+        each.close()
+
+
 @pytest.fixture
-def foreign(foreign_models: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+def foreign(
+    foreign_models: Callable[[str], Path], one_trial_process: None, tmp_path: Path
+) -> Callable[[str], Path]:
     """Give a copy of the bundle of one of `foreign.MODELS`, for this test alone."""
     return lambda name: Path(shutil.copytree(foreign_models(name), tmp_path / name))
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,16 +36,36 @@ def cpu_engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def converted(
+    foreign_models: Foreign, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """Give a foreign bundle with its unchecked ONNX file, made once; it must not be changed."""
+
+    @functools.cache
+    def made(name: str, description: str) -> Path:
+        folder = tmp_path_factory.mktemp("converted") / name
+        shutil.copytree(foreign_models(name), folder)
+        with (folder / "inference.yml").open("a", encoding="utf-8") as file:
+            file.write(description)
+        convert_to_onnx(open_bundle(folder), ConvertOptions(check=False), nothing)
+        return folder
+
+    return made
+
+
 @pytest.fixture
-def ready(foreign: Foreign, cpu_engine: str) -> Foreign:
-    """Give a foreign bundle that holds what `cpu_engine` reads; its ONNX file is unchecked."""
+def ready(
+    converted: Callable[[str, str], Path], foreign: Foreign, cpu_engine: str, tmp_path: Path
+) -> Callable[..., Path]:
+    """Give a foreign bundle that holds what `cpu_engine` reads."""
 
     def made(name: str, description: str = "") -> Path:
+        if cpu_engine != "paddle":
+            return shutil.copytree(converted(name, description), tmp_path / name)
         folder = foreign(name)
         with (folder / "inference.yml").open("a", encoding="utf-8") as file:
             file.write(description)
-        if cpu_engine != "paddle":
-            convert_to_onnx(open_bundle(folder), ConvertOptions(check=False), nothing)
         return folder
 
     return made
@@ -70,7 +92,7 @@ def test_a_model_of_several_outputs_is_refused_until_one_is_chosen(name: str, fo
         convert_to_onnx(open_bundle(bundle), ConvertOptions(), nothing)
 
 
-def test_the_output_that_the_bundle_names_is_used(ready: Foreign, cpu_engine: str):
+def test_the_output_that_the_bundle_names_is_used(ready: Callable[..., Path], cpu_engine: str):
     named = ready("features_softmax", "Global: {output_name: fetch_name_1}\n")
     with Classifier(named, cpu_engine) as classifier:
         (found,) = classifier.predict(PHOTO)
@@ -117,14 +139,14 @@ def test_class_numbers_are_no_scores(foreign: Foreign, run_here):
         Classifier(foreign("topk"), "paddle")
 
 
-def test_axes_of_one_behind_the_classes_are_dropped(ready: Foreign, cpu_engine: str):
+def test_axes_of_one_behind_the_classes_are_dropped(ready: Callable[..., Path], cpu_engine: str):
     with Classifier(ready("n_c_1_1"), cpu_engine) as classifier:
         (found,) = classifier.predict(PHOTO)
     assert set(found.labels) == set("abcde")
     assert sum(found.scores) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Foreign, cpu_engine: str):
+def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Callable[..., Path], cpu_engine: str):
     """The last squeeze of this model also takes away the batch of one image."""
     bundle = ready("squeezed")
     with (
@@ -134,7 +156,7 @@ def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Foreign, cpu_engine: s
         list(classifier.predict(PHOTO))
 
 
-def test_one_row_for_two_images_is_refused_not_halved(ready: Foreign, cpu_engine: str):
+def test_one_row_for_two_images_is_refused_not_halved(ready: Callable[..., Path], cpu_engine: str):
     bundle = ready("summed")
     with (
         pytest.raises(HGDeployError, match="expected one row of scores for each image"),
@@ -154,11 +176,11 @@ def test_one_row_for_two_images_is_refused_not_halved(ready: Foreign, cpu_engine
     ],
 )
 def test_the_end_of_a_graph_says_what_the_scores_are(
-    name: str, activations: tuple[str, ...], foreign: Foreign, tmp_path: Path
+    name: str, activations: tuple[str, ...], converted: Callable[[str, str], Path], tmp_path: Path
 ):
-    bundle = foreign(name)
+    bundle = shutil.copytree(converted(name, ""), tmp_path / name)
     program = read_ending(bundle / "inference.json", "fetch_name_0")
-    artifact = convert_to_onnx(open_bundle(bundle), ConvertOptions(check=False), nothing)
+    artifact = bundle / "inference.onnx"
     sidecar = artifact.with_name(f"{artifact.name}.meta.json")
     assert json.loads(sidecar.read_text())["ending"] == list(activations)
     sidecar.unlink()
@@ -181,7 +203,9 @@ def test_the_end_of_an_old_program_is_read_too(tmp_path: Path, mini: Path):
         assert ending.activations == ("softmax",)
 
 
-def test_a_larger_fixed_batch_still_gives_one_row_for_each_image(ready: Foreign, cpu_engine: str):
+def test_a_larger_fixed_batch_still_gives_one_row_for_each_image(
+    ready: Callable[..., Path], cpu_engine: str
+):
     bundle = open_bundle(ready("fixed_batch_3"))
     opened = open_run(bundle, Run(cpu_engine))
     with opened.engine:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -186,6 +187,38 @@ def foreign(
 ) -> Callable[[str], Path]:
     """Give a copy of the bundle of one of `foreign.MODELS`, for this test alone."""
     return lambda name: Path(shutil.copytree(foreign_models(name), tmp_path / name))
+
+
+@pytest.fixture(scope="session")
+def foreign_onnx_models(
+    foreign_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """As `foreign_onnx`, but the one bundle for all tests; it must not be changed."""
+    folder = tmp_path_factory.mktemp("foreign_onnx")
+
+    @functools.cache
+    def made(name: str, description: str) -> Path:
+        from hgdeploy.bundle.model_bundle import open_bundle
+        from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
+
+        bundle = folder / f"{len(list(folder.iterdir()))}"
+        shutil.copytree(foreign_models(name), bundle)
+        with (bundle / "inference.yml").open("a", encoding="utf-8") as file:
+            file.write(description)
+        convert_to_onnx(open_bundle(bundle), ConvertOptions(check=False), lambda _: None)
+        return bundle
+
+    return made
+
+
+@pytest.fixture
+def foreign_onnx(
+    foreign_onnx_models: Callable[[str, str], Path], one_trial_process: None, tmp_path: Path
+) -> Callable[..., Path]:
+    """Give such a bundle with its unchecked ONNX file, and with more at the end of its yml."""
+    return lambda name, more="": Path(
+        shutil.copytree(foreign_onnx_models(name, more), tmp_path / name)
+    )
 
 
 def run_command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

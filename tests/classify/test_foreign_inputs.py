@@ -31,6 +31,8 @@ from hgdeploy.convert.onnx.from_paddle import OnnxOptions, onnx_from_paddle  # n
 from hgdeploy.convert.tensorrt.options import Shapes, profile_to_serve  # noqa: E402
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_trial_process")
+
 PHOTO = sorted(IMAGES.glob("*.jpg"))[0]
 
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,21 +23,7 @@ for _library in ("paddle", "paddle2onnx", "onnxslim", "onnxruntime"):
 
 from foreign import make_foreign  # noqa: E402
 
-Made = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Bundles of foreign models by name, with their ONNX file; each is made once."""
-    made: dict[str, Path] = {}
-
-    def make(name: str) -> Path:
-        if name not in made:
-            made[name] = make_foreign(name, tmp_path_factory.mktemp("foreign") / name)
-            convert_to_onnx(open_bundle(made[name]), ConvertOptions(check=False), nothing)
-        return made[name]
-
-    return make
+pytestmark = pytest.mark.usefixtures("one_trial_process")
 
 
 def test_one_score_agrees_by_its_distance():
@@ -51,10 +35,10 @@ def test_one_score_agrees_by_its_distance():
     assert compare(values, values * 0, kind="logits").top1_agreement == 0
 
 
-def test_a_batch_normalisation_behind_a_dense_layer_is_folded(converted):
+def test_a_batch_normalisation_behind_a_dense_layer_is_folded(foreign_onnx):
     from onnxruntime import InferenceSession
 
-    source = converted("dense_norm") / "inference.onnx"
+    source = foreign_onnx("dense_norm") / "inference.onnx"
     graph = OnnxGraph.read(source)
     assert any(node.op_type == "BatchNormalization" for node in graph.nodes)
     x = np.random.default_rng(0).standard_normal((2, 3, 64, 64), dtype=np.float32)

@@ -325,9 +325,9 @@ def test_an_unfolded_model_is_folded_first(crops, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n_c_1_1", "class_token", "dense_norm", "fixed_batch_3"])
-def test_foreign_models_are_quantized(name, foreign, crops):
+def test_foreign_models_are_quantized(name, foreign_onnx, crops):
     """Outputs with axes of 1, shapes in whole numbers, batch norms of their own, a fixed batch."""
-    bundle = open_bundle(foreign(name))
+    bundle = open_bundle(foreign_onnx(name))
     options = QuantizeOptions(method="minmax", min_agreement=0.5)
     report = quantize_bundle(bundle, find_images(crops), options, nothing, nothing)
     kinds = [node.op_type for node in onnx.load(str(report.path)).graph.node]
@@ -336,9 +336,9 @@ def test_foreign_models_are_quantized(name, foreign, crops):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "logits", "one_score"])
-def test_scores_of_every_kind_are_compared_as_what_they_are(name, foreign, crops):
+def test_scores_of_every_kind_are_compared_as_what_they_are(name, foreign_onnx, crops):
     options = QuantizeOptions(method="minmax", min_agreement=0.0)
-    bundle, lines = open_bundle(foreign(name)), []
+    bundle, lines = open_bundle(foreign_onnx(name)), []
     report = quantize_bundle(bundle, find_images(crops), options, lines.append, nothing)
     result = report.chosen.result
     assert result.max_sum_error == 0
@@ -352,12 +352,12 @@ def test_scores_of_every_kind_are_compared_as_what_they_are(name, foreign, crops
     assert any("top-" in line for line in lines) is (by == "top-1")
 
 
-def test_images_that_say_nothing_are_refused(foreign, tmp_path):
+def test_images_that_say_nothing_are_refused(foreign_onnx, tmp_path):
     import cv2
 
     for i in range(12):
         cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((80, 80, 3), i, np.uint8))
-    bundle = open_bundle(foreign("plain"))
+    bundle = open_bundle(foreign_onnx("plain"))
     with pytest.raises(InputError, match="has one colour only"):
         quantize_bundle(bundle, find_images(tmp_path), QuantizeOptions(), nothing, nothing)
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)

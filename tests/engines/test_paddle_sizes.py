@@ -25,6 +25,8 @@ from foreign import Net, make_foreign, make_old_foreign, save_network  # noqa: E
 from paddle import nn  # noqa: E402
 from paddle.nn import functional  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_trial_process")
+
 PHOTOS = sorted(IMAGES.glob("*.jpg"))
 
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,33 +34,13 @@ def cpu_engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def converted(
-    foreign_models: Foreign, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Path]:
-    """Give a foreign bundle with its unchecked ONNX file, made once; it must not be changed."""
-
-    @functools.cache
-    def made(name: str, description: str) -> Path:
-        folder = tmp_path_factory.mktemp("converted") / name
-        shutil.copytree(foreign_models(name), folder)
-        with (folder / "inference.yml").open("a", encoding="utf-8") as file:
-            file.write(description)
-        convert_to_onnx(open_bundle(folder), ConvertOptions(check=False), nothing)
-        return folder
-
-    return made
-
-
 @pytest.fixture
-def ready(
-    converted: Callable[[str, str], Path], foreign: Foreign, cpu_engine: str, tmp_path: Path
-) -> Callable[..., Path]:
+def ready(foreign_onnx: Callable[..., Path], foreign: Foreign, cpu_engine: str) -> Foreign:
     """Give a foreign bundle that holds what `cpu_engine` reads."""
 
     def made(name: str, description: str = "") -> Path:
         if cpu_engine != "paddle":
-            return shutil.copytree(converted(name, description), tmp_path / name)
+            return foreign_onnx(name, description)
         folder = foreign(name)
         with (folder / "inference.yml").open("a", encoding="utf-8") as file:
             file.write(description)
@@ -92,7 +70,7 @@ def test_a_model_of_several_outputs_is_refused_until_one_is_chosen(name: str, fo
         convert_to_onnx(open_bundle(bundle), ConvertOptions(), nothing)
 
 
-def test_the_output_that_the_bundle_names_is_used(ready: Callable[..., Path], cpu_engine: str):
+def test_the_output_that_the_bundle_names_is_used(ready: Foreign, cpu_engine: str):
     named = ready("features_softmax", "Global: {output_name: fetch_name_1}\n")
     with Classifier(named, cpu_engine) as classifier:
         (found,) = classifier.predict(PHOTO)
@@ -139,14 +117,14 @@ def test_class_numbers_are_no_scores(foreign: Foreign, run_here):
         Classifier(foreign("topk"), "paddle")
 
 
-def test_axes_of_one_behind_the_classes_are_dropped(ready: Callable[..., Path], cpu_engine: str):
+def test_axes_of_one_behind_the_classes_are_dropped(ready: Foreign, cpu_engine: str):
     with Classifier(ready("n_c_1_1"), cpu_engine) as classifier:
         (found,) = classifier.predict(PHOTO)
     assert set(found.labels) == set("abcde")
     assert sum(found.scores) == pytest.approx(1, abs=1e-4)
 
 
-def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Callable[..., Path], cpu_engine: str):
+def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Foreign, cpu_engine: str):
     """The last squeeze of this model also takes away the batch of one image."""
     bundle = ready("squeezed")
     with (
@@ -156,7 +134,7 @@ def test_a_lost_batch_axis_is_refused_not_reshaped(ready: Callable[..., Path], c
         list(classifier.predict(PHOTO))
 
 
-def test_one_row_for_two_images_is_refused_not_halved(ready: Callable[..., Path], cpu_engine: str):
+def test_one_row_for_two_images_is_refused_not_halved(ready: Foreign, cpu_engine: str):
     bundle = ready("summed")
     with (
         pytest.raises(HGDeployError, match="expected one row of scores for each image"),
@@ -176,9 +154,9 @@ def test_one_row_for_two_images_is_refused_not_halved(ready: Callable[..., Path]
     ],
 )
 def test_the_end_of_a_graph_says_what_the_scores_are(
-    name: str, activations: tuple[str, ...], converted: Callable[[str, str], Path], tmp_path: Path
+    name: str, activations: tuple[str, ...], foreign_onnx: Foreign
 ):
-    bundle = shutil.copytree(converted(name, ""), tmp_path / name)
+    bundle = foreign_onnx(name)
     program = read_ending(bundle / "inference.json", "fetch_name_0")
     artifact = bundle / "inference.onnx"
     sidecar = artifact.with_name(f"{artifact.name}.meta.json")

@@ -195,9 +195,8 @@ def test_a_model_that_fp16_is_too_coarse_for_is_refused_for_that_reason(noisy: P
     assert not target.exists()
 
 
-def test_weights_of_another_training_never_pass(foreign: Foreign):
-    ours, other = foreign("plain"), foreign("other_weights")
-    convert_to_onnx(open_bundle(other), ConvertOptions(), nothing)
+def test_weights_of_another_training_never_pass(foreign: Foreign, foreign_onnx: Foreign):
+    ours, other = foreign("plain"), foreign_onnx("other_weights")
     for name in ("inference.onnx",):
         shutil.copy(other / name, ours / name)
     assert all(pair.misses for pair in pairs_of(ours, "paddle,onnxruntime"))
@@ -214,9 +213,9 @@ def test_scores_of_every_kind_are_converted_and_validated(name: str, foreign: Fo
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "logits"])
-def test_a_fault_in_scores_of_every_kind_is_found(name: str, foreign: Foreign):
-    bundle = foreign(name)
-    artifact = convert_to_onnx(open_bundle(bundle), ConvertOptions(), nothing)
+def test_a_fault_in_scores_of_every_kind_is_found(name: str, foreign_onnx: Foreign):
+    bundle = foreign_onnx(name)
+    artifact = bundle / "inference.onnx"
     model = onnx.load(str(artifact))
     weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * 1.01, weights.name))
@@ -257,9 +256,8 @@ def test_single_values_agree_within_a_share_of_their_range(reference, near, agre
         ("logits", "cosine | top-1 | top-5 | verdict"),
     ],
 )
-def test_the_report_says_what_agreement_means(name: str, head: str, foreign: Foreign):
-    bundle = open_bundle(foreign(name))
-    convert_to_onnx(bundle, ConvertOptions(), nothing)
+def test_the_report_says_what_agreement_means(name: str, head: str, foreign_onnx: Foreign):
+    bundle = open_bundle(foreign_onnx(name))
     report = validate(bundle, ValidateOptions(parse_runs("paddle,onnxruntime"), random_rows=2))
     table = [line for line in as_markdown(report).splitlines() if line.startswith("| ")]
     assert head in table[0]

@@ -62,8 +62,8 @@ def assert_parity(logs: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(logs[a], logs[b], rtol=1e-5, atol=1e-5, err_msg=f"{a}, {b}")
 
 
-# In each run, tests/engines/test_engines.py holds every engine to Paddle's golden answers of a small
-# network of the same blocks, and the test of real weights below does so at real size.
+# In each run, tests/engines/test_engines.py holds every engine to Paddle's golden answers of a
+# small network of the same blocks, and the test of real weights below does so at real size.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PPHGNet_tiny", "PPHGNet_small", "PPHGNet_base"])
 def test_pphgnet_with_golden_weights_is_the_same_in_every_engine(name, tmp_path):

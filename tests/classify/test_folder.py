@@ -68,7 +68,7 @@ def test_many_threads_give_what_one_gives(mini, engine_name, many, batch_size):
     with Classifier(mini, engine_name) as classifier:
         expected = list(classifier.predict(many))
     gathered, summary, lines = classified(
-        mini, engine_name, files, batch_size=batch_size, streams=3, workers=5
+        mini, engine_name, files, batch_size=batch_size, streams=2, workers=5
     )
     assert [p.path for p in gathered.predictions] == [p.path for p in expected]
     assert [p.error for p in gathered.predictions] == [p.error for p in expected]
@@ -150,11 +150,11 @@ def test_a_division_that_was_asked_for_stands():
 
 
 def test_engines_run_as_many_inferences_as_were_asked_for(mini, engine_name):
-    options = EngineOptions(threads=1, streams=4)
+    options = EngineOptions(threads=1, streams=3)
     with Classifier.from_settings(mini, ClassifierSettings(engine_name, 1, options)) as classifier:
-        assert classifier.engine.concurrency >= 4
+        assert classifier.engine.concurrency >= 3
         assert classifier.engine.runtime.threads == 1
-        assert classifier.cpus == 4
+        assert classifier.cpus == 3
 
 
 @pytest.mark.skipif(
@@ -256,7 +256,7 @@ def run(*arguments: object) -> subprocess.Popen[str]:
 def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
     mini, photos_of, tmp_path, suffix, number, run_here
 ):
-    for i in range(40, 800):
+    for i in range(40, 400):
         (photos_of / f"{i:04}.jpg").symlink_to(PHOTOS[i % 5])
     (photos_of / "0300.jpg").unlink()
     (photos_of / "0300.jpg").write_bytes(b"")
@@ -269,14 +269,14 @@ def test_a_run_that_was_ended_goes_on_and_ends_like_one_that_was_not(
     _, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == (130 if number == signal.SIGINT else -9), stderr
     before = [json.loads(line) for line in rows.read_text().splitlines(True) if line[-1] == "\n"]
-    assert 0 < len(before) < 800
+    assert 0 < len(before) < 400
     if number == signal.SIGINT:
-        assert f"interrupted: {len(before)} of 800 images are done" in stderr
+        assert f"interrupted: {len(before)} of 400 images are done" in stderr
         assert "--resume" in stderr
 
     resumed = run_here(main, *command, "--output", broken, "--resume")
     assert resumed.returncode == 3, resumed.stderr
-    assert f"found 800 = classified 799 + failed 1 ({len(before)} of them earlier)" in (
+    assert f"found 400 = classified 399 + failed 1 ({len(before)} of them earlier)" in (
         resumed.stderr
     )
     assert run_here(main, *command, "--output", whole).returncode == 3

@@ -82,7 +82,7 @@ def test_every_kind_of_source_gives_the_same(mini, engine_name, expected):
 
 def test_an_iterable_may_mix_kinds_and_an_array_may_hold_many(mini):
     image = read_image(PHOTOS[0])
-    with Classifier(mini, batch_size=4) as classifier:
+    with Classifier(mini, "onnxruntime", batch_size=4) as classifier:
         mixed = list(classifier.predict([PHOTOS[0], image, PHOTOS[0].read_bytes()]))
         stacked = list(classifier.predict(np.stack([image, image])))
     assert [p.path for p in mixed] == [PHOTOS[0].name, "<array 1>", "<bytes 2>"]
@@ -97,7 +97,7 @@ def test_prediction_is_lazy(mini):
             taken.append(photo)
             yield photo
 
-    with Classifier(mini, batch_size=2) as classifier:
+    with Classifier(mini, "onnxruntime", batch_size=2) as classifier:
         predictions = classifier.predict(source())
         assert isinstance(predictions, types.GeneratorType)
         assert taken == []
@@ -118,7 +118,7 @@ def test_a_bad_image_keeps_its_place_and_moves_no_neighbour(
         path = tmp_path / f"{i}.jpg"
         path.write_bytes(b"no image" if i in places else PHOTOS[i % 5].read_bytes())
         files.append(path)
-    with Classifier(mini, batch_size=batch_size) as classifier:
+    with Classifier(mini, "onnxruntime", batch_size=batch_size) as classifier:
         predictions = list(classifier.predict(files))
     assert [p.path for p in predictions] == [f"{i}.jpg" for i in range(6)]
     for i, prediction in enumerate(predictions):
@@ -131,7 +131,7 @@ def test_a_bad_image_keeps_its_place_and_moves_no_neighbour(
 
 
 def test_topk_of_the_caller_wins(mini):
-    with Classifier(mini, topk=2) as classifier:
+    with Classifier(mini, "onnxruntime", topk=2) as classifier:
         (prediction,) = classifier.predict(PHOTOS[0])
     assert len(prediction.class_ids) == len(prediction.scores) == len(prediction.labels) == 2
 
@@ -229,7 +229,10 @@ def test_an_unknown_engine_is_refused(mini):
 
 def test_an_open_file_is_one_image_alone_and_in_a_list(mini, tmp_path):
     data = PHOTOS[0].read_bytes()
-    with Classifier(mini, batch_size=2) as classifier, PHOTOS[0].open("rb") as stream:
+    with (
+        Classifier(mini, "onnxruntime", batch_size=2) as classifier,
+        PHOTOS[0].open("rb") as stream,
+    ):
         (expected,) = classifier.predict(data)
         with tempfile.TemporaryFile(dir=tmp_path) as other:
             other.write(data)
@@ -249,7 +252,7 @@ def test_an_open_file_that_holds_no_image_is_one_clear_error(mini, tmp_path):
     shut.close()
     spent = io.BytesIO(jpeg())
     spent.seek(0, io.SEEK_END)
-    with Classifier(mini) as classifier, (tmp_path / "list").open() as text:
+    with Classifier(mini, "onnxruntime") as classifier, (tmp_path / "list").open() as text:
         for source, reason in (
             (text, "is open for text; open it with mode 'rb'"),
             (io.StringIO("a.jpg"), "is open for text"),
@@ -265,7 +268,10 @@ def test_an_open_file_that_holds_no_image_is_one_clear_error(mini, tmp_path):
     "source", [7, None, object(), {"a": "b.jpg"}, Image.new("RGB", (64, 64)), [[object()]]]
 )
 def test_a_source_of_another_kind_is_refused(mini, source):
-    with Classifier(mini) as classifier, pytest.raises(InputError, match="cannot classify a"):
+    with (
+        Classifier(mini, "onnxruntime") as classifier,
+        pytest.raises(InputError, match="cannot classify a"),
+    ):
         list(classifier.predict(source))
 
 
@@ -296,13 +302,13 @@ def test_what_a_folder_leaves_out_is_a_warning(mini, tmp_path):
     folder.mkdir()
     (folder / "a.jpg").write_bytes(jpeg(64, 64))
     (folder / "b.heic").write_bytes(b"x")
-    with Classifier(mini) as classifier:
+    with Classifier(mini, "onnxruntime") as classifier:
         assert len(list(classifier.predict(folder))) == 1
     assert "1 other file left out, by suffix: 1 .heic (HEIC: conv" in classifier.warnings[-1]
 
 
 def test_an_array_that_is_no_image_fails_with_its_reason(mini):
-    with Classifier(mini) as classifier:
+    with Classifier(mini, "onnxruntime") as classifier:
         (prediction,) = classifier.predict(np.zeros((8, 8, 3), np.float64))
     assert "float64" in prediction.error
 
@@ -426,12 +432,12 @@ def test_bgr_models_get_bgr(mini):
     """A bundle whose DecodeImage says to_rgb: false is fed the channels the other way round."""
     described = (mini / "inference.yml").read_text()
     image = read_image(PHOTOS[0])
-    with Classifier(mini) as classifier:
+    with Classifier(mini, "onnxruntime") as classifier:
         (swapped_by_hand,) = classifier.predict(np.ascontiguousarray(image[:, :, ::-1]))
     (mini / "inference.yml").write_text(
         described.replace("transform_ops:", "transform_ops:\n    - DecodeImage: {to_rgb: false}")
     )
-    with Classifier(mini) as classifier:
+    with Classifier(mini, "onnxruntime") as classifier:
         (by_description,) = classifier.predict(image)
     assert by_description.scores == swapped_by_hand.scores
 

@@ -92,7 +92,7 @@ _HELP = {
     "save_dir": "sort copies of the images into a folder for each class, in this one",
     "resize_short": "the short side of an image before the crop",
     "crop_size": "the side of the crop",
-    "engine": "paddle (default), onnxruntime, openvino, tensorrt, mnn or ncnn",
+    "engine": "paddle (default), onnxruntime, openvino, tensorrt, mnn, ncnn or auto",
     "precision": "fp32 (default), tf32, fp16, bf16 or int8",
     "device": "cpu or gpu:N, instead of --use_gpu",
 }

@@ -79,3 +79,29 @@ def test_a_number_beyond_its_limits_is_one_line(
 def test_the_options_of_the_python_api_have_the_same_limits(make):
     with pytest.raises(ConfigError, match=r"expected a whole number from [01] to \d+$"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("benchmark --models ResNet50", "--models, did you mean '--model'? (see hgdeploy bench"),
+        ("predict --batchsize=3 a b", "--batchsize, did you mean '--batch-size'? (see hgdeploy p"),
+        ("models --offline show", "--offline, expected one of: --help (see hgdeploy models --help"),
+        ("--verison", "--verison, did you mean '--version'? (see hgdeploy --help"),
+    ],
+)
+def test_an_unknown_flag_is_named_before_what_else_is_wrong(
+    command: str, said: str, capsys: pytest.CaptureFixture[str]
+):
+    """argparse took `--models ResNet50` for an unknown action, and `--imags x` for no image."""
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err.startswith(f"hgdeploy: error: unknown argument {said}")
+
+
+def test_a_flag_after_two_dashes_and_an_abbreviated_one_are_none_of_these(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["predict", "nowhere", "--", "--image"]) != 0
+    assert "unknown argument" not in capsys.readouterr().err
+    assert main(["predict", "nowhere", "x", "--prec", "fp32"]) != 0
+    assert "unknown argument" not in capsys.readouterr().err

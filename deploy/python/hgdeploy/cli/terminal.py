@@ -10,6 +10,7 @@ import io
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from hgdeploy.errors import (
     ConfigError,
     HGDeployError,
     ResourceError,
+    nearest,
     one_line,
 )
 from hgdeploy.system.progress import OnLine
@@ -159,9 +161,23 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse arguments; the address of a file in the web is refused in the place of a file."""
+        self._refuse_unknown_flags(sys.argv[1:] if args is None else args)
         parsed, rest = super().parse_known_args(args, namespace)
         _refuse_addresses(parsed)
         return parsed, rest
+
+    def _refuse_unknown_flags(self, args: Sequence[str]) -> None:
+        """Name a flag that is unknown, which argparse does only where nothing else is wrong."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        known = [flag for flag in flags if flag.startswith("--")]
+        places = [action for action in self._actions if not action.option_strings]
+        verbs = {str(verb) for place in places for verb in place.choices or ()}
+        for arg in args:
+            if arg == "--" or arg in verbs:
+                return  # what follows is not a flag, or another parser's
+            name = arg.partition("=")[0]
+            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                self.error(f"unknown argument {name}, {nearest(name, known)}")
 
     def error(self, message: str) -> NoReturn:
         """Raise the error of a wrong command line."""

@@ -91,7 +91,7 @@ def test_a_failed_image_is_told_and_the_others_have_their_lines(
         (["--model_name=ResNet50", "--infer_imgs=x", "--index_dir=y"], 2, "belongs to PP-ShiTu"),
         (["--model_name=ResNet50", "--infer_imgs=x", "--predict_type=shitu"], 2, "PP-ShiTuV2"),
         (["--model_name=ResNet50", "--infer_imgs=x", "--topk=many"], 2, "topk is 'many'"),
-        (["--model_name=ResNet50", "--infer_imgs=x", "--size=2"], 2, "arguments: --size=2"),
+        (["--model_name=ResNet50", "--infer_imgs=x", "--size=2"], 2, "unknown argument --size"),
         (["--inference_model_dir=nowhere", "--infer_imgs=x"], 5, "nowhere does not exist"),
     ],
 )

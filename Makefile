@@ -33,7 +33,8 @@ $(DEMO)/inference.json: | $(VENV)/.cpu
 	$(BIN)/hgdeploy models download EfficientNetLite0 --output $(MODELS)
 
 test: $(VENV)/.test $(BINDINGS)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow and not alone' --durations 10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  -m 'not slow and not alone' --durations 10
 	$(BIN)/python -m pytest -m 'alone and not slow'
 
 test-slow: $(VENV)/.test

@@ -32,6 +32,16 @@ MAKERS = Path(__file__).parent / "makers"
 IMAGES = REPO / "deploy" / "images"
 MINI = DATA / "pphgnet_mini"
 
+# Files that take longest, most of it first: `make test` begins with them, so that no worker is left
+# with one at the end while the other has nothing to do.
+LONGEST = (
+    "test_docs.py",
+    "test_foreign_models.py",
+    "test_convert.py",
+    "test_build.py",
+    "test_zoo.py",
+)
+
 # The command as a user runs it, for tests that start it and do not wait for its end.
 HGDEPLOY = (sys.executable, "-c", "import sys; from hgdeploy.cli import main; sys.exit(main())")
 # Seconds until a test gives up waiting; what it waits for comes long before, or never.
@@ -43,6 +53,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import paddle.inference  # noqa: F401
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def has(module: str) -> bool:

@@ -118,7 +118,7 @@ def test_a_result_that_differs_is_not_written(engine: str, bundle: Path, monkeyp
     weights.raw_data = bytes(len(weights.raw_data))
     wrong.write_bytes(graph.to_bytes())
     before = sorted(bundle.iterdir())
-    run = from_onnx._run
+    run = from_onnx.run_converter
 
     def misled(request, what, source, folder, made):
         if engine == "mnn":
@@ -129,7 +129,7 @@ def test_a_result_that_differs_is_not_written(engine: str, bundle: Path, monkeyp
             model.symlink_to(wrong)
         run(request, what, source, folder, made)
 
-    monkeypatch.setattr(from_onnx, "_run", misled)
+    monkeypatch.setattr(from_onnx, "run_converter", misled)
     with pytest.raises(ValidationError, match=r"does not compute what .*nothing was written"):
         convert(bundle, engine)
     assert sorted(bundle.iterdir()) == before

@@ -60,6 +60,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.make.build import add_build
     from hgdeploy.cli.make.convert import add_convert
     from hgdeploy.cli.make.export import add_export
+    from hgdeploy.cli.make.export_mobile import add_export_mobile
     from hgdeploy.cli.make.quantize import add_quantize
     from hgdeploy.cli.measure.benchmark import add_benchmark
     from hgdeploy.cli.measure.explain import add_explain
@@ -79,6 +80,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
         add_models,
         add_convert,
         add_quantize,
+        add_export_mobile,
         add_build,
         add_validate,
         add_explain,

@@ -113,7 +113,7 @@ def _convert_to_16_bits(
     on_progress: OnLine,
 ) -> Path:
     """Write the fp16 or bf16 variant of an fp32 ONNX file."""
-    images = _preprocessed(bundle, onnx, options.images, on_warning)
+    images = preprocessed_images(bundle, onnx, options.images, on_warning)
     convert = {"fp16": fp16_from_onnx, "bf16": bf16_from_onnx}[options.precision]
     target = bundle.path(onnx_name(options.precision))
     compare = verify_precision(options.precision, images, bundle.output_name)
@@ -200,18 +200,37 @@ def _ensure_onnx(
     return _convert_to_16_bits(bundle, onnx, options, on_warning, on_progress)
 
 
-def _preprocessed(
-    bundle: ModelBundle, onnx: Path, images: Sequence[ImageFile], on_warning: OnLine
+def preprocessed_images(
+    bundle: ModelBundle,
+    onnx: Path,
+    images: Sequence[ImageFile],
+    on_warning: OnLine,
+    most: int = _MOST_IMAGES,
 ) -> list[NDArray[Any]]:
-    """Return evenly picked images as a model takes one; those that it cannot take are reported."""
+    """Return evenly picked images as a model takes one; those that it cannot take are reported.
+
+    Args:
+        bundle: says how to preprocess.
+        onnx: the model.
+        images: to pick from; may be empty.
+        on_warning: called with each image that is left out, and why.
+        most: how many to pick at most.
+
+    Returns:
+        Each of shape (1, 3, H, W), or (1, H, W, 3).
+
+    Raises:
+        BundleError: the model does not take what the preprocessing makes.
+        ConfigError: the bundle does not say how to preprocess.
+    """
     if not images:
         return []
     reader = ImageReader(bundle.own_preprocess())
     taken = OnnxGraph.read(onnx).image_input()
     check_feed(taken, onnx, reader.preprocessor)
     tensors: list[NDArray[Any]] = []
-    step = max(1, len(images) // _MOST_IMAGES)
-    for file in images[::step][:_MOST_IMAGES]:
+    step = max(1, len(images) // most)
+    for file in images[::step][:most]:
         try:
             tensor = reader.read_file(file.path).tensor
             check_image(taken, tensor)

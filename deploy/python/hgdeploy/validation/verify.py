@@ -110,20 +110,28 @@ def verify_precision(
 
 
 def verify_engine(
-    engine: str, output_name: str | None = None
+    engine: str,
+    output_name: str | None = None,
+    precision: str = "fp32",
+    rows: Sequence[NDArray[Any]] = (),
 ) -> Callable[[Path, Path], dict[str, Any]]:
     """Return a function that compares an fp32 ONNX file with the form of it that `engine` reads.
 
     Args:
         engine: the engine's name.
         output_name: the output that has the scores, of an ONNX file that has several.
+        precision: what the weights of that form are stored in, which decides the tolerance; ncnn
+            is asked to compute in it.
+        rows: preprocessed images (1, 3, H, W); empty for seeded random inputs.
 
     Returns:
         A function like `verify_conversion`.
     """
+    given = np.concatenate(rows) if rows else None
     options = dataclasses.replace(_AS_WRITTEN, output_name=output_name)
+    own = EngineOptions(precision=precision if engine == "ncnn" else "fp32")
     return lambda source, target: _verify(
-        _Side("onnxruntime", source, options), _Side(engine, target), "fp32", None
+        _Side("onnxruntime", source, options), _Side(engine, target, own), precision, given
     )
 
 

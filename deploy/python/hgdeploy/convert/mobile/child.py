@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run MNN's converter and pnnx in a process of its own; see `from_onnx`."""
+"""Run MNN's converter, pnnx or Paddle-Lite's in a process of its own; see `from_onnx`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ def mnn(request: Message) -> Message:
     wanted = request.values
     files = ["--modelFile", wanted["source"], "--MNNModel", wanted["target"]]
     exact = ["--useGeluApproximation", "0"]
-    arguments = ["mnnconvert", "-f", "ONNX", *files, *exact, "--bizCode", "hgdeploy"]
+    named = ["--bizCode", "hgdeploy"]
+    arguments = ["mnnconvert", "-f", "ONNX", *files, *exact, *named, *wanted["options"]]
     import_library("MNN", "mnn")  # the library that the converter links to
     import_library("_tools", "mnn").mnnconvert(arguments)
     return Message({})
 
 
-def pnnx(request: Message) -> Message:
-    """Run the program pnnx in the current folder, into which it writes ten files."""
+def program(request: Message) -> Message:
+    """Run a converter's program in the current folder, into which pnnx writes ten files."""
     wanted = request.values
     command = [wanted["program"], wanted["source"], *wanted["options"]]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
@@ -34,4 +35,4 @@ def pnnx(request: Message) -> Message:
 
 
 if __name__ == "__main__":
-    serve({"mnn": mnn, "pnnx": pnnx})
+    serve({"mnn": mnn, "program": program})

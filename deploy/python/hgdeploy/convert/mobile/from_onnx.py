@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ _MOST_LETTERS = 300
 TARGETS = ("mnn", "ncnn")
 """The engines whose own formats are made from ONNX here."""
 
+_LIBRARIES = {"mnn": ("MNN",), "ncnn": ("pnnx", "ncnn"), "paddle-lite": ("paddlelite",)}
+
 
 def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
     """Write `inference.mnn`, for images in batches of any size.
@@ -53,16 +54,7 @@ def mnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
         EngineError: MNN or onnx is missing.
         OutputError: the file cannot be written.
     """
-    if installed_version("MNN") is None:
-        raise EngineError(f"MNN is not installed; {installing('mnn')}")
-
-    def convert(source: Path, aside: Path) -> None:
-        # Absolute, since the converter has a current folder of its own.
-        files = {"source": str(source.absolute()), "target": str(aside.absolute())}
-        _run({"do": "mnn", **files}, "MNN's converter", source, aside.parent, aside)
-
-    target = source.with_name(mnn_name("fp32"))
-    return _write(source, target, convert, ("MNN",), verify)
+    return _beside("mnn", source, source.with_name(mnn_name("fp32")), verify)
 
 
 def ncnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
@@ -70,54 +62,102 @@ def ncnn_from_onnx(source: Path, *, verify: Verify | None) -> Path:
 
     Arguments, result and errors are those of `mnn_from_onnx`; the converter is pnnx.
     """
-    program = _pnnx()
-
-    def convert(source: Path, aside: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="hgdeploy-pnnx-") as name:
-            folder = Path(name)
-            model = folder / "model.onnx"
-            # Written anew: with its weights, and without outputs that are not the scores.
-            graph = OnnxGraph.read(source, external_data=True)
-            model.write_bytes(graph.to_bytes())
-            shape = ",".join(map(str, _image_shape(graph)))
-            options = [f"inputshape=[1,{shape}]", "fp16=0"]
-            request = {"do": "pnnx", "program": program, "source": model.name, "options": options}
-            made = folder / "model.ncnn.param"
-            _run(request, "pnnx", source, folder, made)
-            _check_layers(made, source)
-            shutil.copyfile(made, aside)
-            shutil.copyfile(made.with_suffix(".bin"), aside.with_suffix(".bin"))
-
-    target = source.with_name(ncnn_name("fp32"))
-    return _write(source, target, convert, ("pnnx", "ncnn"), verify)
+    return _beside("ncnn", source, source.with_name(ncnn_name("fp32")), verify)
 
 
-def _write(
-    source: Path,
-    target: Path,
-    convert: Callable[[Path, Path], None],
-    libraries: Sequence[str],
-    verify: Verify | None,
-) -> Path:
-    graph = OnnxGraph.read(source)
-    shape = _image_shape(graph)
-    facts: dict[str, Any] = {
-        **source_facts(source),
-        "converter": converter_versions(*libraries, "onnx"),
-        "precision": "fp32",
-        **graph.facts(),
-        "verdict": None,
-    }
-    facts["inputs"][0]["shape"] = [-1, *shape]
-    facts["outputs"][0]["shape"][0] = -1
+def _beside(engine: str, source: Path, target: Path, verify: Verify | None) -> Path:
+    check_converter(engine)
+    facts = mobile_facts(engine, source, "fp32")
 
     def write(aside: Path) -> None:
-        convert(source, aside)
+        write_mobile(engine, source, aside)
         if verify is not None:
             with described(aside, facts):
                 facts["verdict"] = verify(source, aside)
 
     return write_artifact(target, write, facts)
+
+
+def check_converter(engine: str) -> None:
+    """Refuse an engine whose converter is not installed.
+
+    Args:
+        engine: one of `TARGETS`.
+
+    Raises:
+        EngineError: what is missing, and how to install it.
+    """
+    if engine == "ncnn":
+        _pnnx()
+    elif installed_version("MNN") is None:
+        raise EngineError(f"MNN is not installed; {installing('mnn')}")
+
+
+def write_mobile(engine: str, source: Path, aside: Path, *, fp16: bool = False) -> None:
+    """Write an engine's form of an ONNX file, unchecked.
+
+    Args:
+        engine: one of `TARGETS`.
+        source: the fp32 model.
+        aside: where the file goes; of ncnn's two, the graph.
+        fp16: store the weights in fp16; both libraries widen them where they compute in fp32.
+
+    Raises:
+        BundleError: the engine cannot convert it.
+        EngineError: onnx is missing.
+    """
+    writers = {"mnn": _write_mnn, "ncnn": _write_ncnn}
+    writers[engine](source, aside, fp16)
+
+
+def _write_mnn(source: Path, aside: Path, fp16: bool) -> None:
+    # Absolute, since the converter has a current folder of its own.
+    files = {"source": str(source.absolute()), "target": str(aside.absolute())}
+    options = ["--fp16"] if fp16 else []
+    request = {"do": "mnn", **files, "options": options}
+    run_converter(request, "MNN's converter", source, aside.parent, aside)
+
+
+def _write_ncnn(source: Path, aside: Path, fp16: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="hgdeploy-pnnx-") as name:
+        folder = Path(name)
+        model = folder / "model.onnx"
+        # Written anew: with its weights, and without outputs that are not the scores.
+        graph = OnnxGraph.read(source, external_data=True)
+        model.write_bytes(graph.to_bytes())
+        shape = ",".join(map(str, _image_shape(graph)))
+        options = [f"inputshape=[1,{shape}]", f"fp16={int(fp16)}"]
+        request = {"do": "program", "program": _pnnx(), "source": model.name, "options": options}
+        made = folder / "model.ncnn.param"
+        run_converter(request, "pnnx", source, folder, made)
+        _check_layers(made, source)
+        shutil.copyfile(made, aside)
+        shutil.copyfile(made.with_suffix(".bin"), aside.with_suffix(".bin"))
+
+
+def mobile_facts(engine: str, source: Path, precision: str) -> dict[str, Any]:
+    """Return what the sidecar of an engine's form of an ONNX file says, without a verdict.
+
+    Args:
+        engine: one of `TARGETS`, or `paddle-lite`.
+        source: the fp32 model.
+        precision: in which the weights are stored.
+
+    Raises:
+        BundleError: the engine cannot be given what the model takes.
+    """
+    graph = OnnxGraph.read(source)
+    shape = _image_shape(graph)
+    facts: dict[str, Any] = {
+        **source_facts(source),
+        "converter": converter_versions(*_LIBRARIES[engine], "onnx"),
+        "precision": precision,
+        **graph.facts(),
+        "verdict": None,
+    }
+    facts["inputs"][0]["shape"] = [-1, *shape]
+    facts["outputs"][0]["shape"][0] = -1
+    return facts
 
 
 def _image_shape(graph: OnnxGraph) -> list[int]:
@@ -184,8 +224,21 @@ def _check_layers(param: Path, source: Path) -> None:
         )
 
 
-def _run(request: dict[str, Any], what: str, source: Path, folder: Path, made: Path) -> None:
-    """Run a converter in a child process; raise with what it said where it wrote no file."""
+def run_converter(
+    request: dict[str, Any], what: str, source: Path, folder: Path, made: Path
+) -> None:
+    """Run a converter in a child process.
+
+    Args:
+        request: what `convert.mobile.child` is asked.
+        what: what the converter is called, for errors.
+        source: the model that it converts, for errors.
+        folder: its current folder.
+        made: the file that it is to write.
+
+    Raises:
+        BundleError: it wrote none; with what it said.
+    """
     with ChildProcess(_MODULE, folder=folder, quiet=True) as child:
         try:
             child.ask(Message(request), _TIME_LIMIT_S)

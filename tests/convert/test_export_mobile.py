@@ -19,7 +19,7 @@ from conftest import DEADLINE, DOUBLES, IMAGES, MINI, require_engine
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.cli import main
-from hgdeploy.convert.mobile import from_onnx
+from hgdeploy.convert.mobile import export, from_onnx
 from hgdeploy.convert.mobile.export import MobileOptions, export_mobile
 from hgdeploy.errors import BundleError, ConfigError, EngineError, OutputError, ValidationError
 from hgdeploy.images.find import find_images
@@ -140,13 +140,32 @@ def test_a_folder_with_something_in_it_is_left_alone(mini: Path, tmp_path: Path)
     ("target", "precision", "message"),
     [
         ("tnn", None, "target is 'tnn', expected 'ncnn', 'mnn' or 'paddle-lite'"),
-        ("ncnn", "bf16", "bf16 is not possible with --to ncnn, expected fp16"),
+        ("ncnn", "int8", "int8 is not possible with --to ncnn, expected fp16 or fp32"),
+        ("mnn", "int8", "int8 needs at least 10 real images"),
         ("paddle-lite", "fp16", "fp16 is not possible with --to paddle-lite, expected fp32"),
     ],
 )
 def test_what_is_not_possible_is_said(target: str, precision: str | None, message: str):
     with pytest.raises(ConfigError, match=message):
         MobileOptions(target, precision)
+
+
+def test_int8_is_written_where_it_agrees_and_refused_where_not(
+    mini: Path, tmp_path: Path, monkeypatch
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for photo in IMAGES.glob("*.jpg"):
+        for i in range(3):
+            shutil.copy(photo, photos / f"{i}-{photo.name}")
+    images = find_images(photos, print)
+    folder = exported(mini, "mnn", tmp_path / "app", precision="int8", images=images)
+    small, large = ((p / "inference.mnn").stat().st_size for p in (folder, mini))
+    assert small < 0.35 * large
+    monkeypatch.setattr(export, "share_interval", lambda *_: (0.5, 0.98))
+    with pytest.raises(BundleError, match=r"int8 weights do not agree: 15 images show top-1"):
+        exported(mini, "mnn", tmp_path / "other", precision="int8", images=images)
+    assert not (tmp_path / "other").exists()
 
 
 def test_labels_that_do_not_fit_the_model_are_refused(mini: Path, tmp_path: Path):

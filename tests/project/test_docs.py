@@ -22,7 +22,7 @@ from conftest import DEADLINE, REPO, hgdeploy, require_engine
 from hgdeploy.system.libraries import installed_version
 
 DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
-NEEDS_CONVERT = ("convert.md", "tensorrt.md", "triton.md", "validation.md")
+NEEDS_CONVERT = ("convert.md", "mobile.md", "tensorrt.md", "triton.md", "validation.md")
 NEEDS_TENSORRT_RTX = ("tensorrt.md",)
 UNTRACKED = ("--others", "--exclude-standard")
 FENCE = re.compile(r"^```(bash|python)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -69,7 +69,9 @@ def _convert_for_engine(arguments: argparse.Namespace, out: TextIO) -> int:
     of_onnx = ("opset", "batch", "dynamic_size", "images")
     refuse_without_effect(arguments, of_onnx, f"with --to {arguments.to}")
     if arguments.precision != "fp32":
-        raise ConfigError(f"--to {arguments.to} makes fp32; leave --precision out")
+        raise ConfigError(
+            f"--to {arguments.to} makes fp32; leave --precision out (docs/mobile.md has the others)"
+        )
     bundle, checked = opened_bundle(arguments.bundle), arguments.check == "on"
     out.write(f"{convert_for_engine(bundle, arguments.to, warn, say, check=checked)}\n")
     return EXIT_OK

@@ -18,7 +18,8 @@ def add_export_mobile(verbs: Verbs) -> None:
     parser.add_argument("--to", required=True, help="ncnn, mnn or paddle-lite")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder to make")
     parser.add_argument(
-        "--precision", help="what weights are stored in: fp16 (default), fp32 (paddle-lite: fp32)"
+        "--precision",
+        help="what the weights are stored in: fp16 (default), fp32, int8 (mnn; needs --images)",
     )
     parser.add_argument("--images", help="real images to measure the agreement on")
     parser.set_defaults(run=_export_mobile)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from hgdeploy.system.libraries import import_library
@@ -30,7 +31,9 @@ def program(request: Message) -> Message:
     """Run a converter's program in the current folder, into which pnnx writes ten files."""
     wanted = request.values
     command = [wanted["program"], wanted["source"], *wanted["options"]]
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    # Paddle-Lite's is a script of another Python, which this one's paths would confuse.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
     return Message({})
 
 

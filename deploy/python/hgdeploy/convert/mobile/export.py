@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import mnn_name, ncnn_name
 from hgdeploy.convert.artifact import described, source_facts
+from hgdeploy.convert.int8.options import MIN_IMAGES, QuantizeOptions
 from hgdeploy.convert.mobile.feed import sample_feed
 from hgdeploy.convert.mobile.from_onnx import check_converter, mobile_facts, write_mobile
 from hgdeploy.convert.mobile.paddle_lite import (
@@ -24,16 +25,18 @@ from hgdeploy.convert.mobile.paddle_lite import (
 )
 from hgdeploy.convert.mobile.texts import Exported, model_header, readme, sample_file
 from hgdeploy.convert.variants import ensure_fp32_onnx, preprocessed_images
-from hgdeploy.errors import ConfigError, OutputError
+from hgdeploy.errors import BundleError, ConfigError, OutputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.files import updating_folder, write_text, writing
 from hgdeploy.system.kinds import exactly
 from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.validation.accuracy import share_interval
+from hgdeploy.validation.compare import AGREEMENT
 from hgdeploy.validation.verify import verify_engine
 
 PADDLE_LITE = "paddle-lite"
-PRECISIONS = {"ncnn": ("fp16", "fp32"), "mnn": ("fp16", "fp32"), PADDLE_LITE: ("fp32",)}
+PRECISIONS = {"ncnn": ("fp16", "fp32"), "mnn": ("fp16", "fp32", "int8"), PADDLE_LITE: ("fp32",)}
 """What each format can store the weights in here, the default first."""
 
 _MOST_IMAGES = 256  # 150 MB of tensors of 224 x 224
@@ -60,6 +63,11 @@ class MobileOptions:
             raise ConfigError(
                 f"--precision {self.precision} is not possible with --to {self.target}, expected "
                 f"{' or '.join(available)}; docs/mobile.md says why"
+            )
+        if self.precision == "int8" and len(self.images) < MIN_IMAGES:
+            raise ConfigError(
+                f"--precision int8 needs at least {MIN_IMAGES} real images, which show whether it "
+                "agrees; give them with --images"
             )
 
     @property
@@ -111,6 +119,8 @@ def export_mobile(
         if program is None:
             rows = preprocessed_images(bundle, source, options.images, on_warning, _MOST_IMAGES)
             _write_and_compare(model, source, rows, aside, on_progress)
+            if model.precision == "int8":
+                _check_int8(model, on_warning)
         else:
             on_progress(f"converting {program} for {PADDLE_LITE}")
             write_paddle_lite(program, aside / LITE_FILE)
@@ -137,7 +147,7 @@ def _write_and_compare(
 
     def write(target: Path, precision: str, rows: Sequence[NDArray[Any]]) -> dict[str, Any]:
         on_progress(f"converting {source} for {engine}, in {precision}")
-        write_mobile(engine, source, target, fp16=precision == "fp16")
+        write_mobile(engine, source, target, precision)
         on_progress(f"comparing {target.name} with {source.name}")
         verify = verify_engine(engine, model.bundle.output_name, precision, rows)
         with described(target, facts):
@@ -149,6 +159,27 @@ def _write_and_compare(
         with tempfile.TemporaryDirectory(prefix="hgdeploy-mobile-") as scratch:
             write(Path(scratch) / name, "fp32", ())
     facts["verdict"] = write(folder / name, model.precision, rows)
+
+
+def _check_int8(model: Exported, on_warning: OnLine) -> None:
+    """Refuse weights in int8 by the rule of `hgdeploy quantize`.
+
+    Raises:
+        BundleError: the images show that too few of them agree.
+    """
+    found, least = model.facts["verdict"], QuantizeOptions.min_agreement
+    low, high = share_interval(found["top1_agreement"], found["rows"])
+    seen = (
+        f"{found['rows']} images show {AGREEMENT[found['agreement_by']]} from {low:.3f} to "
+        f"{high:.3f} with 95 % confidence"
+    )
+    if high < least:
+        raise BundleError(
+            f"{model.bundle.place}: int8 weights do not agree: {seen}, below {least}; use "
+            "--precision fp16"
+        )
+    if low < least:
+        on_warning(f"{seen}, which does not tell whether it reaches {least}; more would")
 
 
 def _labels(model: Exported) -> dict[str, str]:

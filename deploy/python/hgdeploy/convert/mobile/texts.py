@@ -93,6 +93,7 @@ def readme(model: Exported, folder: Path) -> str:
         model=model.name,
         target=_NAMES[model.target],
         files="\n".join(f"| {name} | {size:,} |" for name, size in sizes),
+        labels=_labels_in_words(model),
         precision=model.precision,
         agreement=_agreement(model),
         steps="\n".join(f"{i}. {step}" for i, step in enumerate(steps_in_words(model.feed), 1)),
@@ -143,6 +144,13 @@ def _output_in_words(model: Exported) -> str:
             "not do: it lists the highest scores."
         )
     return text
+
+
+def _labels_in_words(model: Exported) -> str:
+    output = _output(model)
+    if output is None or output.labels is None:
+        return "The bundle names no classes, so there is no labels.txt."
+    return "labels.txt names the classes: its line N, counted from 0, is class N."
 
 
 def _output(model: Exported) -> Output | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import onnx
 import pytest
 from broken_models import BREAKS
+from fake_workers import FakeWorkers
 
 from conftest import IMAGES, hgdeploy, require_engine
 from hgdeploy.benchmark import Head, Record
@@ -38,6 +39,13 @@ def ignore(_: str) -> None:
     pass
 
 
+def recommended(folder, **options):
+    """Recommend with workers that measure nothing."""
+    workers = FakeWorkers(dict.fromkeys(ON_A_CPU, 5.0))
+    asked = RecommendOptions(**options, **QUICK)
+    return recommend(open_bundle(folder), asked, Record(None, HEAD), ignore, start=workers)
+
+
 def test_the_best_is_the_fastest_of_all_that_was_measured(mini):
     record = Record(None, HEAD)
     found = recommend(open_bundle(mini), RecommendOptions(images=PHOTOS, **QUICK), record, ignore)
@@ -55,17 +63,14 @@ def test_what_agrees_too_little_is_left_out_with_its_figure(three_engines):
     model = onnx.load(three_engines / "inference.onnx")
     BREAKS[2](model)  # BGR: another best class on some photographs
     onnx.save(model, three_engines / "inference.onnx")
-    options = RecommendOptions(images=PHOTOS, min_agreement=1.0, **QUICK)
-    found = recommend(open_bundle(three_engines), options, Record(None, HEAD), ignore)
+    found = recommended(three_engines, images=PHOTOS, min_agreement=1.0)
     for evidence in found.evidence:
         if evidence.result is not None:
             assert evidence.agreement == 1.0
 
 
 def test_without_images_only_fp32_is_considered(three_engines):
-    found = recommend(
-        open_bundle(three_engines), RecommendOptions(**QUICK), Record(None, HEAD), ignore
-    )
+    found = recommended(three_engines)
     assert {e.run.precision for e in found.evidence if e.result is not None} == {"fp32"}
     assert all(
         e.reason == "no images to compare it with fp32"
@@ -75,9 +80,8 @@ def test_without_images_only_fp32_is_considered(three_engines):
 
 
 def test_a_latency_that_nothing_reaches_is_an_error_with_the_nearest(three_engines):
-    options = RecommendOptions(latency_ms=1e-4, **QUICK)
     with pytest.raises(ValidationError, match=r"nothing qualifies.*the closest was"):
-        recommend(open_bundle(three_engines), options, Record(None, HEAD), ignore)
+        recommended(three_engines, latency_ms=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,7 @@ def test_wrong_wishes_are_refused(wrong):
 
 
 def test_the_command_shows_the_evidence(three_engines, tmp_path):
+    (three_engines / "inference.pdmodel").unlink()
     result = hgdeploy(
         "recommend", three_engines, "--latency-ms", 1000, "--budget-seconds", 1,
         "--output", tmp_path / "r.json",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from itertools import count
@@ -11,14 +10,13 @@ from itertools import count
 import onnx
 import pytest
 from broken_models import BREAKS
+from fake_workers import FakeWorkers
 
 from conftest import IMAGES, require_engine
 from hgdeploy.benchmark.recommend import RecommendOptions, TuneOptions, measuring, tune
 from hgdeploy.benchmark.recommend.agreeing import Agreeing
-from hgdeploy.benchmark.worker.process import CaseError
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.cli.main import main
-from hgdeploy.engines import RuntimeInfo
 from hgdeploy.engines.auto.choose import Asked, choose
 from hgdeploy.engines.auto.saved import usable_choice
 from hgdeploy.engines.mnn import engine as mnn
@@ -28,7 +26,6 @@ from hgdeploy.errors import OutputError, ValidationError
 from hgdeploy.images.find import find_images
 
 PHOTO = str(IMAGES / "coffee.jpg")
-RUNTIME = RuntimeInfo("any", "any", "0", "cpu", ("CPU",), "fp32", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -58,50 +55,6 @@ def two_runs(monkeypatch):
     """As if two engines had just been compared, for what does not depend on that."""
     runs = [(Run("onnxruntime"), None), (Run("openvino"), None)]
     monkeypatch.setattr(measuring, "agreeing_runs", lambda *_: Agreeing(runs, runs[0][0], 0, []))
-
-
-class FakeWorkers:
-    """Workers in which each engine takes so many milliseconds; the clock is theirs too.
-
-    `stop_at` is the number of the measurement, from 1, at which Ctrl-C comes.
-    """
-
-    def __init__(self, ms, *, stop_at=0, seconds=0.0):
-        self.ms, self.stop_at, self.seconds = ms, stop_at, seconds
-        self.measured = []
-        self.now = 0.0
-
-    def clock(self):
-        return self.now
-
-    def __call__(self, _):
-        return FakeWorker(self)
-
-
-class FakeWorker:
-    def __init__(self, workers):
-        self.workers = workers
-
-    def ask(self, request, *_):
-        if request["do"] == "load":
-            self.case = request["case"]
-            runtime = dataclasses.asdict(RUNTIME)
-            times = {"load_ms": 1.0, "first_ms": 1.0, "overhead_us": 0.1}
-            return {"runtime": runtime, "warnings": [], "gpu": None, **times}
-        workers, case = self.workers, self.case
-        if len(workers.measured) + 1 == workers.stop_at:
-            raise KeyboardInterrupt
-        ms = workers.ms[case["engine"]]
-        if ms is None:
-            raise CaseError("it fell over")
-        workers.measured.append((case["engine"], case["batch"], case["threads"], case["streams"]))
-        workers.now += workers.seconds
-        one_by_one = {"timings_ms": None, "seconds": None, "gpu": [None, None], "mhz": None}
-        samples = [ms * case["batch"] / case["streams"]] * 10
-        return {"samples_ms": samples, **one_by_one, "peak_rss_mb": 5.0, "settled": True}
-
-    def close(self):
-        pass
 
 
 def tuned(folder, workers, *, calibration=(), **wanted):

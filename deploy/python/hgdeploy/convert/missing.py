@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import ONNX_FILE, RUNTIMES, engine_name, mnn_name, ncnn_name, onnx_name
@@ -106,8 +107,14 @@ def _made(bundle: ModelBundle, step: _Step, options: MissingOptions) -> Variant:
         return Variant(step.name, SKIPPED, "int8 needs real images; name some with --calibration")
     if not options.may_begin():
         return Variant(step.name, SKIPPED, "half of the time is used up; the same command goes on")
+    before = _time(bundle.path(step.name))
     step.make()
-    return Variant(step.name, MADE)
+    return Variant(step.name, THERE if before == _time(bundle.path(step.name)) else MADE)
+
+
+def _time(path: Path) -> int | None:
+    """Return when a file was written, in nanoseconds; None where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _steps(

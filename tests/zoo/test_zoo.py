@@ -19,9 +19,11 @@ from golden_fill import golden_fill
 
 from hgdeploy import zoo
 from hgdeploy.errors import ConfigError
+from hgdeploy.images.decode import read_image
 from hgdeploy.transforms.operators import CropImage, NormalizeImage, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
 from hgdeploy.zoo.models import OFFICIAL_URL
+from hgdeploy.zoo.random_weights import random_layer
 from hgdeploy.zoo.weights.load import load_into, read_weights
 
 paddle = pytest.importorskip("paddle")
@@ -700,6 +702,14 @@ def test_importing_and_listing_the_zoo_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "[]"]
+
+
+def test_random_weights_leave_photographs_undecided() -> None:
+    name = "PPLCNet_x0_25"
+    preprocess = Preprocessor(zoo.info(name).preprocess)
+    photographs = [read_image(path) for path in sorted(IMAGES.glob("*.jpg"))]
+    logits = run(random_layer(name, 1000), np.stack([preprocess(one) for one in photographs]))
+    assert 0.5 < logits.std(1).min() <= logits.std(1).max() < 5
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +28,11 @@ from hgdeploy.system.libraries import import_library
 from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.transforms.operators import Op
 from hgdeploy.transforms.postprocess import Output
+from hgdeploy.zoo.random_weights import SEED, random_layer
 from hgdeploy.zoo.weights.load import load_into, read_weights, weights_file
 
 MODEL_FILE = PADDLE_PROGRAMS[0]  # what Paddle 3 writes
-_SEED = 0
 _TOLERANCE = 1e-5  # of a probability, between the network and its export
-_LOGIT_SPREAD = 2.0  # standard deviation of a random network's logits
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def export_bundle(
     shape = (3, *(options.size or (info.input_size, info.input_size)))
     network = _ended(layer, options.ending)
     with staged_folder(output) as folder:
-        x = np.random.default_rng(_SEED).standard_normal((2, *shape), dtype=np.float32)
+        x = np.random.default_rng(SEED).standard_normal((2, *shape), dtype=np.float32)
         expected = _computed(network, x)
         on_progress(f"writing it to {output}")
         _save(network, folder, shape)
@@ -145,12 +143,12 @@ def export_bundle(
 def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[Any, dict[str, Any]]:
     """Return the network with its weights, and what the sidecar says about these."""
     if weights is None:
-        layer = _random_layer(name, num_classes)
+        layer = random_layer(name, num_classes)
         origin = {
             "file": None,
             "sha256": None,
             "source": "random",
-            "seed": _SEED,
+            "seed": SEED,
             "warning": "RANDOM WEIGHTS: predictions mean nothing; for timing and tests only",
         }
         return layer, origin
@@ -159,46 +157,6 @@ def _loaded_layer(name: str, weights: Path | None, num_classes: int) -> tuple[An
     layer = zoo.build(name, num_classes)
     load_into(layer, arrays, weights)
     return layer, {"file": weights.name, "sha256": file_sha256(weights), "source": "file"}
-
-
-def _random_layer(name: str, num_classes: int) -> Any:
-    """Return the network with seeded random weights that keep the size of signals between layers.
-
-    With Paddle's own initial values, the signals fade until every image gets the same answer, and
-    then a comparison of two engines would pass whatever they compute. Over many shortcuts, they
-    would grow beyond float32, so batch norms scale them down.
-    """
-    paddle = import_library("paddle", "cpu")
-    layer = zoo.build(name, num_classes)
-    rng = np.random.default_rng(_SEED)
-    parameters = [parameter for parameter in layer.parameters() if len(parameter.shape) > 1]
-    for parameter in parameters:
-        shape = tuple(parameter.shape)
-        fan_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
-        values = rng.standard_normal(shape, dtype=np.float32) * np.float32(math.sqrt(2 / fan_in))
-        parameter.set_value(values)
-    size = zoo.info(name).input_size
-    x = rng.standard_normal((2, 3, size, size), dtype=np.float32)
-    norms = [one for one in layer.sublayers() if isinstance(one, paddle.nn.BatchNorm2D)]
-    hooks = [norm.register_forward_pre_hook(_bound_size) for norm in norms]
-    with paddle.no_grad():
-        layer(paddle.to_tensor(x))
-        for hook in hooks:
-            hook.remove()
-        last = parameters[-1]
-        last.set_value(last * (_LOGIT_SPREAD / float(layer(paddle.to_tensor(x)).std())))
-    return layer
-
-
-def _bound_size(norm: Any, inputs: tuple[Any, ...]) -> None:
-    """Make a batch norm scale down signals larger than 1, by one value for all channels.
-
-    With each channel's own statistics, little but the differences between images would be left,
-    and rounding errors would grow from layer to layer.
-    """
-    (x,) = inputs
-    mean_square = (x * x).mean().clip(min=1)
-    norm._variance.set_value(mean_square.expand(norm._variance.shape))
 
 
 def _ended(layer: Any, ending: str | None) -> Any:

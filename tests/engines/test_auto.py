@@ -17,6 +17,7 @@ from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.classify.folder import folder_options
 from hgdeploy.cli.main import main, predict_cls
+from hgdeploy.engines import ENGINES
 from hgdeploy.engines.auto import choose as auto_choose
 from hgdeploy.engines.auto import machine, saved
 from hgdeploy.engines.auto.choose import Asked, choose
@@ -75,6 +76,10 @@ def test_what_was_saved_runs_and_is_told(bundle):
         f"engine auto: onnxruntime, 1 thread, the fastest here on 2026-01-02 (100.0 images/s in "
         f"batches of 1; {bundle / 'recommended.json'})"
     )
+
+
+def test_every_engine_has_a_library_to_tell_the_version_of():
+    assert machine.LIBRARIES.keys() == set(ENGINES)
 
 
 def test_where_nothing_is_saved_the_usual_engine_runs_and_the_way_to_save_is_told(mini):

@@ -114,11 +114,15 @@ def tune(
             strict=True,
         )
         record = _record(bundle, so_far, on_progress)
-        found = recommend(bundle, wanted, record, on_progress, clock, start)
-        path = save_choice(bundle, choice_of(bundle, found))
-        if found.complete:
-            with writing(so_far):
-                so_far.unlink()
+        done = False
+        try:
+            found = recommend(bundle, wanted, record, on_progress, clock, start)
+            path = save_choice(bundle, choice_of(bundle, found))
+            done = found.complete
+        finally:
+            if done or not record.results:
+                with writing(so_far):
+                    so_far.unlink()
     return Tuned(tuple(variants), found, path)
 
 

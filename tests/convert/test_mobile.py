@@ -18,6 +18,7 @@ from hgdeploy.convert import OnnxOptions
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.mobile import from_onnx
 from hgdeploy.convert.mobile.variants import convert_for_engine
+from hgdeploy.convert.onnx import large
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.errors import BundleError, EngineError, ValidationError
@@ -154,6 +155,12 @@ def test_dynamic_sizes_are_refused(engine: str, foreign):
     convert_to_onnx(open_bundle(folder), options, print)
     with pytest.raises(BundleError, match=r"images of any size, .* without --dynamic-size"):
         convert(folder, engine)
+
+
+def test_weights_above_two_gigabytes_are_refused(engine: str, bundle: Path, monkeypatch):
+    monkeypatch.setattr(large, "LARGE_BYTES", 1000)
+    with pytest.raises(BundleError, match="weights that exceed 2 GB; no other format than ONNX"):
+        convert(bundle, engine)
 
 
 def test_a_missing_program_says_how_to_install_it(bundle: Path, monkeypatch):

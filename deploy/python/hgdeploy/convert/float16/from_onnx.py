@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.bundle.model_files import model_files
 from hgdeploy.bundle.sidecar import read_sidecar
 from hgdeploy.convert.artifact import converter_versions, source_facts, write_artifact
 from hgdeploy.convert.float16.mixed import fp32_nodes, fp32_twin, to_16_bits
@@ -127,10 +126,7 @@ def _load(source: Path) -> OnnxGraph:
     Raises:
         BundleError: it is missing, unreadable, not a classifier, or not fp32.
     """
-    if sum(path.stat().st_size for path in model_files(source)) > large.LARGE_BYTES:
-        raise BundleError(
-            f"{source} has weights that exceed 2 GB; only fp32 is available for such a model"
-        )
+    large.check_not_large(source, "only fp32 is available")
     graph = OnnxGraph.read(source, external_data=True)
     sidecar = read_sidecar(source) or {}
     if sidecar.get("precision", "fp32") != "fp32" or graph.is_quantized:

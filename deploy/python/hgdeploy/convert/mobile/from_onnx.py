@@ -23,6 +23,7 @@ from hgdeploy.convert.artifact import (
 )
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import describe, dims_of
+from hgdeploy.convert.onnx import large
 from hgdeploy.convert.onnx.from_paddle import Verify
 from hgdeploy.errors import BundleError, EngineError
 from hgdeploy.system.libraries import installed_version, installing
@@ -158,6 +159,7 @@ def mobile_facts(engine: str, source: Path, precision: str) -> dict[str, Any]:
     Raises:
         BundleError: the engine cannot be given what the model takes.
     """
+    large.check_not_large(source, "no other format than ONNX is available")
     graph = OnnxGraph.read(source)
     shape = _image_shape(graph)
     facts: dict[str, Any] = {

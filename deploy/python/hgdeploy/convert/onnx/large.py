@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from hgdeploy.bundle.model_files import model_files
 from hgdeploy.bundle.paddle_params import StoredTensor
 from hgdeploy.convert.graph import OnnxGraph
 from hgdeploy.convert.graph_parts import tensors_used
@@ -32,6 +33,20 @@ _CHUNK = 1 << 24
 def is_large(tensors: Sequence[StoredTensor]) -> bool:
     """Return whether weights need a file of their own."""
     return sum(tensor.length for tensor in tensors) > LARGE_BYTES
+
+
+def check_not_large(source: Path, what: str) -> None:
+    """Refuse a model whose weights exceed 2 GB.
+
+    Args:
+        source: the ONNX file.
+        what: what there is for such a model, for the error.
+
+    Raises:
+        BundleError: they do.
+    """
+    if sum(path.stat().st_size for path in model_files(source)) > LARGE_BYTES:
+        raise BundleError(f"{source} has weights that exceed 2 GB; {what} for such a model")
 
 
 @dataclass(frozen=True)

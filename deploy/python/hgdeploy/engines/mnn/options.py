@@ -16,8 +16,8 @@ class MnnOptions:
     Attributes:
         winograd_level: which tiles Winograd's algorithm may use (MNN's hint WINOGRAD_MEMORY_LEVEL,
             0 to 3). MNN's own default, 3, has tiles so large that rounding moves a log-probability
-            of PP-HGNet by 2e-4, which is more than validation allows fp32, and is 15 % faster; up
-            to 1, by 5e-6, as in other engines.
+            of PP-HGNet by 2e-4, which is more than validation allows fp32; up to 1, by 5e-6, as in
+            other engines.
     """
 
     winograd_level: int = 1

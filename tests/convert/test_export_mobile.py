@@ -192,15 +192,19 @@ def test_paddle_lite_needs_its_program_and_a_program_of_paddle_2(
     assert not folder.exists()
 
 
-def test_paddle_lites_folder_says_that_nothing_was_measured(
-    mini: Path, tmp_path: Path, monkeypatch
-):
-    """Its package has no wheel for every Python of ours, so another program stands for it."""
+@pytest.fixture
+def paddle_lite(tmp_path: Path, monkeypatch) -> None:
+    """A program that copies stands for Paddle-Lite's, which lacks wheels for some Pythons."""
     program = tmp_path / "bin" / "paddle_lite_opt"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nfor word; do last="$word"; done\ncp "${1#*=}" "${last#*=}.nb"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join((str(program.parent), os.environ["PATH"])))
+
+
+def test_paddle_lites_folder_says_that_nothing_was_measured(
+    mini: Path, tmp_path: Path, paddle_lite: None
+):
     told: list[str] = []
     options = MobileOptions("paddle-lite")
     folder = export_mobile(open_bundle(mini), tmp_path / "app", options, told.append)
@@ -212,7 +216,7 @@ def test_paddle_lites_folder_says_that_nothing_was_measured(
     assert not (folder / "classify.cpp").exists()
 
 
-def test_the_sample_resizes_as_pillow_does(mini: Path, tmp_path: Path):
+def test_the_sample_resizes_as_pillow_does(mini: Path, tmp_path: Path, paddle_lite: None):
     """Every filter in turn, to more and fewer pixels; then each bit of the tensor is compared."""
     compiler = shutil.which("g++")
     if compiler is None:
@@ -233,7 +237,8 @@ def test_the_sample_resizes_as_pillow_does(mini: Path, tmp_path: Path):
         {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}},
         CHW,
     )
-    folder = exported(mini, "mnn", tmp_path / "app")
+    options = MobileOptions("paddle-lite")  # whose folder is made soonest
+    folder = export_mobile(open_bundle(mini), tmp_path / "app", options, print)
     (folder / "main.cpp").write_text(
         '#include <cstdio>\n#include "preprocess.h"\n'
         "int main() {\n"

@@ -22,8 +22,8 @@ FLOORS = (
     ("transforms",),
     ("images", "bundle", "gpu"),
     ("engines", "results"),
-    ("classify", "validation", "zoo", "serving"),
-    ("convert",),
+    ("classify", "validation", "zoo"),
+    ("convert", "serving"),
     ("benchmark", "paddleclas"),
     ("cli", "hgdeploy"),
 )

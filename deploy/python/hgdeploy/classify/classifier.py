@@ -8,8 +8,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,31 +21,24 @@ from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.bundle.model_files import model_digest
 from hgdeploy.bundle.paddle_program import reading_once
 from hgdeploy.classify import choice
+from hgdeploy.classify.batch import Answer, Image, rows_of
 from hgdeploy.classify.scores import Scores
 from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.classify.source import Found, Source, each_image
-from hgdeploy.engines import Engine, infer_rows
+from hgdeploy.engines import Engine
 from hgdeploy.engines.ending import read_ending
-from hgdeploy.engines.fit import batch_that_fits, check_image
+from hgdeploy.engines.fit import batch_that_fits
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, open_run
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import ConfigError, ImageError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.images.isolated_reader import IsolatedReader
-from hgdeploy.images.reader import ImageReader, ReadImage
+from hgdeploy.images.reader import ImageReader
 from hgdeploy.transforms.attributes import Attributes
 from hgdeploy.transforms.operators_config import ops_to_config
 from hgdeploy.transforms.postprocess import Postprocess
 from hgdeploy.transforms.prediction import Prediction
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One image to classify: its name, and a function that makes its tensor, in `out` if given."""
-
-    name: str
-    read: Callable[[NDArray[Any] | None], ReadImage]
 
 
 class Classifier:
@@ -242,56 +234,47 @@ class Classifier:
     ) -> None:
         self.close()
 
-    def _image(self, name: str, found: Found) -> _Image:
+    def answers(self, images: Sequence[Image]) -> list[Answer]:
+        """Classify at most one batch; safe to call from many threads at once.
+
+        Args:
+            images: any that make tensors of this model's.
+
+        Returns:
+            One `Answer` per image, in order.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        times = StageTimes(images=len(images))
+        rows = rows_of(images, self.engine, self.reader.preprocessor, times)
+        start = time.perf_counter()
+        pairs = zip(images, rows, strict=True)
+        answers = [self._answer(image.name, row) for image, row in pairs]
+        times.postprocess += time.perf_counter() - start
+        with self._times_lock:
+            self.times.add(times)
+        return answers
+
+    def _image(self, name: str, found: Found) -> Image:
         if isinstance(found, ImageFile):
             return self._file(found)
         if isinstance(found, bytes):
-            return _Image(name, lambda out: self.reader.read_bytes(found, out))
-        return _Image(name, lambda out: self.reader.read_array(found, out))
+            return Image(name, lambda out: self.reader.read_bytes(found, out))
+        return Image(name, lambda out: self.reader.read_array(found, out))
 
-    def _file(self, file: ImageFile) -> _Image:
+    def _file(self, file: ImageFile) -> Image:
         read = (self._isolated or self.reader).read_file
-        return _Image(file.name, lambda out: read(file.path, out))
+        return Image(file.name, lambda out: read(file.path, out))
 
-    def _classify(self, images: Sequence[_Image]) -> list[Prediction]:
+    def _classify(self, images: Sequence[Image]) -> list[Prediction]:
         """Classify a batch; an image that fails keeps its place."""
-        times = StageTimes(images=len(images))
-        predictions: dict[int, Prediction] = {}
-        tensors: dict[int, NDArray[Any]] = {}
-        batch = self._batch(len(images))
-        for place, image in enumerate(images):
-            start = time.perf_counter()
-            try:
-                read = image.read(None if batch is None else batch[len(tensors)])
-                if batch is None:
-                    check_image(self.engine.inputs[0], read.tensor)
-                tensors[place] = read.tensor
-                times.decode += read.decode
-                times.preprocess += read.preprocess
-            except ImageError as error:
-                predictions[place] = self.failed(image.name, str(error))
-            times.slowest.append((time.perf_counter() - start, image.name))
-        # Tensors of different shapes (no crop, and a model of any size) need separate inferences.
-        for _, group in itertools.groupby(tensors, lambda place: tensors[place].shape):
-            places = list(group)
-            start = time.perf_counter()
-            same = np.stack([tensors[i] for i in places]) if batch is None else batch[: len(places)]
-            rows = infer_rows(self.engine, same)
-            inferred = time.perf_counter()
-            for place, row in zip(places, rows, strict=True):
-                predictions[place] = self._prediction(images[place].name, row)
-            times.infer += inferred - start
-            times.postprocess += time.perf_counter() - inferred
-        with self._times_lock:
-            self.times.add(times)
-        return [predictions[place] for place in range(len(images))]
+        return [answer.prediction for answer in self.answers(images)]
 
-    def _batch(self, images: int) -> NDArray[Any] | None:
-        """Return an empty batch for so many images; None if their shapes may differ."""
-        shape = self.reader.preprocessor.output_shape
-        return None if shape is None else np.empty((images, *shape), self.reader.preprocessor.dtype)
-
-    def _prediction(self, path: str, scores: NDArray[Any]) -> Prediction:
-        if not np.isfinite(scores).all():
-            return self.failed(path, "the model's output is not finite (NaN or infinity)")
-        return self._postprocess.output(path, self._scores(scores))
+    def _answer(self, path: str, row: NDArray[Any] | ImageError) -> Answer:
+        if isinstance(row, ImageError):
+            return Answer(self.failed(path, str(row)), None)
+        if not np.isfinite(row).all():
+            reason = "the model's output is not finite (NaN or infinity)"
+            return Answer(self.failed(path, reason), None)
+        return Answer(self._postprocess.output(path, self._scores(row)), row)

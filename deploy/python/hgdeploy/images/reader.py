@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import ImageError
-from hgdeploy.images.decode import decode_image, read_image
+from hgdeploy.images.decode import MAX_PIXELS, decode_image, read_image
 from hgdeploy.images.find import ImageFile
 from hgdeploy.transforms.operators import Op, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
@@ -52,11 +52,15 @@ class ImageReader:
     Args:
         ops: the preprocessing.
         fast_decode: decode JPEG files at a reduced scale; changes pixels a little.
+
+    Attributes:
+        max_pixels: a picture of more pixels is refused before it is decoded.
     """
 
     def __init__(self, ops: Sequence[Op], fast_decode: bool = False) -> None:
         self.preprocessor = Preprocessor(ops)
         self.shrink_to = _fast_size(ops) if fast_decode else None
+        self.max_pixels = MAX_PIXELS
 
     def read_file(self, path: Path, out: NDArray[Any] | None = None) -> ReadImage:
         """Read a file.
@@ -68,11 +72,19 @@ class ImageReader:
         Raises:
             ImageError: it cannot be read, decoded or preprocessed; the message is the reason.
         """
-        return self._read(lambda: read_image(path, shrink_to=self.shrink_to), out)
+
+        def pixels() -> NDArray[np.uint8]:
+            return read_image(path, max_pixels=self.max_pixels, shrink_to=self.shrink_to)
+
+        return self._read(pixels, out)
 
     def read_bytes(self, data: bytes, out: NDArray[Any] | None = None) -> ReadImage:
         """Read an image from the contents of its file, as `read_file` does."""
-        return self._read(lambda: decode_image(data, shrink_to=self.shrink_to), out)
+
+        def pixels() -> NDArray[np.uint8]:
+            return decode_image(data, max_pixels=self.max_pixels, shrink_to=self.shrink_to)
+
+        return self._read(pixels, out)
 
     def read_array(self, rgb: NDArray[np.uint8], out: NDArray[Any] | None = None) -> ReadImage:
         """Take an image's pixels, uint8 RGB of shape (height, width, 3), as `read_file` does."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepare models for servers."""
+"""Serving: a server of our own, and files for other inference servers."""

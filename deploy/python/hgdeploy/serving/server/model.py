@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that is served: a loaded bundle, its queue, and the models of one server by name."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
+from hgdeploy.classify.batch import Answer, Image
+from hgdeploy.classify.classifier import Classifier
+from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.engines.base import TensorSpec
+from hgdeploy.errors import ConfigError, EngineError, nearest
+from hgdeploy.images.reader import ReadImage, use_one_opencv_thread
+from hgdeploy.serving.server.refusals import RefusedError, Why
+from hgdeploy.serving.server.scheduler import QueueOptions, Scheduler
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import optional, whole
+
+# As long as a camera's largest pictures (8192x8192), yet 0.2 GB a thread once decoded.
+_MAX_PIXELS = 1 << 26
+_ODD = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class ServedOptions:
+    """How a model is served.
+
+    Attributes:
+        max_queue: the most images that may wait.
+        max_delay_ms: how long an image may wait for others to share its inference.
+        workers: threads that read, infer and make answers; None for one for each CPU in use, or
+            for each inference that may run at once, where these are more.
+        max_pixels: a picture of more pixels is refused before it is decoded.
+    """
+
+    max_queue: int = 128
+    max_delay_ms: float = 0.0
+    workers: int | None = None
+    max_pixels: int = _MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_pixels=whole(1, 1 << 28), workers=optional(whole(1, 1024)))
+
+
+class ServedModel:
+    """A bundle that is loaded and has answered once; safe to call from many threads at once.
+
+    Args:
+        bundle: the model's folder, or the bundle that was opened there.
+        settings: how to load it; its batch size is the most images of one inference.
+        options: how it is served.
+
+    Attributes:
+        name: the model's name in requests.
+        classifier: the loaded model.
+        scheduler: its queue.
+
+    Raises:
+        HGDeployError: what `Classifier` raises, or the first inference failed.
+    """
+
+    def __init__(
+        self, bundle: str | Path | ModelBundle, settings: ClassifierSettings, options: ServedOptions
+    ) -> None:
+        opened = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
+        self.name = _name_of(opened)
+        self.classifier = classifier = Classifier.from_settings(opened, settings)
+        try:
+            classifier.reader.max_pixels = options.max_pixels
+            use_one_opencv_thread()
+            self._warm_up()
+            workers = options.workers or max(classifier.engine.concurrency, classifier.cpus)
+            queue = QueueOptions(
+                workers, classifier.batch_size, options.max_delay_ms, options.max_queue
+            )
+        except BaseException:
+            classifier.close()
+            raise
+        self.scheduler = Scheduler(classifier.answers, queue)
+
+    @property
+    def input(self) -> TensorSpec:
+        """The tensor that the model takes, with a dynamic batch."""
+        spec, made = self.classifier.engine.inputs[0], self.classifier.reader.preprocessor
+        return TensorSpec(spec.name, spec.dtype, (-1, *(made.output_shape or spec.shape[1:])))
+
+    @property
+    def output(self) -> TensorSpec:
+        """The scores that the model gives: (images, classes)."""
+        spec = self.classifier.engine.outputs[0]
+        return TensorSpec(spec.name, "float32", (-1, self.classes))
+
+    @property
+    def labels(self) -> Mapping[int, str]:
+        """The names of the classes by id; empty without a label file."""
+        return self.classifier.postprocess.output.labels or {}
+
+    def image(self, data: bytes, name: str = "image") -> Image:
+        """Return an image to classify, from the contents of its file."""
+        return Image(name, lambda out: self.classifier.reader.read_bytes(data, out))
+
+    def tensor(self, values: NDArray[Any], name: str = "tensor") -> Image:
+        """Return an image that is preprocessed already, of the shape of `input` without batch."""
+
+        def read(out: NDArray[Any] | None) -> ReadImage:
+            if out is None:
+                return ReadImage(values, 0.0, 0.0)
+            out[...] = values
+            return ReadImage(out, 0.0, 0.0)
+
+        return Image(name, read)
+
+    def submit(self, images: Sequence[Image], due: float | None = None) -> list[Future[Answer]]:
+        """Queue the images of one request; see `Scheduler.submit`."""
+        return self.scheduler.submit(images, due)
+
+    def close(self, seconds: float = 30.0) -> bool:
+        """Answer what waits, within so many seconds, then free the engine.
+
+        Returns:
+            Whether all was answered. If not, the engine stays loaded: a thread is inside it.
+        """
+        ended = self.scheduler.close(seconds)
+        if ended:
+            self.classifier.close()
+        return ended
+
+    def _warm_up(self) -> None:
+        """Answer a gray picture, in a batch of each size that may come first.
+
+        Raises:
+            EngineError: the model does not answer.
+        """
+        reader, shape = self.classifier.reader, (256, 256, 3)
+        gray = Image("warm-up", lambda out: reader.read_array(np.full(shape, 128, np.uint8), out))
+        for size in sorted({1, self.classifier.batch_size}):
+            answer = self.classifier.answers([gray] * size)[0]
+            if answer.row is None:
+                reason = answer.prediction.error
+                raise EngineError(
+                    f"{self.name}: the model does not answer a gray picture: {reason}"
+                )
+        self.classes = len(answer.row) if answer.row is not None else -1
+
+
+def _name_of(bundle: ModelBundle) -> str:
+    """Return a model's name as it is written in addresses."""
+    name = _ODD.sub("_", bundle.model_name or bundle.root.name).strip("._-")
+    return name or "model"
+
+
+class Models:
+    """The models of a server, by name and version.
+
+    Models of one name are its versions 1, 2, ... in their order; the last one answers where no
+    version is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, list[ServedModel]] = {}
+        self.ready = False
+
+    def load(self, loads: Sequence[Callable[[], ServedModel]]) -> None:
+        """Load all models; the server is ready when they have answered once.
+
+        Raises:
+            HGDeployError: one cannot be loaded; those before it are freed.
+        """
+        if not loads:
+            raise ConfigError("there is no model to serve")
+        try:
+            for load in loads:
+                model = load()
+                self._models.setdefault(model.name, []).append(model)
+        except BaseException:
+            self.close(0.0)
+            raise
+        self.ready = True
+
+    @property
+    def names(self) -> list[str]:
+        """The models' names, in their order."""
+        return list(self._models)
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of a model, oldest first."""
+        return [str(i + 1) for i in range(len(self._named(name)))]
+
+    def all(self) -> list[tuple[str, str, ServedModel]]:
+        """Return every model with its name and version."""
+        return [
+            (name, str(i + 1), model)
+            for name, models in self._models.items()
+            for i, model in enumerate(models)
+        ]
+
+    def find(self, name: str | None = None, version: str | None = None) -> tuple[str, ServedModel]:
+        """Return a model with its version.
+
+        Args:
+            name: its name; None where the server has one only.
+            version: None for the last.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if not self.ready:
+            raise RefusedError(Why.CLOSING, "the server is not ready yet, or ends")
+        if name is None:
+            if len(self._models) > 1:
+                text = f"name the model, one of: {', '.join(self._models)}"
+                raise RefusedError(Why.WRONG, text)
+            name = self.names[0]
+        models = self._named(name)
+        versions = self.versions(name)
+        if version is None:
+            return versions[-1], models[-1]
+        if version not in versions:
+            text = f"model {name!r} has no version {version!r}, {nearest(version, versions)}"
+            raise RefusedError(Why.UNKNOWN, text)
+        return version, models[versions.index(version)]
+
+    def close(self, seconds: float) -> bool:
+        """Take no more requests, answer those that wait, within so many seconds, and free all.
+
+        Returns:
+            Whether all were answered.
+        """
+        self.ready = False
+        until = time.monotonic() + seconds
+        ended = [model.close(max(0.0, until - time.monotonic())) for _, _, model in self.all()]
+        return all(ended)
+
+    def _named(self, name: str) -> list[ServedModel]:
+        if name not in self._models:
+            text = f"there is no model {name!r}, {nearest(name, self._models)}"
+            raise RefusedError(Why.UNKNOWN, text)
+        return self._models[name]

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from image_files import jpeg
 
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.serving.server.model import ServedModel, ServedOptions
+from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
 
 SETTINGS = ClassifierSettings("onnxruntime", 1, EngineOptions(threads=1, streams=2))
 
@@ -24,3 +27,24 @@ def served(bundle: Path, batch: int = 1, **options: object) -> ServedModel:
 def pictures(count: int) -> list[bytes]:
     """JPEG files of different sizes and contents."""
     return [jpeg(80 + 7 * i, 90 + 3 * i, seed=i) for i in range(count)]
+
+
+@contextlib.contextmanager
+def over_http(*models: ServedModel, key: str | None = None, **limits: float) -> Iterator[str]:
+    """A real server on a free port of this machine, in a thread; gives HOST:PORT."""
+    from hgdeploy.serving.server.http.app import Api
+    from hgdeploy.serving.server.http.body import BodyLimits
+    from hgdeploy.serving.server.http.listen import HttpServer
+
+    found = Models()
+    app = Api(found, BodyLimits(**limits), key, None).app()
+    server = HttpServer(app, ("127.0.0.1", 0), 5)
+    found.load([lambda model=model: model for model in models])
+    thread = threading.Thread(target=server.run_until_ended)
+    thread.start()
+    try:
+        yield server.address.removeprefix("http://")
+    finally:
+        server.should_exit = True
+        thread.join()
+        found.close(30)

@@ -58,6 +58,8 @@ HEAVY = {
     "tensorrt_rtx": ("convert/tensorrt/", "engines/tensorrt/"),
     "MNN": ("engines/mnn/",),
     "ncnn": ("engines/ncnn/",),
+    "starlette": ("serving/server/http/",),
+    "uvicorn": ("serving/server/http/",),
     "tritonclient": ("serving/triton/",),
     "cv2": ("images/", "transforms/"),
     "simplejpeg": ("images/jpeg.py",),

@@ -23,7 +23,7 @@ from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.serving.server.scheduler import QueueOptions, Scheduler
 from hgdeploy.transforms.prediction import Prediction
 
-IMAGE = Image("x", lambda out: pytest.fail("is not read here"))
+IMAGE = Image("x", lambda _: pytest.fail("is not read here"))
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_requests_of_many_threads_never_get_one_anothers_answers(mini: Path, bat
 
 
 def test_images_that_wait_share_an_inference():
-    scheduler, entered, leave, done = blocked(max_batch=4, max_delay_ms=0)
+    scheduler, entered, leave, _ = blocked(max_batch=4, max_delay_ms=0)
     first = scheduler.submit(named("first"))
     assert entered.wait(DEADLINE)
     rest = scheduler.submit(named(*"abcdef"))
@@ -147,7 +147,7 @@ def test_a_full_queue_takes_all_images_of_a_request_or_none():
 
 
 def test_closing_answers_what_waits_and_takes_no_more():
-    scheduler, entered, leave, done = blocked()
+    scheduler, entered, leave, _ = blocked()
     futures = scheduler.submit(named(*"abc"))
     assert entered.wait(DEADLINE)
     assert not scheduler.close(0.01)  # no time: what has not begun is refused

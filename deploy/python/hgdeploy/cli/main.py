@@ -69,6 +69,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.measure.validate import add_validate
     from hgdeploy.cli.models import add_models
     from hgdeploy.cli.predict import add_predict
+    from hgdeploy.cli.serve import add_serve
     from hgdeploy.cli.tools.eval import add_eval
     from hgdeploy.cli.tools.infer import add_infer
 
@@ -87,6 +88,7 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
         add_benchmark,
         add_recommend,
         add_tune,
+        add_serve,
         add_doctor,
     )
     parser = Parser(prog="hgdeploy", description="Deploy a PaddleClas-style classifier.")

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frame of our HTML pages: one file, without scripts, in the reader's light or dark theme."""
+"""The frame of our HTML pages: one file each, in the reader's light or dark theme."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 
 # With this policy, the browser itself keeps a page from fetching anything and running any script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _PICTURES = "; img-src data:"  # those in the page itself
+_SCRIPT = "; connect-src 'self'; img-src blob:; script-src 'sha256-{}'"  # this one and no other
 _STYLE = (
     ":root{color-scheme:light dark;--text:#222;--back:#fff;--line:#ccc;--head:#f3f3f3;--dim:#555;"
     "--bar:#34608c;--failed:#fde2e2}"
@@ -20,7 +23,7 @@ _STYLE = (
 )
 
 
-def framed(title: str, style: str, body: str, *, pictures: bool = False) -> str:
+def framed(title: str, style: str, body: str, *, pictures: bool = False, script: str = "") -> str:
     """Return a page that needs no other file.
 
     Args:
@@ -29,10 +32,17 @@ def framed(title: str, style: str, body: str, *, pictures: bool = False) -> str:
             `--line`, `--head`, `--dim`, `--bar` and `--failed`.
         body: its content, as HTML.
         pictures: it has pictures in it, as `data:` addresses.
+        script: its script, which may ask the page's own server and show files that the reader
+            chooses; empty for none.
     """
     policy = _POLICY + _PICTURES * pictures
+    if script:
+        digest = hashlib.sha256(script.encode()).digest()
+        policy += _SCRIPT.format(base64.b64encode(digest).decode())
+        body += f"<script>{script}</script>"
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head><body>"
         f"{body}</body></html>\n"

@@ -20,11 +20,12 @@ from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import ConfigError, EngineError, nearest
+from hgdeploy.images.decode import MAX_PIXELS
 from hgdeploy.images.reader import ReadImage, use_one_opencv_thread
 from hgdeploy.serving.server.refusals import RefusedError, Why
-from hgdeploy.serving.server.scheduler import QueueOptions, Scheduler
+from hgdeploy.serving.server.scheduler import LONGEST_DELAY_MS, QueueOptions, Scheduler
 from hgdeploy.system.checks import check_fields
-from hgdeploy.system.kinds import optional, whole
+from hgdeploy.system.kinds import MANY, THREADS, number, optional, whole
 
 # As long as a camera's largest pictures (8192x8192), yet 0.2 GB a thread once decoded.
 _MAX_PIXELS = 1 << 26
@@ -49,7 +50,13 @@ class ServedOptions:
     max_pixels: int = _MAX_PIXELS
 
     def __post_init__(self) -> None:
-        check_fields(self, max_pixels=whole(1, 1 << 28), workers=optional(whole(1, 1024)))
+        check_fields(
+            self,
+            max_queue=whole(1, MANY),
+            max_delay_ms=number(0, LONGEST_DELAY_MS),
+            workers=optional(THREADS),
+            max_pixels=whole(1, MAX_PIXELS),
+        )
 
 
 class ServedModel:

@@ -32,3 +32,10 @@ class RefusedError(HGDeployError):
     def __init__(self, why: Why, message: str) -> None:
         super().__init__(message)
         self.why = why
+
+
+class WrongError(RefusedError):
+    """A request that its sender has to correct."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Why.WRONG, message)

@@ -19,7 +19,7 @@ from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import BATCH_SIZE, MANY, THREADS, number, whole
 
-_LONGEST_DELAY_MS = 60_000
+LONGEST_DELAY_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class QueueOptions:
             self,
             workers=THREADS,
             max_batch=BATCH_SIZE,
-            max_delay_ms=number(0, _LONGEST_DELAY_MS),
+            max_delay_ms=number(0, LONGEST_DELAY_MS),
             max_queue=whole(1, MANY),
         )
 
@@ -132,9 +132,7 @@ class Scheduler:
         """
         most = self.options.max_queue
         if len(images) > most:
-            text = (
-                f"the request has {len(images)} images, and at most {most} may wait (--max-queue)"
-            )
+            text = f"the request has {len(images)} images, and at most {most} may wait"
             raise RefusedError(Why.TOO_LARGE, text)
         added = [_Waiting(image, due) for image in images]
         with self._changed:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`hgdeploy serve`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from hgdeploy.cli.engine_flags import add_engine_flags, with_own_options
+from hgdeploy.cli.progress import told_if_slow
+from hgdeploy.cli.terminal import Verbs, opened_bundle, say, warn
+from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.system.progress import OnLine
+
+if TYPE_CHECKING:
+    from hgdeploy.serving.server.model import ServedModel, ServedOptions
+
+_MANY = 1_000_000
+# The most images of an inference where nobody says it: on a CPU larger batches are no faster.
+_BATCH_ON_GPU = 8
+
+
+def add_serve(verbs: Verbs) -> None:
+    """Add `hgdeploy serve`."""
+    parser = verbs.add_parser("serve", help="answer requests for models over HTTP")
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="a model's folder")
+    parser.add_argument("--engine", help="as for hgdeploy predict")
+    parser.add_argument("--precision", help="as for hgdeploy predict")
+    parser.add_argument("--device", help="cpu (default) or gpu:N")
+    add_engine_flags(parser)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
+    parser.add_argument(
+        "--http",
+        default="127.0.0.1:8000",
+        metavar="HOST:PORT",
+        help="where to listen (default: 127.0.0.1:8000, this machine only)",
+    )
+    parser.add_argument(
+        "--max-batch",
+        type=int,
+        help=f"most images of an inference (default: 1 on a CPU, {_BATCH_ON_GPU} on a GPU)",
+    )
+    parser.add_argument(
+        "--max-delay-ms",
+        type=float,
+        default=0.0,
+        help="how long an image may wait for others to share its inference (default: 0)",
+    )
+    parser.add_argument(
+        "--max-queue",
+        type=int,
+        default=128,
+        help="most images that wait; further requests get status 503 (default: 128)",
+    )
+    parser.add_argument(
+        "--max-body-mb", type=float, default=16.0, help="largest request (default: 16)"
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=1 << 26, help="largest picture (default: 67108864)"
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=30.0,
+        help="how long requests that have begun may take after SIGTERM (default: 30)",
+    )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        help="a file with the key that requests must bring as Authorization: Bearer KEY",
+    )
+    parser.add_argument(
+        "--access-log", action="store_true", help="print a line of JSON for each request"
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
+    from hgdeploy.serving.server.model import Models, ServedOptions
+    from hgdeploy.system.checks import check
+    from hgdeploy.system.kinds import number
+    from hgdeploy.system.libraries import import_library
+
+    for library in ("starlette", "uvicorn", "python_multipart"):
+        import_library(library, "serve")
+    from hgdeploy.serving.server.http.app import Api
+    from hgdeploy.serving.server.http.body import BodyLimits
+    from hgdeploy.serving.server.http.listen import HttpServer
+
+    drain = check("--drain-seconds", arguments.drain_seconds, number(0, 3600))
+    limits = BodyLimits(arguments.max_body_mb)
+    served = ServedOptions(
+        max_queue=arguments.max_queue,
+        max_delay_ms=arguments.max_delay_ms,
+        max_pixels=arguments.max_pixels,
+    )
+    models = Models()
+    log = _logger(out) if arguments.access_log else None
+    app = Api(models, limits, _key(arguments.api_key_file), log).app()
+    server = HttpServer(app, _address(arguments.http), drain)  # before the models are loaded
+    models.load(
+        [functools.partial(_load, arguments, folder, served) for folder in arguments.bundles]
+    )
+    for name, version, model in models.all():
+        ran = model.classifier.engine.runtime
+        say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
+    say(f"ready at {server.address}")
+    try:
+        server.run_until_ended()
+    finally:
+        ended = models.close(drain)
+    say("ended" if ended else "ended; some requests took too long and have no answer")
+    return EXIT_OK
+
+
+def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) -> ServedModel:
+    from hgdeploy.classify.folder import folder_options
+    from hgdeploy.classify.settings import ClassifierSettings
+    from hgdeploy.convert.engine_files import ensure_artifact
+    from hgdeploy.engines.auto.choose import Asked, choose
+    from hgdeploy.engines.options import EngineOptions
+    from hgdeploy.serving.server.model import ServedModel
+
+    asked = Asked(arguments.engine, arguments.precision, arguments.device)
+    run, saved = choose(folder, asked, say)
+    options = run.options(EngineOptions())
+    batch = arguments.max_batch or (1 if options.device == "cpu" else _BATCH_ON_GPU)
+    options = dataclasses.replace(
+        options, threads=arguments.threads, max_batch=batch, cache_dir=folder / ".cache"
+    )
+    options = with_own_options(arguments, run.engine, folder_options(options, _MANY, saved))
+    bundle = opened_bundle(folder)
+    if run.engine is not None:
+        ensure_artifact(bundle, run.engine, options, say, warn)
+    with told_if_slow(f"loading {folder}"):
+        model = ServedModel(bundle, ClassifierSettings(run.engine, batch, options), served)
+    for warning in model.classifier.warnings:
+        if warning not in bundle.notes:
+            warn(warning)
+    return model
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port[:9]) > 65535:
+        raise ConfigError(f"--http is {text!r}, expected HOST:PORT, such as 127.0.0.1:8000")
+    return host.strip("[]"), int(port)
+
+
+def _key(path: Path | None) -> str | None:
+    """Return the key in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not hold one line.
+    """
+    if path is None:
+        return None
+    from hgdeploy.system.documents import read_lines
+
+    try:
+        lines = [line.strip() for line in read_lines(path) if line.strip()]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--api-key-file {path} cannot be read: {reason}") from None
+    if len(lines) != 1:
+        raise ConfigError(f"--api-key-file {path} has {len(lines)} lines, expected one: the key")
+    return lines[0]
+
+
+def _logger(out: TextIO) -> OnLine:
+    def write(line: str) -> None:
+        out.write(line + "\n")
+        out.flush()
+
+    return write

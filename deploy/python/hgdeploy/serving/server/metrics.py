@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server has done, in Prometheus's text form and with Triton's names.
+
+https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from hgdeploy.serving.server.model import Models, ServedModel
+
+
+class Counts:
+    """Requests by model and version; safe to call from many threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[str, str], tuple[int, int, float]] = {}
+
+    def add(self, name: str, version: str, seconds: float, *, failed: bool) -> None:
+        """Count one request."""
+        with self._lock:
+            good, bad, total = self.of(name, version)
+            self._counts[name, version] = (good + (not failed), bad + failed, total + seconds)
+
+    def of(self, name: str, version: str) -> tuple[int, int, float]:
+        """Return a model's requests: answered, failed, and the seconds of all."""
+        return self._counts.get((name, version), (0, 0, 0.0))
+
+
+_NAMES = (
+    ("nv_inference_request_success", "counter", "Requests that were answered"),
+    ("nv_inference_request_failure", "counter", "Requests that failed"),
+    ("nv_inference_count", "counter", "Images that were worked off"),
+    ("nv_inference_exec_count", "counter", "Batches that were worked off"),
+    ("nv_inference_request_duration_us", "counter", "Microseconds of all requests"),
+    ("nv_inference_queue_duration_us", "counter", "Microseconds that images waited"),
+    ("nv_inference_compute_input_duration_us", "counter", "Microseconds of decoding and resizing"),
+    ("nv_inference_compute_infer_duration_us", "counter", "Microseconds inside the engine"),
+    ("nv_inference_compute_output_duration_us", "counter", "Microseconds of postprocessing"),
+    ("nv_inference_pending_request_count", "gauge", "Images that wait"),
+)
+
+
+def metrics_text(models: Models, counts: Counts) -> str:
+    """Return the page that Prometheus reads."""
+    values = [(n, v, _values(n, v, model, counts)) for n, v, model in models.all()]
+    return "".join(_lines(values))
+
+
+def _values(name: str, version: str, model: ServedModel, counts: Counts) -> tuple[float, ...]:
+    queue, stages = model.scheduler.times, model.classifier.times
+    good, bad, seconds = counts.of(name, version)
+    spent = (
+        seconds,
+        queue.waited,
+        stages.decode + stages.preprocess,
+        stages.infer,
+        stages.postprocess,
+    )
+    done = (good, bad, queue.images, queue.runs)
+    return (*done, *(round(1e6 * one) for one in spent), model.scheduler.waiting)
+
+
+def _lines(values: list[tuple[str, str, tuple[float, ...]]]) -> Iterator[str]:
+    for place, (metric, kind, text) in enumerate(_NAMES):
+        yield f"# HELP {metric} {text}\n# TYPE {metric} {kind}\n"
+        for name, version, numbers in values:
+            yield f'{metric}{{model="{name}",version="{version}"}} {numbers[place]}\n'

@@ -47,6 +47,15 @@ def test_what_a_config_leaves_out_is_paddleclas_default(tmp_path):
     assert config.save_inference_dir == Path("inference")
 
 
+def test_a_family_and_its_width_may_be_named_apart(tmp_path):
+    """PaddleClas's own configs of PP-LCNet do."""
+    for scale, name in ((None, "PPLCNet_x1_0"), (1, "PPLCNet_x1_0"), (0.25, "PPLCNet_x0_25")):
+        arch = {"name": "PPLCNet"} | ({} if scale is None else {"scale": scale})
+        assert loaded(tmp_path, {"Arch": arch}).arch == name
+    with pytest.raises(ConfigError, match=r"unknown key Arch\.scale"):
+        loaded(tmp_path, {"Arch": {"name": "PPHGNet_small", "scale": 1.0}})
+
+
 @pytest.mark.parametrize(
     ("override", "name", "value"),
     [

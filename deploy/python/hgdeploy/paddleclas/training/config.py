@@ -27,6 +27,7 @@ from hgdeploy.system.kinds import (
     keys,
     list_of,
     literal,
+    number,
     one_of,
     optional,
     rounded,
@@ -186,6 +187,8 @@ _ARCH: Mapping[str, Kind[Any]] = {
     "infer_add_softmax": none_or(switch),
     **dict.fromkeys(_ARCH_TRAINING, anything),
 }
+# Networks whose config may name the family, and its width apart.
+_SCALED = ("PPLCNet",)
 _HARD = {
     "models": "it trains several networks at once (distillation); name the student's own config",
     "Backbone": "it is a network for retrieval, and HGDeploy has classifiers",
@@ -200,8 +203,12 @@ def _arch(section: object, settings: Mapping[str, Any], warnings: list[str]) -> 
     for key, reason in _HARD.items():
         if mapping(given).get(key) is not None:
             raise ConfigError(f"{joined('Arch', key)} cannot be served: {reason}")
-    given.read("name", text)
-    found = keys(_ARCH)(given)
+    if given.read("name", text) in _SCALED:
+        found = keys({**_ARCH, "scale": none_or(number(above=0))})(given)
+        width = str(float(found.pop("scale", None) or 1.0))
+        found["name"] += "_x" + width.replace(".", "_")
+    else:
+        found = keys(_ARCH)(given)
     classes = settings.get("class_num")
     if classes is not None:
         used = found.setdefault("class_num", classes) == classes

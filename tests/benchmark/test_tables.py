@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the documentation are those that the scripts print from the committed results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import REPO, run_command
+from hgdeploy.zoo.models import MODELS
+
+RESULTS = REPO / "benchmarks" / "results" / "zoo-formats.json"
+
+
+def test_the_table_of_what_mnn_and_ncnn_take_is_that_of_the_results(tmp_path: Path):
+    copy = tmp_path / "results.json"
+    copy.write_bytes(RESULTS.read_bytes())
+    script = REPO / "benchmarks" / "zoo_formats.py"
+    printed = run_command(script, "--bundles", tmp_path / "none", "--output", copy)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout in (REPO / "docs" / "convert.md").read_text(encoding="utf-8")
+    rows = [line.split()[1] for line in printed.stdout.splitlines() if line.startswith("| ")]
+    assert {model.architecture for model in MODELS.values()} == set(rows[1:])
+    assert not (tmp_path / "none").exists(), "everything is in the results, so nothing is made"

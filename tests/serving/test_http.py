@@ -343,7 +343,9 @@ def test_slow_bodies_and_missing_keys_are_refused(bundle: Path):
 
 
 def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Path):
-    command = [*HGDEPLOY, "serve", bundle, "--engine", "onnxruntime", "--http", "127.0.0.1:0"]
+    client = pytest.importorskip("tritonclient.grpc", reason="grpcio is not installed")
+    free = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
+    command = [*HGDEPLOY, "serve", bundle, "--engine", "onnxruntime", *free]
     process = subprocess.Popen(
         [*map(str, command), "--access-log"], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -354,6 +356,8 @@ def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Pat
         if "ready at" in line:
             break
     address = line.rpartition("http://")[2].strip()
+    with client.InferenceServerClient(said.partition("gRPC at ")[2].split()[0]) as calls:
+        assert calls.is_model_ready("mini")
     assert ask(address, "/predict", pictures(1)[0])[0] == 200, said
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=DEADLINE)

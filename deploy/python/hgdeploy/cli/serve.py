@@ -16,7 +16,9 @@ from hgdeploy.errors import EXIT_OK, ConfigError
 from hgdeploy.system.progress import OnLine
 
 if TYPE_CHECKING:
-    from hgdeploy.serving.server.model import ServedModel, ServedOptions
+    from hgdeploy.serving.server.grpc.service import GrpcServer
+    from hgdeploy.serving.server.http.body import BodyLimits
+    from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
 
 _MANY = 1_000_000
 # The most images of an inference where nobody says it: on a CPU larger batches are no faster.
@@ -25,7 +27,7 @@ _BATCH_ON_GPU = 8
 
 def add_serve(verbs: Verbs) -> None:
     """Add `hgdeploy serve`."""
-    parser = verbs.add_parser("serve", help="answer requests for models over HTTP")
+    parser = verbs.add_parser("serve", help="answer requests for models over HTTP and gRPC")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="a model's folder")
     parser.add_argument("--engine", help="as for hgdeploy predict")
     parser.add_argument("--precision", help="as for hgdeploy predict")
@@ -37,6 +39,9 @@ def add_serve(verbs: Verbs) -> None:
         default="127.0.0.1:8000",
         metavar="HOST:PORT",
         help="where to listen (default: 127.0.0.1:8000, this machine only)",
+    )
+    parser.add_argument(
+        "--grpc", metavar="HOST:PORT", help="where to listen for gRPC as well (default: nowhere)"
     )
     parser.add_argument(
         "--max-batch",
@@ -97,20 +102,27 @@ def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
         max_delay_ms=arguments.max_delay_ms,
         max_pixels=arguments.max_pixels,
     )
-    models = Models()
+    models, key = Models(), _key(arguments.api_key_file)
     log = _logger(out) if arguments.access_log else None
-    app = Api(models, limits, _key(arguments.api_key_file), log).app()
-    server = HttpServer(app, _address(arguments.http), drain)  # before the models are loaded
+    app = Api(models, limits, key, log).app()
+    # Both take their ports before the models are loaded, which may take long.
+    server = HttpServer(app, _address("--http", arguments.http), drain)
+    grpc = _grpc_server(arguments.grpc, models, limits, key) if arguments.grpc else None
     models.load(
         [functools.partial(_load, arguments, folder, served) for folder in arguments.bundles]
     )
     for name, version, model in models.all():
         ran = model.classifier.engine.runtime
         say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
+    if grpc is not None:
+        grpc.start()
+        say(f"gRPC at {grpc.address}")
     say(f"ready at {server.address}")
     try:
         server.run_until_ended()
     finally:
+        if grpc is not None:
+            grpc.stop(drain)
         ended = models.close(drain)
     say("ended" if ended else "ended; some requests took too long and have no answer")
     return EXIT_OK
@@ -143,10 +155,21 @@ def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) ->
     return model
 
 
-def _address(text: str) -> tuple[str, int]:
+def _grpc_server(text: str, models: Models, limits: BodyLimits, key: str | None) -> GrpcServer:
+    """Return the server for gRPC, whose libraries are loaded only where it is asked for."""
+    from hgdeploy.system.libraries import import_library
+
+    for library in ("grpc", "grpc_health", "tritonclient.grpc"):
+        import_library(library, "serve")
+    from hgdeploy.serving.server.grpc.service import GrpcServer
+
+    return GrpcServer(models, _address("--grpc", text), limits.max_body_mb, key)
+
+
+def _address(flag: str, text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port[:9]) > 65535:
-        raise ConfigError(f"--http is {text!r}, expected HOST:PORT, such as 127.0.0.1:8000")
+        raise ConfigError(f"{flag} is {text!r}, expected HOST:PORT, such as 127.0.0.1:8000")
     return host.strip("[]"), int(port)
 
 

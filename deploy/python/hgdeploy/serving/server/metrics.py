@@ -6,29 +6,10 @@ https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metr
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
+from hgdeploy.serving.server.counts import Counts
 from hgdeploy.serving.server.model import Models, ServedModel
-
-
-class Counts:
-    """Requests by model and version; safe to call from many threads at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[tuple[str, str], tuple[int, int, float]] = {}
-
-    def add(self, name: str, version: str, seconds: float, *, failed: bool) -> None:
-        """Count one request."""
-        with self._lock:
-            good, bad, total = self.of(name, version)
-            self._counts[name, version] = (good + (not failed), bad + failed, total + seconds)
-
-    def of(self, name: str, version: str) -> tuple[int, int, float]:
-        """Return a model's requests: answered, failed, and the seconds of all."""
-        return self._counts.get((name, version), (0, 0, 0.0))
-
 
 _NAMES = (
     ("nv_inference_request_success", "counter", "Requests that were answered"),
@@ -44,9 +25,9 @@ _NAMES = (
 )
 
 
-def metrics_text(models: Models, counts: Counts) -> str:
+def metrics_text(models: Models) -> str:
     """Return the page that Prometheus reads."""
-    values = [(n, v, _values(n, v, model, counts)) for n, v, model in models.all()]
+    values = [(n, v, _values(n, v, model, models.counts)) for n, v, model in models.all()]
     return "".join(_lines(values))
 
 

@@ -22,6 +22,7 @@ from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import ConfigError, EngineError, nearest
 from hgdeploy.images.decode import MAX_PIXELS
 from hgdeploy.images.reader import ReadImage, use_one_opencv_thread
+from hgdeploy.serving.server.counts import Counts
 from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.serving.server.scheduler import LONGEST_DELAY_MS, QueueOptions, Scheduler
 from hgdeploy.system.checks import check_fields
@@ -176,6 +177,7 @@ class Models:
     def __init__(self) -> None:
         self._models: dict[str, list[ServedModel]] = {}
         self.ready = False
+        self.counts = Counts()
 
     def load(self, loads: Sequence[Callable[[], ServedModel]]) -> None:
         """Load all models; the server is ready when they have answered once.

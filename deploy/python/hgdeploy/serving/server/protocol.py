@@ -1,26 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Open Inference Protocol v2 over JSON: requests read and checked, answers and metadata."""
+"""Requests of the Open Inference Protocol v2, read and checked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from hgdeploy._version import __version__
-from hgdeploy.classify.batch import Answer, Image
-from hgdeploy.serving.server.model import Models, ServedModel
+from hgdeploy.classify.batch import Image
+from hgdeploy.serving.server.model import ServedModel
 from hgdeploy.serving.server.refusals import RefusedError, Why, WrongError
 from hgdeploy.serving.server.tensors import (
     DATATYPES,
     array_of_bytes,
     array_of_json,
-    bytes_of_array,
-    bytes_of_texts,
-    json_of_array,
     texts_of_bytes,
     texts_of_json,
 )
@@ -93,7 +86,20 @@ def read_infer(model: ServedModel, body: bytes, json_size: int | None) -> InferR
         document = parse_json(body[:size])
     except ValueError as error:
         raise WrongError(f"the request is not JSON: {error}") from None
-    document = _checked("the request", document, _OBJECT)
+    return infer_of(model, _checked("the request", document, _OBJECT), body[size:])
+
+
+def infer_of(model: ServedModel, document: Mapping[str, Any], rest: bytes) -> InferRequest:
+    """Read a request that is no text any more.
+
+    Args:
+        model: the model that it is for.
+        document: what its JSON holds.
+        rest: the binary data behind it.
+
+    Raises:
+        RefusedError: it is wrong; the message says where.
+    """
     _refuse_shared_memory(document)
     inputs = _checked("inputs", document.get("inputs"), list_of(_OBJECT))
     if len(inputs) != 1:
@@ -102,9 +108,9 @@ def read_infer(model: ServedModel, body: bytes, json_size: int | None) -> InferR
             f"or {model.input.name!r} (a tensor)"
         )
     parameters = _checked("parameters", document.get("parameters") or {}, _OBJECT)
-    images, used = _read_input(model, inputs[0], body[size:])
-    if used != len(body) - size:
-        raise WrongError(f"{len(body) - size - used} bytes follow that belong to no input")
+    images, used = _read_input(model, inputs[0], rest)
+    if used != len(rest):
+        raise WrongError(f"{len(rest) - used} bytes follow that belong to no input")
     timeout = _checked(
         "parameters.timeout", parameters.get("timeout"), optional(whole(0, _MOST_US))
     )
@@ -115,60 +121,6 @@ def read_infer(model: ServedModel, body: bytes, json_size: int | None) -> InferR
         parameters,
         timeout / 1e6 if timeout else None,
     )
-
-
-def answer_of(
-    model: ServedModel, version: str, request: InferRequest, answers: Sequence[Answer]
-) -> tuple[bytes, bytes]:
-    """Return the answer: its JSON, and the binary data that goes behind it.
-
-    Raises:
-        WrongError: an image failed, and the request does not ask for the output `error`.
-    """
-    reasons = [answer.prediction.error or "" for answer in answers]
-    if any(reasons) and all(wanted.name != ERROR_OUTPUT for wanted in request.outputs):
-        first = next(i for i, reason in enumerate(reasons) if reason)
-        raise WrongError(f"image {first}: {reasons[first]}")
-    outputs, parts = [], []
-    for wanted in request.outputs:
-        described, data = _output(model, wanted, answers)
-        if isinstance(data, bytes):
-            described["parameters"] = {"binary_data_size": len(data)}
-            parts.append(data)
-        else:
-            described["data"] = data
-        outputs.append(described)
-    document: dict[str, Any] = {"model_name": model.name, "model_version": version}
-    if request.id is not None:
-        document["id"] = request.id
-    if request.parameters:
-        document["parameters"] = dict(request.parameters)
-    document["outputs"] = outputs
-    return json.dumps(document).encode(), b"".join(parts)
-
-
-def server_metadata() -> dict[str, Any]:
-    """Return what the server says of itself."""
-    extensions = ["binary_tensor_data", "classification"]
-    return {"name": "hgdeploy", "version": __version__, "extensions": extensions}
-
-
-def model_metadata(models: Models, model: ServedModel) -> dict[str, Any]:
-    """Return what the server says of a model."""
-    taken, given = model.input, model.output
-    return {
-        "name": model.name,
-        "versions": models.versions(model.name),
-        "platform": f"hgdeploy_{model.classifier.engine.runtime.engine}",
-        "inputs": [
-            {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [-1]},
-            {"name": taken.name, "datatype": DATATYPES[taken.dtype], "shape": list(taken.shape)},
-        ],
-        "outputs": [
-            {"name": given.name, "datatype": DATATYPES[given.dtype], "shape": list(given.shape)},
-            {"name": ERROR_OUTPUT, "datatype": "BYTES", "shape": [-1]},
-        ],
-    }
 
 
 def _checked(where: str, value: object, kind: Kind[Any]) -> Any:
@@ -257,34 +209,3 @@ def _read_outputs(
         chosen = values.get("classification", 0) if name == names[0] else 0
         outputs.append(Wanted(name, values.get("binary_data", binary), chosen))
     return outputs
-
-
-def _output(
-    model: ServedModel, wanted: Wanted, answers: Sequence[Answer]
-) -> tuple[dict[str, Any], Any]:
-    """Return how an output is described, and its data: bytes, or for JSON."""
-    count = len(answers)
-    if wanted.name == ERROR_OUTPUT:
-        texts, shape = [answer.prediction.error or "" for answer in answers], [count]
-    elif wanted.classes:
-        most = min(wanted.classes, model.classes)
-        texts, shape = [t for one in answers for t in _classes(model, one, most)], [count, most]
-    else:
-        none = np.full(model.classes, np.nan, np.float32)
-        rows = [none if answer.row is None else answer.row for answer in answers]
-        values = np.stack(rows).astype(np.float32, copy=False)
-        data = bytes_of_array(values) if wanted.binary else json_of_array(values)
-        return {"name": wanted.name, "datatype": "FP32", "shape": list(values.shape)}, data
-    data_of_texts = bytes_of_texts(texts) if wanted.binary else texts
-    return {"name": wanted.name, "datatype": "BYTES", "shape": shape}, data_of_texts
-
-
-def _classes(model: ServedModel, answer: Answer, most: int) -> list[str]:
-    """Return the best classes as Triton's classification extension writes them."""
-    if answer.row is None:
-        return [""] * most
-    order = np.argsort(answer.row, kind="stable")[::-1][:most]
-    labels = model.labels
-    return [
-        f"{answer.row[i]:f}:{i}" + (f":{labels[int(i)]}" if int(i) in labels else "") for i in order
-    ]

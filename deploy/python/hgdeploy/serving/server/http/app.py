@@ -17,17 +17,13 @@ from starlette.routing import Route
 
 from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.errors import HGDeployError, one_line
+from hgdeploy.serving.server.answers import answer_of, model_metadata, server_metadata
+from hgdeploy.serving.server.counts import Counting
 from hgdeploy.serving.server.http.body import Bodies, BodyLimits, files_of_form
 from hgdeploy.serving.server.http.page import page
-from hgdeploy.serving.server.metrics import Counts, metrics_text
+from hgdeploy.serving.server.metrics import metrics_text
 from hgdeploy.serving.server.model import Models, ServedModel
-from hgdeploy.serving.server.protocol import (
-    InferRequest,
-    answer_of,
-    model_metadata,
-    read_infer,
-    server_metadata,
-)
+from hgdeploy.serving.server.protocol import InferRequest, read_infer
 from hgdeploy.serving.server.refusals import RefusedError, Why, WrongError
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.prediction import Prediction
@@ -64,7 +60,6 @@ class Api:
     ) -> None:
         self._models, self._key, self._on_access = models, key, on_access
         self._bodies = Bodies(limits)
-        self._counts = Counts()
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -135,12 +130,12 @@ class Api:
         return Response()
 
     async def _metrics(self, _: Request) -> Response:
-        text = metrics_text(self._models, self._counts)
+        text = metrics_text(self._models)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def _infer(self, request: Request) -> Response:
         version, model = self._asked(request)
-        with _Counting(self._counts, model.name, version) as counting:
+        with Counting(self._models.counts, model.name, version) as counting:
             async with self._bodies.read(request) as body:
                 size = _json_size(request)
                 asked = await asyncio.to_thread(read_infer, model, body, size)
@@ -155,7 +150,7 @@ class Api:
     async def _predict(self, request: Request) -> Response:
         query = request.query_params
         version, model = self._models.find(query.get("model"), query.get("version"))
-        with _Counting(self._counts, model.name, version) as counting:
+        with Counting(self._models.counts, model.name, version) as counting:
             async with self._bodies.read(request) as body:
                 form = request.headers.get("content-type", "").startswith("multipart/form-data")
                 files = await files_of_form(request, body) if form else [("image", body)]
@@ -204,25 +199,6 @@ class Api:
     def _asked(self, request: Request) -> tuple[str, ServedModel]:
         path = request.path_params
         return self._models.find(path["name"], path.get("version"))
-
-
-class _Counting:
-    """Counts a request of a model, however it ends."""
-
-    def __init__(self, counts: Counts, name: str, version: str) -> None:
-        self._counts, self._name, self._version = counts, name, version
-        self._start = time.perf_counter()
-        self.failed = True
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    def __enter__(self) -> _Counting:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._counts.add(self._name, self._version, self.seconds, failed=self.failed)
 
 
 async def _until_gone(request: Request) -> None:

@@ -128,7 +128,10 @@ def test_the_scope_gpu_has_the_gpus_own_time_and_the_rest_apart(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--streams", "2"], "2 streams are measured in the scope gpu, not in engine"),
+        (
+            ["--streams", "2"],
+            "2 streams are measured in the scope gpu, or engine on the cpu, not in engine",
+        ),
         (["--tensorrt"], "is for the engine paddle"),
     ],
 )

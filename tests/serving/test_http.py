@@ -411,3 +411,23 @@ def test_an_answer_does_not_wait_for_the_clients_word_on_its_head(server: str):
         took.append(time.perf_counter() - start)
     connection.close()
     assert min(took[1:]) < 0.03
+
+
+def test_a_connection_without_a_whole_head_is_closed(bundle: Path, monkeypatch):
+    monkeypatch.setattr("hgdeploy.serving.server.http.listen._HEAD_SECONDS", 0.2)
+    with over_http(served(bundle)) as address:
+        host, port = address.split(":")
+        for first in (b"", b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n"):
+            with socket.create_connection((host, int(port)), timeout=DEADLINE) as connection:
+                connection.sendall(first)
+                if first:
+                    assert b"200 OK" in connection.recv(65536)
+                with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+                    send_slowly(connection)
+
+
+def send_slowly(connection: socket.socket) -> None:
+    """Send a letter now and then, which would keep a connection open for ever."""
+    for _ in range(DEADLINE * 20):
+        connection.sendall(b"G")
+        time.sleep(0.05)

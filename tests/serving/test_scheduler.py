@@ -17,7 +17,7 @@ from served import SETTINGS, pictures, served
 from conftest import DEADLINE, require_engine
 from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.errors import BundleError, ConfigError, EngineError
+from hgdeploy.errors import BundleError, ConfigError, EngineError, ResourceError
 from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
 from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.serving.server.scheduler import QueueOptions, Scheduler
@@ -173,6 +173,27 @@ def test_a_failing_engine_is_told_to_those_who_wait_and_the_thread_goes_on():
     with pytest.raises(EngineError, match="the GPU is gone"):
         answers_of(scheduler.submit(named("a")))
     assert len(answers_of(scheduler.submit(named("b")))) == 1
+    assert scheduler.close(DEADLINE)
+
+
+def test_one_image_that_fails_beyond_reason_fails_alone_in_its_batch():
+    entered, leave = threading.Event(), threading.Event()
+
+    def work(images):
+        entered.set()
+        assert leave.wait(DEADLINE)
+        if any(image.name == "bad" for image in images):
+            raise ResourceError("there is no memory")
+        return [Answer(Prediction(image.name, (), (), ()), None) for image in images]
+
+    scheduler = Scheduler(work, QueueOptions(max_batch=4))
+    scheduler.submit(named("first"))
+    assert entered.wait(DEADLINE)
+    good, bad, other = scheduler.submit(named("good", "bad", "other"))
+    leave.set()
+    assert [a.prediction.path for a in answers_of([good, other])] == ["good", "other"]
+    with pytest.raises(ResourceError, match="no memory"):
+        bad.result(DEADLINE)
     assert scheduler.close(DEADLINE)
 
 

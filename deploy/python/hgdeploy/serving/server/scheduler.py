@@ -173,15 +173,21 @@ class Scheduler:
 
     def _run(self) -> None:
         while batch := self._take():
-            try:
-                answers = self._work([one.image for one in batch])
-            except Exception as error:  # it is told to those who wait; this thread goes on
-                for one in batch:
-                    one.future.set_exception(error)
-            else:
-                for one, answer in zip(batch, answers, strict=True):
-                    one.future.set_result(answer)
-            del batch
+            self._answer(batch)
+            del batch  # nobody needs its images while this thread waits
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            answers = self._work([one.image for one in batch])
+        except Exception as error:  # it is told to those who wait; this thread goes on
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            for one in batch:  # the others' requests are not to fail with one, as for its memory
+                self._answer([one])
+        else:
+            for one, answer in zip(batch, answers, strict=True):
+                one.future.set_result(answer)
 
     def _take(self) -> list[_Waiting]:
         """Return the next images, at most a batch; none where the server ends."""

@@ -85,7 +85,7 @@ class Api:
             *(Route(path, self._guarded(run, self._key), methods=["GET"]) for path, run in gets),
             *(Route(path, self._guarded(run, self._key), methods=["POST"]) for path, run in posts),
         ]
-        handlers: Any = {404: _no_address, 405: _no_address}
+        handlers: Any = {404: _no_address, 405: _no_address, Exception: _broken}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     def _guarded(self, run: Handler, key: str | None) -> Handler:
@@ -209,6 +209,11 @@ async def _until_gone(request: Request) -> None:
 async def _no_address(request: Request, error: Any) -> Response:
     text = f"{request.method} {request.url.path[:200]}: there is no such address"
     return JSONResponse({"error": text}, error.status_code, error.headers)
+
+
+async def _broken(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """Answer what nobody foresaw; the server's log has the traceback."""
+    return JSONResponse({"error": f"the server failed: {type(error).__name__}"}, 500)
 
 
 def _refused(error: RefusedError) -> Response:

@@ -209,10 +209,11 @@ def test_the_command_says_what_was_done_and_what_uses_it(bundle, capsys):
     assert "the fastest here on" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_model_is_refused_and_nothing_stays_of_it(tmp_path, capsys):
-    assert main(["tune", str(tmp_path)]) == 2
-    assert "does not run in fp32 on this machine: there is no inference" in capsys.readouterr().err
-    assert not (tmp_path / ".cache" / "tune.json").exists()
+def test_a_folder_without_a_model_stays_as_it_is(tmp_path, capsys):
+    shutil.copy(PHOTO, tmp_path)
+    assert main(["tune", str(tmp_path)]) == 5
+    assert "there are no model files in it" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_command_is_interrupted_in_one_line(bundle, capsys, monkeypatch):

@@ -159,6 +159,42 @@ def test_what_contradicts_the_choice_is_refused(bundle):
             Classifier(bundle, "auto", precision=precision)
 
 
+def test_the_device_that_a_config_must_ask_for_is_told(bundle):
+    with pytest.raises(ConfigError, match=r"ask for cpu \(in a PaddleClas config use_gpu=False\)"):
+        chosen(bundle, None, "gpu:0")
+
+
+@pytest.mark.parametrize("name", ["autto", "AUTO"])
+def test_a_misspelt_engine_is_told_with_auto_among_the_names(bundle, capsys, name):
+    assert main(["predict", str(bundle), PHOTO, "--engine", name]) == 6
+    error = capsys.readouterr().err
+    assert f"unknown engine {name!r}" in error
+    assert "auto" in error.partition(repr(name))[2]
+
+
+def test_a_model_file_has_nothing_saved(mini):
+    assert "nothing is saved in" in chosen(mini / "inference.onnx")[1]
+
+
+def test_a_training_config_evaluates_what_was_saved_in_a_bundle(bundle, capsys, tmp_path):
+    """Without a bundle there is nothing saved, and no export is made for it."""
+    labels, config = tmp_path / "labels.txt", tmp_path / "train.yaml"
+    labels.write_text("coffee.jpg 1\n")
+    transforms = "[{ResizeImage: {size: 64}}, {NormalizeImage: {order: ''}}]"
+    data = f"image_root: {IMAGES}, cls_label_path: {labels}, transform_ops: {transforms}"
+    config.write_text(
+        "Global: {device: cpu, engine: auto, pretrained_model: weights}\n"
+        "Arch: {name: PPLCNet_x0_25, class_num: 10, lr_mult_list: [0.1, 0.2]}\n"
+        f"DataLoader: {{Eval: {{dataset: {{{data}}}}}}}\n"
+    )
+    assert main(["eval", "-c", str(config), "--bundle", str(bundle)]) == 0
+    out, err = capsys.readouterr()
+    assert "engine auto: onnxruntime, 1 thread, the fastest here on" in err
+    assert "top1: " in out
+    assert main(["eval", "-c", str(config)]) == 2
+    assert "Global.engine auto is what hgdeploy tune has saved" in capsys.readouterr().err
+
+
 def test_python_runs_what_was_saved_with_its_threads(bundle):
     save(bundle, threads=1, streams=2)
     with Classifier(bundle, "auto") as classifier:

@@ -122,7 +122,7 @@ def artifact_of(bundle: ModelBundle, run: Run) -> Path:
             reads only one of two Paddle programs, and the other is the model.
     """
     names = _names(run.engine, run.precision)
-    others = [] if _has(bundle.path, names) else [run.name for run in _readable(bundle)]
+    others = [] if _has(bundle.path, names) else [run.name for run in readable_runs(bundle)]
     if others and bundle.file is not None:
         raise BundleError(
             f"{bundle.file} is nothing that {run.name} reads, nor does such a file lie beside it; "
@@ -190,7 +190,7 @@ def choose_run(
     return engine, precision or "fp32"
 
 
-def _readable(bundle: ModelBundle) -> list[Run]:
+def readable_runs(bundle: ModelBundle) -> list[Run]:
     """Return the runs whose files a bundle has, one for each engine and file."""
     found: dict[tuple[str, tuple[str, ...]], Run] = {}
     for engine in ENGINES:

@@ -81,6 +81,8 @@ def import_library(name: str, extra: str) -> ModuleType:
             warnings.simplefilter("ignore")  # Paddle warns of a compiler cache it lacks
             return importlib.import_module(name)
     except (ImportError, OSError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C in the start of a C++ library
+            raise error.__cause__ from None
         raise EngineError(
             f"{name} does not import here ({one_line(error)}); {installing(extra)}"
         ) from None

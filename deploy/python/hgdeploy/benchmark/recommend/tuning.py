@@ -21,12 +21,12 @@ from hgdeploy.benchmark.suite import Worker
 from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.model_files import model_digest
-from hgdeploy.bundle.names import RECOMMENDED, onnx_name, runtime_of
+from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS, RECOMMENDED, onnx_name, runtime_of
 from hgdeploy.convert.engine_files import CACHE
 from hgdeploy.convert.missing import MissingOptions, Variant, make_missing
 from hgdeploy.engines.auto.machine import library_version, machine_here
 from hgdeploy.engines.auto.saved import Saved, save_choice
-from hgdeploy.engines.run import Run, artifact_of
+from hgdeploy.engines.run import Run, artifact_of, readable_runs
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.files import check_replaceable, writing
@@ -88,11 +88,14 @@ def tune(
         start: starts what measures a case, see `Runner`.
 
     Raises:
+        BundleError: there is no model in the folder, which stays as it is.
         ConfigError: no engine can run the bundle in fp32 on this machine.
         ValidationError: nothing qualifies.
         OutputError: the bundle cannot be written, or another process tunes it.
     """
     began, budget = clock(), options.wanted.budget_seconds
+    if not readable_runs(bundle):
+        bundle.find((*PADDLE_PROGRAMS, ONNX_FILE))
     check_replaceable(bundle.root / RECOMMENDED)
     step = max(1, -(-len(options.calibration) // _MOST_IMAGES))
     images = options.wanted.images or options.calibration[::step]

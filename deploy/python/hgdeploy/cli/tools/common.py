@@ -110,21 +110,29 @@ def network_job(
         ending: what must follow the network's logits: `softmax`, `sigmoid` or nothing.
         bundle: a bundle to take instead of the config's network and weights.
     """
+    from hgdeploy.engines.auto.choose import AUTO, Asked, choose, with_saved
     from hgdeploy.engines.options import EngineOptions
-    from hgdeploy.engines.run import choose_run
 
-    _check_device(config)
+    if config.engine == AUTO and bundle is None:
+        raise ConfigError(
+            "Global.engine auto is what hgdeploy tune has saved in a bundle, and an export for one "
+            "run has nothing saved; give --bundle FOLDER, or name the engine"
+        )
+    if config.engine != AUTO:
+        _check_device(config)
     with contextlib.ExitStack() as stack:
         place = bundle
         if place is None:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="hgdeploy-"))
             place = _exported(config, settings, ending, Path(scratch) / config.arch)
-        engine, precision = choose_run(place, config.engine, config.precision, say)
+        asked = Asked(config.engine, config.precision, config.device)
+        run, saved = choose(place, asked, say)
         if bundle is None:
-            _convert(place, engine, precision)
-        options = EngineOptions(config.device, precision, max_batch=settings.batch_size)
-        settings = dataclasses.replace(settings, engine=engine, options=options)
-        yield PredictJob(place, (), settings)
+            _convert(place, run.engine, run.precision)
+        options = run.options(EngineOptions(max_batch=settings.batch_size))
+        options = with_saved(options, saved)
+        settings = dataclasses.replace(settings, engine=run.engine, options=options)
+        yield PredictJob(place, (), settings, saved=saved)
 
 
 def _check_device(config: TrainingConfig) -> None:

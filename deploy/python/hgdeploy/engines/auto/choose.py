@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 from hgdeploy.bundle.model_bundle import check_reachable
 from hgdeploy.bundle.names import RECOMMENDED
+from hgdeploy.engines import ENGINES
 from hgdeploy.engines.auto.saved import Saved, library_note, usable_choice
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.engines.run import Run, choose_run
-from hgdeploy.errors import BundleError, ConfigError
+from hgdeploy.errors import BundleError, ConfigError, EngineError, nearest
 from hgdeploy.system.progress import OnLine
 
 AUTO = "auto"
 """The name that stands for the engine that was measured and saved."""
+_ENGINES = (*ENGINES, AUTO)
 
 
 class Asked(NamedTuple):
@@ -59,7 +61,10 @@ def choose(folder: Path, asked: Asked, on_choice: OnLine) -> Chosen:
     Raises:
         BundleError: the folder may not be searched.
         ConfigError: `auto` was asked for with a precision, or with another device than the choice.
+        EngineError: there is no engine of that name.
     """
+    if asked.engine is not None and asked.engine not in _ENGINES:
+        raise EngineError(f"unknown engine {asked.engine!r}, {nearest(asked.engine, _ENGINES)}")
     if asked.engine != AUTO:
         engine, precision = choose_run(folder, asked.engine, asked.precision, on_choice)
         return Chosen(Run(engine, precision, asked.device or "cpu"))
@@ -81,8 +86,8 @@ def choose(folder: Path, asked: Asked, on_choice: OnLine) -> Chosen:
     path, device = folder / RECOMMENDED, saved.run.device
     if asked.device not in (None, device):
         raise ConfigError(
-            f"engine auto is {saved.run.name} ({path}), and {asked.device} was asked for; leave "
-            "the device out, or name the engine"
+            f"engine auto is {saved.run.name} ({path}), and {asked.device} was asked for; ask for "
+            f"{device} (in a PaddleClas config use_gpu={device != 'cpu'}), or name the engine"
         )
     on_choice(saved.text(path))
     if (note := library_note(saved)) is not None:

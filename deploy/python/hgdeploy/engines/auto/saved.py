@@ -133,7 +133,7 @@ def read_choice(folder: Path) -> Saved:
     path = folder / RECOMMENDED
     try:
         values = read_json(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a model file may stand for a bundle
         raise BundleError(f"nothing is saved in {folder}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

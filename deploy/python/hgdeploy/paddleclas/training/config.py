@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.engines import ENGINES
+from hgdeploy.engines.auto.choose import AUTO
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.overrides import override
@@ -59,7 +60,7 @@ class TrainingConfig:
         num_classes: classes of its last layer.
         weights: the `.pdparams` file, whose suffix may be left out; None where none is set.
         device: `cpu` or `gpu:0`.
-        engine: the engine that was asked for; None for Paddle.
+        engine: the engine that was asked for, perhaps `auto`; None for Paddle.
         precision: the precision; None for fp32.
         size: height and width of the images that an export is for; None for the network's own.
         save_inference_dir: where an export goes.
@@ -161,7 +162,7 @@ _GLOBAL: Mapping[str, Kind[Any]] = {
     "export_for_fd": switch,
     "use_multilabel": switch,
     "eval_mode": exactly("classification"),
-    "engine": one_of(ENGINES),
+    "engine": one_of((*ENGINES, AUTO)),
     "precision": one_of(PRECISIONS),
 }
 
@@ -180,7 +181,9 @@ def _global(section: object, overridden: set[str], warnings: list[str]) -> dict[
 
 
 # Parameters of networks that act only while they are trained.
-_ARCH_TRAINING = ("pretrained", "use_ssld", "use_sync_bn", "drop_path_rate", "dropout_prob")
+_ARCH_TRAINING = (
+    *("pretrained", "use_ssld", "use_sync_bn", "drop_path_rate", "dropout_prob", "lr_mult_list"),
+)
 _ARCH: Mapping[str, Kind[Any]] = {
     "name": text,
     "class_num": none_or(_COUNT),

@@ -47,4 +47,5 @@ def over_http(*models: ServedModel, key: str | None = None, **limits: float) -> 
     finally:
         server.should_exit = True
         thread.join()
+        server.close()
         found.close(30)

@@ -374,6 +374,8 @@ def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Pat
         (["--http", "8000"], "--http is '8000', expected HOST:PORT"),
         (["--max-body-mb", "0"], "max_body_mb"),
         (["--max-queue", "0"], "max_queue"),
+        (["--max-batch", "0"], "batch size"),
+        (["--grpc", "localhost"], "--grpc is 'localhost', expected HOST:PORT"),
         (["--api-key-file", "nowhere"], "--api-key-file nowhere cannot be read"),
     ],
 )

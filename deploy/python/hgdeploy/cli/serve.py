@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -46,7 +47,8 @@ def add_serve(verbs: Verbs) -> None:
     parser.add_argument(
         "--max-batch",
         type=int,
-        help=f"most images of an inference (default: 1 on a CPU, {_BATCH_ON_GPU} on a GPU)",
+        help=f"most images of an inference (default: 1 on a CPU, {_BATCH_ON_GPU} on a "
+        "GPU; with --engine auto, as measured)",
     )
     parser.add_argument(
         "--max-delay-ms",
@@ -106,24 +108,24 @@ def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
     log = _logger(out) if arguments.access_log else None
     app = Api(models, limits, key, log).app()
     # Both take their ports before the models are loaded, which may take long.
-    server = HttpServer(app, _address("--http", arguments.http), drain)
-    grpc = _grpc_server(arguments.grpc, models, limits, key) if arguments.grpc else None
-    models.load(
-        [functools.partial(_load, arguments, folder, served) for folder in arguments.bundles]
-    )
-    for name, version, model in models.all():
-        ran = model.classifier.engine.runtime
-        say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
-    if grpc is not None:
-        grpc.start()
-        say(f"gRPC at {grpc.address}")
-    say(f"ready at {server.address}")
-    try:
-        server.run_until_ended()
-    finally:
+    with contextlib.closing(HttpServer(app, _address("--http", arguments.http), drain)) as server:
+        grpc = _grpc_server(arguments.grpc, models, limits, key) if arguments.grpc else None
+        models.load(
+            [functools.partial(_load, arguments, folder, served) for folder in arguments.bundles]
+        )
+        for name, version, model in models.all():
+            ran = model.classifier.engine.runtime
+            say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
         if grpc is not None:
-            grpc.stop(drain)
-        ended = models.close(drain)
+            grpc.start()
+            say(f"gRPC at {grpc.address}")
+        say(f"ready at {server.address}")
+        try:
+            server.run_until_ended()
+        finally:
+            if grpc is not None:
+                grpc.stop(drain)
+            ended = models.close(drain)
     say("ended" if ended else "ended; some requests took too long and have no answer")
     return EXIT_OK
 
@@ -139,7 +141,11 @@ def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) ->
     asked = Asked(arguments.engine, arguments.precision, arguments.device)
     run, saved = choose(folder, asked, say)
     options = run.options(EngineOptions())
-    batch = arguments.max_batch or (1 if options.device == "cpu" else _BATCH_ON_GPU)
+    batch = arguments.max_batch
+    if batch is None and saved is not None:
+        batch = saved.batch
+    elif batch is None:
+        batch = 1 if options.device == "cpu" else _BATCH_ON_GPU
     options = dataclasses.replace(
         options, threads=arguments.threads, max_batch=batch, cache_dir=folder / ".cache"
     )

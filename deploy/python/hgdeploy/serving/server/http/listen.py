@@ -83,8 +83,11 @@ class HttpServer(uvicorn.Server):
 
     def run_until_ended(self) -> None:
         """Serve until `should_exit` is set, or SIGTERM or Ctrl-C comes."""
-        with self._socket:
-            asyncio.run(self.serve(sockets=[self._socket]))
+        asyncio.run(self.serve(sockets=[self._socket]))
+
+    def close(self) -> None:
+        """Give the address back; a second call does nothing."""
+        self._socket.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

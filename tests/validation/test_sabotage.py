@@ -23,7 +23,7 @@ from paddle import nn
 
 from conftest import IMAGES
 from hgdeploy import Classifier, ClassifierSettings
-from hgdeploy.bundle.description import write_description
+from hgdeploy.bundle.description import usual_output, write_description
 from hgdeploy.bundle.model_bundle import open_bundle
 from hgdeploy.cli.main import main
 from hgdeploy.convert.variants import ConvertOptions, convert_to_onnx
@@ -183,7 +183,7 @@ class Labelled:
         self.bundle.mkdir()
         spec = paddle.static.InputSpec([None, 3, SIZE, SIZE], "float32", name="x")
         save_network(network, self.bundle, spec)
-        write_description(self.bundle, "my_own", preprocess, "abcde", 5)
+        write_description(self.bundle, "my_own", preprocess, usual_output("abcde", 5))
         convert_to_onnx(open_bundle(self.bundle), ConvertOptions(), nothing)
 
     @staticmethod

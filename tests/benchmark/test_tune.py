@@ -209,9 +209,10 @@ def test_the_command_says_what_was_done_and_what_uses_it(bundle, capsys):
     assert "the fastest here on" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_model_stays_as_it_is(tmp_path, capsys):
+@pytest.mark.parametrize("command", [["tune"], ["recommend", "--throughput"]])
+def test_a_folder_without_a_model_stays_as_it_is(tmp_path, capsys, command: list[str]):
     shutil.copy(PHOTO, tmp_path)
-    assert main(["tune", str(tmp_path)]) == 5
+    assert main([*command, str(tmp_path)]) == 5
     assert "there are no model files in it" in capsys.readouterr().err
     assert len(list(tmp_path.iterdir())) == 1
 

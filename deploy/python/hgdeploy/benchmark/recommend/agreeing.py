@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from hgdeploy.benchmark.recommend.ways import NO_IMAGES, Evidence, RecommendOptions
 from hgdeploy.bundle.model_bundle import ModelBundle
-from hgdeploy.bundle.names import made_by
+from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS, made_by
 from hgdeploy.engines import ENGINES, engine_module
 from hgdeploy.engines.options import CPU_PRECISIONS, PRECISIONS
-from hgdeploy.engines.run import Run, artifact_names, open_run
+from hgdeploy.engines.run import Run, artifact_names, open_run, readable_runs
 from hgdeploy.errors import ConfigError, EngineError, HGDeployError
 from hgdeploy.gpu.driver import nvidia_gpus
 from hgdeploy.system.progress import OnLine
@@ -52,6 +52,7 @@ def agreeing_runs(bundle: ModelBundle, options: RecommendOptions, on_progress: O
         on_progress: called with one line at a time.
 
     Raises:
+        BundleError: there is no model in the folder.
         ConfigError: no engine can run the bundle in fp32 on this machine.
     """
     runs, left_out = _available(bundle, options)
@@ -98,6 +99,8 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
         except HGDeployError as error:
             left_out.append(Evidence(run, None, None, str(error)))
     if not any(run.precision == "fp32" for run in runs):
+        if not readable_runs(bundle):
+            bundle.find((*PADDLE_PROGRAMS, ONNX_FILE))
         first = next(one for one in left_out if one.run.precision == "fp32")
         raise ConfigError(f"{bundle.root} does not run in fp32 on this machine: {first.reason}")
     return runs, left_out

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import DEADLINE, HGDEPLOY, IMAGES, REPO, hgdeploy, predict_cls, wait_for_a_row
+from conftest import (
+    DEADLINE,
+    HGDEPLOY,
+    IMAGES,
+    REPO,
+    hgdeploy,
+    predict_cls,
+    run_command,
+    wait_for_a_row,
+)
 from hgdeploy import Classifier
 from hgdeploy.cli.main import main, paddle2onnx
 from hgdeploy.cli.main import predict_cls as predict_cls_here
@@ -535,3 +544,10 @@ def test_looking_around_loads_no_heavy_library(arguments):
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_package_is_the_command():
+    """Where the environment's scripts are not on PATH."""
+    done = run_command("-m", "hgdeploy", "models", "--unknown")
+    assert done.returncode == 2
+    assert done.stderr.startswith("hgdeploy: error: unknown argument --unknown")

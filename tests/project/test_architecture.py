@@ -86,7 +86,7 @@ def room_of(module: str) -> str:
     parts = module.split(".")
     if len(parts) == 1 or parts[1] in DOORS:
         return "hgdeploy"
-    return parts[1]
+    return "cli" if parts[1] == "__main__" else parts[1]
 
 
 def floor_of(room: str) -> int:

@@ -55,6 +55,7 @@ def agreeing_runs(bundle: ModelBundle, options: RecommendOptions, on_progress: O
         BundleError: there is no model in the folder.
         ConfigError: no engine can run the bundle in fp32 on this machine.
     """
+    check_has_model(bundle)
     runs, left_out = _available(bundle, options)
     ordered = tuple(sorted(runs, key=lambda run: run.precision != "fp32"))
     reference, rows, pairs = ordered[0], 0, list[PairReport]()
@@ -80,6 +81,16 @@ def agreeing_runs(bundle: ModelBundle, options: RecommendOptions, on_progress: O
     return Agreeing(kept, reference, rows, left_out)
 
 
+def check_has_model(bundle: ModelBundle) -> None:
+    """Refuse a folder without a model, before anything is made or loaded.
+
+    Raises:
+        BundleError: there is none; the message lists what there is.
+    """
+    if not readable_runs(bundle):
+        bundle.find((*PADDLE_PROGRAMS, ONNX_FILE))
+
+
 def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run], list[Evidence]]:
     """Load every engine and precision; return those that load, and why the others do not."""
     runs: list[Run] = []
@@ -99,8 +110,6 @@ def _available(bundle: ModelBundle, options: RecommendOptions) -> tuple[list[Run
         except HGDeployError as error:
             left_out.append(Evidence(run, None, None, str(error)))
     if not any(run.precision == "fp32" for run in runs):
-        if not readable_runs(bundle):
-            bundle.find((*PADDLE_PROGRAMS, ONNX_FILE))
         first = next(one for one in left_out if one.run.precision == "fp32")
         raise ConfigError(f"{bundle.root} does not run in fp32 on this machine: {first.reason}")
     return runs, left_out

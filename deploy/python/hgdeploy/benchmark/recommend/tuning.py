@@ -13,6 +13,7 @@ from typing import Any
 
 from hgdeploy.benchmark.case_result import OK, CaseResult
 from hgdeploy.benchmark.machine import describe_environment
+from hgdeploy.benchmark.recommend.agreeing import check_has_model
 from hgdeploy.benchmark.recommend.measuring import recommend
 from hgdeploy.benchmark.recommend.ways import Evidence, Recommendation, RecommendOptions
 from hgdeploy.benchmark.record import Record, claiming_record
@@ -21,12 +22,12 @@ from hgdeploy.benchmark.suite import Worker
 from hgdeploy.benchmark.worker.process import CaseProcess
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.model_files import model_digest
-from hgdeploy.bundle.names import ONNX_FILE, PADDLE_PROGRAMS, RECOMMENDED, onnx_name, runtime_of
+from hgdeploy.bundle.names import RECOMMENDED, onnx_name, runtime_of
 from hgdeploy.convert.engine_files import CACHE
 from hgdeploy.convert.missing import MissingOptions, Variant, make_missing
 from hgdeploy.engines.auto.machine import library_version, machine_here
 from hgdeploy.engines.auto.saved import Saved, save_choice
-from hgdeploy.engines.run import Run, artifact_of, readable_runs
+from hgdeploy.engines.run import Run, artifact_of
 from hgdeploy.errors import ConfigError, HGDeployError, ValidationError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.files import check_replaceable, writing
@@ -94,8 +95,7 @@ def tune(
         OutputError: the bundle cannot be written, or another process tunes it.
     """
     began, budget = clock(), options.wanted.budget_seconds
-    if not readable_runs(bundle):
-        bundle.find((*PADDLE_PROGRAMS, ONNX_FILE))
+    check_has_model(bundle)
     check_replaceable(bundle.root / RECOMMENDED)
     step = max(1, -(-len(options.calibration) // _MOST_IMAGES))
     images = options.wanted.images or options.calibration[::step]

@@ -23,7 +23,7 @@ FLOORS = (
     ("images", "bundle", "gpu"),
     ("engines", "results"),
     ("classify", "validation", "zoo"),
-    ("convert", "serving"),
+    ("convert", "serving", "training"),
     ("benchmark", "paddleclas"),
     ("cli", "hgdeploy"),
 )
@@ -47,7 +47,7 @@ ONE_PLACE = {
 }
 # Who may import what is slow to load or may be missing.
 HEAVY = {
-    "paddle": ("engines/paddle/", "zoo/"),
+    "paddle": ("engines/paddle/", "zoo/", "training/"),
     "onnxruntime": ("engines/onnxruntime.py",),
     "openvino": ("engines/openvino/",),
     "onnx": ("convert/", "engines/onnx_taps.py"),
@@ -63,7 +63,7 @@ HEAVY = {
     "grpc": ("serving/server/grpc/",),
     "grpc_health": ("serving/server/grpc/",),
     "tritonclient": ("serving/triton/", "serving/server/grpc/"),
-    "cv2": ("images/", "transforms/"),
+    "cv2": ("images/", "transforms/", "training/data/"),
     "simplejpeg": ("images/jpeg.py",),
     "matplotlib": ("benchmark/report/plot.py",),
     "pyarrow": ("results/tables.py",),

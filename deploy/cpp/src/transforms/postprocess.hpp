@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include <hgdeploy/prediction.hpp>
+#include "transforms/prediction.hpp"
 
 namespace YAML {
 class Node;

@@ -18,13 +18,18 @@ ifeq ($(shell uname -s),Linux)
 BINDINGS := $(TENSORRT_BINDINGS:%=.cache/tensorrt-bindings/%)
 endif
 
+# NVIDIA's server, which ours is compared with. With numpy 2 its Python back end ends at the first string
+# tensor; OpenCV asks for numpy 2, but runs with 1.26.
+TRITON := .cache/triton
+TRITON_PYTHON ?= $(PYTHON)
+
 # Engines whose tests must not be skipped, because the extras below install them.
 ifeq ($(shell uname -sm),Linux x86_64)
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,mnn,ncnn,tensorrt-rtx,tensorrt-bindings
 endif
 export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
 
-.PHONY: demo test test-slow gpu-check lint format docs clean
+.PHONY: demo test test-slow triton-env gpu-check lint format docs clean
 
 demo: $(VENV)/.cpu $(DEMO)/inference.json
 	$(BIN)/python deploy/python/predict_cls.py -c deploy/configs/EfficientNetLite0.yaml
@@ -37,8 +42,21 @@ test: $(VENV)/.test $(BINDINGS)
 	  -m 'not slow and not alone' --durations 10
 	$(BIN)/python -m pytest -m 'alone and not slow'
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),triton-env)
 	$(BIN)/python -m pytest -m slow
+
+triton-env: $(TRITON)/.ready
+
+$(TRITON)/.ready:
+	@$(TRITON_PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else \
+	  "Triton needs Python 3.10 to 3.12, and $(TRITON_PYTHON) is %d.%d; try make TRITON_PYTHON=python3.11" % v)'
+	$(TRITON_PYTHON) -m venv --clear $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet 'numpy>=1.26,<2' pyyaml pillow rich 'onnxruntime>=1.20,<2'
+	$(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0 \
+	  'opencv-python-headless>=4.12,<6' 'simplejpeg>=1.9,<2'
+	cd $(TRITON)/lib/python3.*/site-packages/pytriton/tritonserver && \
+	  cp python_backend_stubs/$$(basename $$(cd ../../.. && pwd) | tr -d python)/* backends/python
+	@touch $@
 
 # On a machine with an NVIDIA GPU, with whatever is installed: see docs/tensorrt.md.
 gpu-check:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """NVIDIA's Triton on this machine's CPU, as `make triton-env` installs it.
 
-In a test: `with triton_server(REPOSITORY) as triton:`. As a command it serves until SIGTERM or Ctrl-C,
-and says on one line of JSON where: `python tests/makers/triton_server.py REPOSITORY [OPTION...]`, where
-the options are those of tritonserver.
+In a test: `with triton_server(REPOSITORY) as triton:`. As a command it serves until SIGTERM or
+Ctrl-C, and says where on one line of JSON: `python tests/makers/triton_server.py REPOSITORY
+[OPTION...]`, where the options are those of tritonserver.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton's ONNX Runtime back end in Python, since no package brings the one in C++.
 
-Triton runs it for every model with `backend: "onnxruntime"`; all else of the model's config (batching,
-warm-up, labels, types and shapes) is the server's own work.
+Triton runs it for every model with `backend: "onnxruntime"`; all else of the model's config
+(batching, warm-up, labels, types and shapes) is the server's own work.
 """
 
 import json

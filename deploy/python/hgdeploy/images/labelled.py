@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ def read_labelled_images(
     names: Mapping[int, str] | None,
     on_warning: OnLine = nothing,
     *,
-    delimiter: str = " ",
+    delimiter: str | None = None,
 ) -> tuple[tuple[ImageFile, ...], tuple[int, ...]]:
     """Read labelled images: PaddleClas's list, or a folder for each class.
+
+    A line of a list ends with a class id, or with the whole name of one of the model's labels.
 
     A folder is named by one of the model's labels, or by a part of one between commas where only
     one label has that part. It may also be named by a class id, unless a label of the model is a
@@ -38,7 +40,8 @@ def read_labelled_images(
         images: the images' folder.
         names: the model's labels by class id; None where it has none.
         on_warning: called with a line about files that were left out of the folders.
-        delimiter: what stands between path and label in the list.
+        delimiter: what stands between path and label in the list, before the label for the last
+            time; None for spaces or a tab.
 
     Returns:
         The images and their classes, in the same order.
@@ -50,7 +53,7 @@ def read_labelled_images(
     if path.is_dir():
         found = _labelled_folders(find_images(images, on_warning), names)
     else:
-        found = _labelled_list(path, images, delimiter)
+        found = _labelled_list(path, images, names or {}, delimiter)
     if not found:
         raise InputError(f"{path} names no labelled images")
     for file, label in found:
@@ -101,23 +104,52 @@ def _lines(path: Path) -> Sequence[str]:
         raise InputError(f"label list {path} cannot be read: {error}") from None
 
 
-def _labelled_list(path: Path, images: Path, delimiter: str) -> list[tuple[ImageFile, int]]:
+def _labelled_list(
+    path: Path, images: Path, names: Mapping[int, str], delimiter: str | None
+) -> list[tuple[ImageFile, int]]:
     found = []
     known: dict[str, int] = {}
+    classes = {name.strip(): index for index, name in names.items()}
+    for number, name, written in listed_labels(path, delimiter):
+        if written not in classes and not is_class_id(written):
+            between, also = delimiter or " ", " or one of the labels" if classes else ""
+            raise InputError(
+                f"{path}, line {number}: {cut(name + between + written)} is not "
+                f"'PATH{between}LABEL' with a class id{also}"
+            )
+        label = classes[written] if written in classes else int(written)
+        place = os.path.normpath(images / name)  # a.jpg and ./a.jpg are one image
+        if known.setdefault(place, label) != label:
+            raise InputError(
+                f"{path}, line {number}: {cut(name)} has class {label}, and {known[place]} in "
+                "a line before"
+            )
+        found.append((ImageFile(str(images / name), name), label))
+    return found
+
+
+def listed_labels(path: Path, delimiter: str | None) -> Iterator[tuple[int, str, str]]:
+    """Read a list of `PATH LABEL` lines; paths and, with a delimiter, labels may have spaces.
+
+    Args:
+        path: the list.
+        delimiter: see `read_labelled_images`.
+
+    Yields:
+        The line's number, the image's path and the label, as they are written.
+
+    Raises:
+        InputError: the list cannot be read, or a line has another form.
+    """
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(delimiter)
-        if not name or not is_class_id(label):
-            raise InputError(f"{path}, line {number}: {line[:60]!r} is not 'PATH{delimiter}LABEL'")
-        place = os.path.normpath(images / name)  # a.jpg and ./a.jpg are one image
-        if known.setdefault(place, int(label)) != int(label):
+        name, *label = line.strip().rsplit(delimiter, 1)
+        if not name.strip() or not label or not label[0].strip():
             raise InputError(
-                f"{path}, line {number}: {cut(name)} has class {int(label)}, and {known[place]} in "
-                "a line before"
+                f"{path}, line {number}: {line[:60]!r} is not 'PATH{delimiter or ' '}LABEL'"
             )
-        found.append((ImageFile(str(images / name), name), int(label)))
-    return found
+        yield number, name.strip(), label[0].strip()
 
 
 def _labelled_folders(

@@ -9,7 +9,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import Given, Kind, check
@@ -35,16 +35,18 @@ from hgdeploy.transforms.operators import (
 )
 from hgdeploy.transforms.sequence import check_sequence
 
+T = TypeVar("T")
+
 _RANDOM = "is a random training augmentation, which a deployed model cannot use; remove it"
 
-
 _DETECTION = "belongs to object detection, not to classification; remove it"
-
 
 _NOT_SERVED = {
     "RandCropImage": _RANDOM,
     "RandFlipImage": _RANDOM,
     "AutoAugment": _RANDOM,
+    "TimmAutoAugment": _RANDOM,
+    "RandomErasing": _RANDOM,
     "DetResize": _DETECTION,
     "DetNormalizeImage": _DETECTION,
     "DetPermute": _DETECTION,
@@ -54,7 +56,6 @@ _NOT_SERVED = {
     "Resize": "is not served; use ResizeImage",
     "CenterCrop": "is not served; use CropImage",
 }
-
 
 _OPS: dict[str, type[Op]] = {
     op.__name__: op for op in (DecodeImage, ResizeImage, CropImage, NormalizeImage, ToCHWImage)
@@ -69,7 +70,7 @@ def _decoder(given: Given) -> str:
     given = dataclasses.replace(
         given, hint="images are decoded as OpenCV does, which predict_cls.py uses too"
     )
-    return exactly("cv2")(dataclasses.replace(given, value=_as_lower(given)))
+    return exactly("cv2")(dataclasses.replace(given, value=as_lower(given)))
 
 
 # Parameters that PaddleClas has and that change nothing here, with what may stand there.
@@ -77,7 +78,6 @@ _WITHOUT_EFFECT: dict[str, dict[str, Kind[Any]]] = {
     "DecodeImage": {"to_np": switch, "backend": _decoder},
     "ResizeImage": {"return_numpy": switch},
 }
-
 
 # A YAML null stands for the default in these, as PaddleClas has it.
 _NULLABLE = {"size", "resize_short", "interpolation", "scale", "mean", "std"}
@@ -97,20 +97,30 @@ def parse_ops(config: object, where: str) -> tuple[Op, ...]:
         ConfigError: an operator, parameter, value or sequence that cannot be served.
     """
     entries = check(where, config, list_of(anything, words="a list of operators"))
-    ops = tuple(_read_op(Given(f"{where}.{index}", entry)) for index, entry in enumerate(entries))
+    places = (Given(f"{where}.{index}", entry) for index, entry in enumerate(entries))
+    ops = tuple(read_op(place, {}) for place in places)
     check_sequence(ops, where)
     return ops
 
 
-def _read_op(given: Given) -> Op:
-    """Is the kind of one operator with its parameters."""
+def read_op(given: Given, others: Mapping[str, Kind[T]]) -> Op | T:
+    """Return one operator with its parameters.
+
+    Args:
+        given: the one-key mapping, as YAML gives it.
+        others: operators that are known here beside those of a deployed model, by name.
+
+    Raises:
+        ConfigError: an operator, parameter or value that cannot be served.
+    """
     entry = given.value
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise given.refused("one operator with its parameters, such as `CropImage: {size: 224}`")
     (name,) = entry
-    if name in _NOT_SERVED:
+    if name in _NOT_SERVED and name not in others:
         raise ConfigError(f"{given.where}.{name}: {_NOT_SERVED[name]}")
-    kinds = {known: functools.partial(_build_op, _OPS[known]) for known in _OPS}
+    own: dict[str, Kind[Op]] = {op: functools.partial(_build_op, _OPS[op]) for op in _OPS}
+    kinds: dict[str, Kind[Op | T]] = {**own, **others}
     return keys(kinds)(given)[name]
 
 
@@ -153,21 +163,23 @@ def _as_number(given: Given) -> object:
     return as_whole(parse_literal(given.value))
 
 
-def _as_numbers(given: Given) -> object:
+def as_numbers(given: Given) -> object:
     """Read a list of numbers, each of which may stand in quotes; so may the list."""
     value = parse_literal(given.value)
     return [parse_literal(number) for number in value] if isinstance(value, list | tuple) else value
 
 
-def _as_pair(given: Given) -> object:
-    size = _as_numbers(given)
+def as_pair(given: Given) -> object:
+    """Read one size for both sides, or a list of two."""
+    size = as_numbers(given)
     if isinstance(size, list):
         return [as_whole(number) for number in size]
     size = as_whole(size)
     return (size, size) if type(size) is int else size
 
 
-def _as_lower(given: Given) -> object:
+def as_lower(given: Given) -> object:
+    """Read a name in upper or lower case."""
     return given.value.lower() if isinstance(given.value, str) else given.value
 
 
@@ -177,7 +189,8 @@ def _as_order(given: Given) -> object:
     return "hwc" if value == "HWC" else value
 
 
-def _as_scale(given: Given) -> object:
+def arithmetic(given: Given) -> object:
+    """Read a number that may be written as a product or quotient, such as 1.0/255.0."""
     value = given.value
     if not isinstance(value, str):
         return value
@@ -216,13 +229,13 @@ def _arithmetic(node: ast.expr) -> float:
 _CONVERT: dict[str, Kind[Any]] = {
     "to_rgb": switch,
     "channel_first": switch,
-    "size": _as_pair,
+    "size": as_pair,
     "resize_short": _as_number,
-    "interpolation": _as_lower,
-    "backend": _as_lower,
-    "scale": _as_scale,
-    "mean": _as_numbers,
-    "std": _as_numbers,
+    "interpolation": as_lower,
+    "backend": as_lower,
+    "scale": arithmetic,
+    "mean": as_numbers,
+    "std": as_numbers,
     "order": _as_order,
     "channel_num": _as_number,
     "output_fp16": switch,

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of labelled images, read ahead by threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hgdeploy.errors import ImageError
+from hgdeploy.images.reader import use_one_opencv_thread
+from hgdeploy.system.checks import cut
+from hgdeploy.system.machine import available_cpus
+from hgdeploy.training.data.batch import Batch
+from hgdeploy.training.data.chance import Drawn, stream
+from hgdeploy.training.data.options import DataOptions
+from hgdeploy.training.data.pipeline import Pipeline
+from hgdeploy.training.data.sampler import Sampler
+from hgdeploy.training.data.samples import check_classes, read_multilabel, read_samples
+from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
+
+# Batches that are read while one is trained on, of which each may be 77 MB (128 images of 224).
+_AHEAD = 2
+
+
+class TrainingData:
+    """The images of one of PaddleClas's sections `DataLoader.Train` and `DataLoader.Eval`.
+
+    An image that cannot be read is left out of its batch, which is smaller then. Nothing takes its
+    place. It is named in `skipped` and, once, to `on_warning`; the run goes on.
+
+    Attributes:
+        classes: classes of the network.
+        names: the classes' names by id, where folders or lists name them; else None.
+        samples: images of all ranks together, without repetitions.
+        batch_size: images a batch of this rank.
+        shape: of an image's tensor: 3, height, width.
+        soft: labels are float32 of shape (n, classes), and not class ids; see `Batch`.
+        label_ratio: the share of images that have each label, where the config's `label_ratio` asks
+            for it; else None.
+    """
+
+    def __init__(self, section: Section, options: DataOptions) -> None:
+        where = f"DataLoader.{'Train' if options.training else 'Eval'}.dataset"
+        self._pipeline = Pipeline(section.ops, f"{where}.transform_ops")
+        if section.dataset == SEVERAL_LABELS and section.listed is not None:
+            found = read_multilabel(section.root, section.listed)
+        else:
+            found = read_samples(
+                section.root, section.listed, section.delimiter, options.names, options.on_warning
+            )
+        self._found, self._batch_ops, self._options = found, section.batch_ops, options
+        self.classes = check_classes(found, options.classes, where)
+        self.names = found.names
+        self.samples = len(found.files)
+        self.batch_size = section.batch_size
+        self.shape = self._pipeline.shape
+        self.soft = bool(section.batch_ops) or found.labels.ndim == 2
+        self.label_ratio = found.labels.mean(axis=0) if section.ratio else None
+        self._sampler = Sampler(
+            self.samples,
+            self.batch_size,
+            options.rank,
+            options.ranks,
+            section.shuffle,
+            section.drop_last,
+            options.seed,
+        )
+        asked = min(section.workers, available_cpus())
+        self._workers = asked if options.workers is None else options.workers
+        self._skipped: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any], options: DataOptions) -> TrainingData:
+        """Read a section of a config, and the list of images that it names.
+
+        Args:
+            section: its keys `dataset`, `sampler` and `loader`, as YAML gives them.
+            options: what the run says beside it.
+
+        Raises:
+            ConfigError: a key is missing, unknown or not served, or a value is wrong.
+            InputError: the images' folder or list is missing, or has a line of another form.
+        """
+        return cls(read_section(section, training=options.training), options)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """The images that could not be read so far, by path, with the reasons."""
+        with self._lock:
+            return dict(self._skipped)
+
+    def __len__(self) -> int:
+        """Return how many batches an epoch has on this rank."""
+        return len(self._sampler)
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """Read the batches of one epoch, ahead of their use.
+
+        Args:
+            number: the epoch, from 0; it decides the order and all that is random.
+            skip: how many batches to leave out at the beginning, without reading them.
+
+        Yields:
+            The batches in order, `len(self) - skip` of them.
+
+        Raises:
+            ResourceError: the system has no more open files or memory for this process.
+        """
+        batches = list(enumerate(self._sampler.batches(number)))[skip:]
+        if self._workers == 0:
+            for place, indices in batches:
+                rows = np.empty((len(indices), *self.shape), np.float32)
+                here = (self._read(number, *one) for one in zip(indices, rows, strict=True))
+                yield self._finished(number, place, indices, rows, here)
+            return
+        use_one_opencv_thread()
+        readers = ThreadPoolExecutor(self._workers, "hgdeploy reader")
+        finisher = ThreadPoolExecutor(1, "hgdeploy batch")
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for place, indices in batches:
+                rows = np.empty((len(indices), *self.shape), np.float32)
+                pairs = zip(indices, rows, strict=True)
+                reading = [readers.submit(self._read, number, *one) for one in pairs]
+                read = map(Future.result, reading)
+                waiting.append(finisher.submit(self._finished, number, place, indices, rows, read))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also where the caller stops in the middle
+            readers.shutdown(wait=False, cancel_futures=True)
+            finisher.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, epoch: int, index: int, out: NDArray[np.float32]) -> bool:
+        """Read one image; return whether it could be read."""
+        file = self._found.files[index]
+        try:
+            rng = stream(self._options.seed, Drawn.IMAGE, epoch, int(index))
+            self._pipeline(file.path, rng, out)
+        except ImageError as error:
+            with self._lock:
+                new = file.place not in self._skipped
+                self._skipped[file.place] = str(error)
+            if new:
+                self._options.on_warning(f"{cut(file.name)} {error}; it is left out")
+            return False
+        return True
+
+    def _finished(
+        self,
+        epoch: int,
+        place: int,
+        indices: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        read: Iterable[bool],
+    ) -> Batch:
+        """Wait for the images of a batch, and make the batch of those that could be read."""
+        whole = np.fromiter(read, bool, len(indices))
+        if not whole.all():
+            indices, rows = indices[whole], rows[whole]
+        labels: NDArray[Any] = self._found.labels[indices]
+        if self.soft and labels.ndim == 1:
+            labels = np.eye(self.classes, dtype=np.float32)[labels]
+        for number, mix in enumerate(self._batch_ops):
+            if len(indices):
+                options = self._options
+                rng = stream(options.seed, Drawn.MIX, epoch, place, options.rank, number)
+                labels = mix(rows, labels, rng)
+        paths = tuple(self._found.files[index].place for index in indices)
+        return Batch(place, rows, labels, paths, indices)

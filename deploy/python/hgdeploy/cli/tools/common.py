@@ -135,6 +135,34 @@ def network_job(
         yield PredictJob(place, (), settings, saved=saved)
 
 
+def reference_job(job: PredictJob, text: str, *, exported: bool) -> PredictJob:
+    """Return the same run of the same model on `ENGINE[:PRECISION][@DEVICE]`.
+
+    Args:
+        job: the run.
+        text: what the user wrote.
+        exported: the model is a temporary export, where the file that the engine needs is made.
+
+    Raises:
+        ConfigError: the engine or precision is unknown, or it is the run itself.
+    """
+    from hgdeploy.engines.run import Run, parse_run
+
+    try:
+        run = parse_run(text)
+    except ConfigError as error:
+        raise ConfigError(f"--against {text}: {error}") from None
+    options = job.settings.options
+    if run == Run(job.settings.engine or "paddle", options.precision, options.device):
+        raise ConfigError(f"--against {text}: that is the run itself; name another")
+    if exported:
+        _convert(job.bundle, run.engine, run.precision)
+    threads = options.threads if job.saved is None else None
+    options = dataclasses.replace(run.options(options), threads=threads, streams=1, own=())
+    settings = dataclasses.replace(job.settings, engine=run.engine, options=options)
+    return dataclasses.replace(job, settings=settings, saved=None)
+
+
 def _check_device(config: TrainingConfig) -> None:
     """Refuse a GPU that is not there before the export: PaddleClas's configs all ask for one."""
     from hgdeploy.engines import engine_module

@@ -1,102 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hgdeploy eval` and `deploy/python/eval.py`: PaddleClas's `tools/eval.py`."""
+"""`hgdeploy eval` and `deploy/python/eval.py`: the accuracy of a bundle or a config."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hgdeploy.cli.predict import load_classifier
+from hgdeploy.cli.predict_job import PredictJob
 from hgdeploy.cli.progress import image_progress
-from hgdeploy.cli.terminal import Verbs, aligned, say, warn
-from hgdeploy.cli.tools.common import (
-    add_bundle_argument,
-    add_config_arguments,
-    imagenet_labels,
-    loaded_config,
-    network_job,
-)
-from hgdeploy.errors import BundleError, ConfigError, InputError
+from hgdeploy.cli.terminal import Verbs, say, warn
+from hgdeploy.cli.tools.common import add_bundle_argument, add_config_arguments, reference_job
+from hgdeploy.cli.tools.eval_files import check_outputs, write_outputs
+from hgdeploy.cli.tools.eval_plan import EvalPlan, evaluation_job
+from hgdeploy.cli.tools.eval_print import print_outcome
+from hgdeploy.errors import ConfigError, InputError
 from hgdeploy.system.checks import cut
-from hgdeploy.system.progress import nothing
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
-    from hgdeploy.images.find import ImageFile
-    from hgdeploy.paddleclas.training.config import TrainingConfig
-    from hgdeploy.paddleclas.training.tasks import EvalTask
+    from hgdeploy.classify.summary import Summary
     from hgdeploy.results.rows import FileFacts
     from hgdeploy.transforms.prediction import Prediction
     from hgdeploy.validation.evaluation import AttributeEvaluation, Evaluation
-
-    Figures = Evaluation | AttributeEvaluation
-    Labels = Sequence[Any]  # a class, or a row of attributes, for each image
+    from hgdeploy.validation.evaluation.outcome import Outcome
 
 _LEAST_CLASSES = 2
-_MOST_ON_CPU = 8  # images an inference takes: larger batches take memory, and no less time
-_SHOWN = 20  # classes, those that are recognised least
 
 
 def add_eval(verbs: Verbs) -> None:
     """Add `hgdeploy eval`."""
-    declare_eval(verbs.add_parser("eval", help="measure accuracy as a training config says"))
+    declare_eval(
+        verbs.add_parser("eval", help="measure accuracy on labelled images, in any precision")
+    )
 
 
 def declare_eval(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of PaddleClas's `tools/eval.py` and our own, and `run`."""
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="BUNDLE", help="the model's folder; or give -c"
+    )
     add_config_arguments(parser)
     add_bundle_argument(parser)
+    parser.add_argument("--images", type=Path, help="the folder of the labelled images")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        help="'PATH LABEL' list, paths relative to --images (default: a folder for each class)",
+    )
+    parser.add_argument("--delimiter", help="what stands between path and label (a space)")
+    parser.add_argument("--engine", help="the engine, as of hgdeploy predict; or auto")
+    parser.add_argument("--precision", help="fp32, tf32, fp16, bf16 or int8")
+    parser.add_argument("--device", help="cpu (default) or gpu:N")
+    parser.add_argument("--batch-size", type=int, help="images per inference (8)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
+    parser.add_argument(
+        "--softmax", action="store_true", help="make probabilities of a model's logits"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="ENGINE[:PRECISION][@DEVICE]",
+        help="also run this, such as paddle, and compare image by image",
+    )
     parser.add_argument("--classes", type=Path, help="write the figures of each class to this .csv")
+    parser.add_argument(
+        "--confusion",
+        type=Path,
+        action="append",
+        help="write the confusion matrix to this .csv or .png; may be repeated",
+    )
+    parser.add_argument(
+        "--answers", type=Path, help="write each image's class and answer to this .csv"
+    )
+    parser.add_argument("--report", type=Path, help="write all figures to this .json")
     parser.set_defaults(run=_eval)
 
 
 def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.classify.folder import classify_files
-    from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.classify.summary import Summary
-    from hgdeploy.paddleclas.training.tasks import read_eval
-    from hgdeploy.transforms.postprocess import Postprocess, ScoreOutput
-
-    config = loaded_config(arguments)
-    task = read_eval(config)
-    files, labels = _labelled(task)
-    if arguments.classes is not None:
-        _check_classes_file(arguments, files, task)
-    raw = Postprocess(ScoreOutput(None))
-    batch = min(task.batch_size, _MOST_ON_CPU) if config.device == "cpu" else task.batch_size
-    settings = ClassifierSettings(None, batch, preprocess=task.preprocess, postprocess=raw)
-    summary = Summary(found=len(files))
-    with (
-        network_job(config, settings, task.ending, arguments.bundle) as job,
-        load_classifier(job, len(files)) as classifier,
-        image_progress(len(files)) as progress,
-    ):
-        evaluation = _evaluation(classifier, config, task)
-        _check_labels(files, labels, task, evaluation.classes)
-        classify_files(classifier, files, [_Taker(evaluation, labels), progress], warn, summary)
-    say(summary.text())
-    if not evaluation.images:
-        raise InputError(f"none of the {len(files)} images of {task.labels} can be classified")
-    _report(out, evaluation, _names(config))
-    if arguments.classes is not None:
-        _write_classes(arguments.classes, evaluation, _names(config))
+    with evaluation_job(arguments) as (plan, job):
+        exported = (arguments.folder, arguments.bundle) == (None, None)
+        other = None
+        if arguments.against is not None:
+            other = reference_job(job, arguments.against, exported=exported)
+        check_outputs(arguments, plan, job)
+        outcome, summary = _evaluated(plan, job)
+        reference = None
+        if other is not None:
+            say(f"and the same images with {arguments.against}")
+            reference, _ = _evaluated(plan, other, outcome)
+    print_outcome(out, plan, outcome, reference, as_paddleclas=arguments.config is not None)
+    write_outputs(arguments, plan, outcome, reference)
     return summary.exit_code
 
 
-def _labelled(task: EvalTask) -> tuple[Sequence[ImageFile], Labels]:
-    from hgdeploy.images.labelled import read_attributes, read_labelled_images
+def _evaluated(
+    plan: EvalPlan, job: PredictJob, first: Outcome | None = None
+) -> tuple[Outcome, Summary]:
+    """Classify the images and gather the figures; a second run says nothing of the images again."""
+    from hgdeploy.classify.folder import classify_files
+    from hgdeploy.classify.summary import Summary
+    from hgdeploy.validation.evaluation.outcome import Outcome
 
-    if task.ending == "sigmoid":
-        files, rows = read_attributes(task.labels, task.images)
-        return files, list(rows)
-    return read_labelled_images(task.labels, task.images, None, warn, delimiter=task.delimiter)
+    count = len(plan.files)
+    summary = Summary(found=count)
+    with load_classifier(job, count) as classifier, image_progress(count) as progress:
+        evaluation = _evaluation(classifier, plan, told=first is not None)
+        _check_labels(plan, evaluation.classes)
+        taker = _Taker(Outcome(classifier.engine.runtime, evaluation), plan)
+        classify_files(classifier, plan.files, [taker, progress], warn, summary)
+    say(summary.text())
+    outcome = taker.outcome
+    outcome.failed = summary.failed
+    if not outcome.judged:
+        raise InputError(f"none of the {count} images of {plan.source} can be classified")
+    if first is not None and not first.judged.keys() & outcome.judged.keys():
+        raise InputError("there is no image that both runs can classify")
+    return outcome, summary
 
 
-def _evaluation(classifier: Classifier, config: TrainingConfig, task: EvalTask) -> Figures:
+def _evaluation(
+    classifier: Classifier, plan: EvalPlan, *, told: bool
+) -> Evaluation | AttributeEvaluation:
     from hgdeploy.engines.scores import class_count
     from hgdeploy.validation.evaluation import (
         AttributeEvaluation,
@@ -106,102 +131,57 @@ def _evaluation(classifier: Classifier, config: TrainingConfig, task: EvalTask) 
     )
 
     classes = class_count(classifier.engine.outputs[0].shape) or -1
-    classes = config.num_classes if classes == -1 else classes
+    classes = plan.classes if classes == -1 else classes
+    if classes == -1:
+        raise ConfigError(
+            "the model's file does not say how many classes it has; evaluate it with -c CONFIG"
+        )
     if classes < _LEAST_CLASSES:
         raise ConfigError("the model gives one score for each image and chooses no class")
-    for metric in task.metrics:
+    for metric in plan.metrics:
         if isinstance(metric, ATTRMetric):
             return AttributeEvaluation(classes, metric)
         for k in metric.topk if isinstance(metric, TopkAcc) else ():
-            if k > classes:
+            if k > classes and plan.configured and not told:
                 warn(f"Metric.Eval has top{k}, and the model {classes} classes: left out")
-    return Evaluation(classes, task.metrics, task.smoothing)
+    return Evaluation(classes, plan.metrics, plan.smoothing)
 
 
-def _check_labels(files: Sequence[ImageFile], labels: Labels, task: EvalTask, classes: int) -> None:
-    if task.ending == "sigmoid":
-        if len(labels[0]) != classes:
+def _check_labels(plan: EvalPlan, classes: int) -> None:
+    if plan.several:
+        if len(plan.labels[0]) != classes:
             raise InputError(
-                f"{task.labels} has {len(labels[0])} labels for an image, but the model {classes}"
+                f"{plan.source} has {len(plan.labels[0])} labels for an image, but the model "
+                f"{classes}"
             )
         return
-    for file, label in zip(files, labels, strict=True):
+    for file, label in zip(plan.files, plan.labels, strict=True):
         if label >= classes:
             raise InputError(
                 f"{cut(file.name)} has class id {label}, but the model has {classes} classes (ids "
-                f"0 to {classes - 1}); check Arch.class_num and DataLoader.Eval.dataset"
+                f"0 to {classes - 1})"
+                + ("; check Arch.class_num and DataLoader.Eval.dataset" if plan.configured else "")
             )
 
 
 class _Taker:
-    """Passes the scores of each image on to an evaluation, with the image's class."""
+    """Passes the scores of each image on to an evaluation, with what the image shows."""
 
-    def __init__(self, evaluation: Figures, labels: Labels) -> None:
-        self._evaluation, self._labels = evaluation, iter(labels)
+    def __init__(self, outcome: Outcome, plan: EvalPlan) -> None:
+        self.outcome = outcome
+        self._labels = enumerate(plan.labels)
 
     def write(self, prediction: Prediction, facts: FileFacts) -> None:  # noqa: ARG002
         """Take one image; one that failed is told elsewhere and counts in no figure."""
         import numpy as np
 
-        label = next(self._labels)
+        number, label = next(self._labels)
         if prediction.error is None:
-            self._evaluation.add(np.array(prediction.scores, np.float32), label)
+            scores: Any = np.array(prediction.scores, np.float32)
+            self.outcome.judged[number] = self.outcome.evaluation.add(scores, label)
 
     def finish(self) -> None:
         """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def _report(out: TextIO, evaluation: Figures, names: Mapping[int, str]) -> None:
-    """Print PaddleClas's line, and then intervals and the classes that are recognised least."""
-    from hgdeploy.paddleclas.answers import write_logged
-    from hgdeploy.validation.evaluation import Evaluation
-
-    write_logged(out, evaluation.paddleclas_line())
-    out.write(f"\n{evaluation.images} images, with 95 % intervals:\n")
-    if isinstance(evaluation, Evaluation):
-        out.write(aligned([(f"top-{k}", str(evaluation.accuracy(k))) for k in evaluation.topk]))
-    figures = sorted(evaluation.per_class, key=lambda each: (each.recall.value, each.index))
-    rows = [("class", "images", "recall", "precision", "name")]
-    for each in figures[:_SHOWN]:
-        cells = (str(each.index), str(each.recall.images), str(each.recall), str(each.precision))
-        rows.append((*cells, names.get(each.index, "")))
-    shown = f"{min(_SHOWN, len(figures))} of {len(figures)} classes, the least recognised first"
-    out.write(f"\n{shown}:\n{aligned(rows)}")
-
-
-def _names(config: TrainingConfig) -> Mapping[int, str]:
-    """Return the labels of `Infer.PostProcess`; none where there are none for these classes."""
-    from hgdeploy.paddleclas.training.tasks import read_output
-
-    try:
-        return read_output(config, imagenet_labels(), nothing).output.labels or {}
-    except (BundleError, ConfigError):
-        return {}
-
-
-def _check_classes_file(
-    arguments: argparse.Namespace, files: Sequence[ImageFile], task: EvalTask
-) -> None:
-    from hgdeploy.results.outputs import check_apart, check_suffix
-
-    check_suffix("--classes", arguments.classes, (".csv",))
-    read: list[tuple[str, str | Path]] = [("an image of this run", file.place) for file in files]
-    read += [("the list of labels", task.labels), ("the config", arguments.config)]
-    check_apart({"--classes": [arguments.classes]}, read)
-
-
-def _write_classes(path: Path, evaluation: Figures, names: Mapping[int, str]) -> None:
-    from hgdeploy.system.files import write_text
-
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(("class", "name", "images", "hits", "predicted", "recall", "precision"))
-    for each in evaluation.per_class:
-        own, taken = each.recall, each.precision
-        shares = (f"{share.value:.5f}" if share.images else "" for share in (own, taken))
-        counts = (own.images, own.hits, taken.images)
-        table.writerow((each.index, names.get(each.index, ""), *counts, *shares))
-    write_text(path, text.getvalue())

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.validation.evaluation.classes import ATTRMetric, ClassFigures, Share
+from hgdeploy.validation.evaluation.classes import ATTRMetric, ClassFigures
+from hgdeploy.validation.evaluation.judged import Judged
+from hgdeploy.validation.evaluation.share import Share
 
 _EPSILON = 1e-20  # PaddleClas's, so that what there is none of counts as 0
 _NAMES = (
@@ -40,20 +42,22 @@ class AttributeEvaluation:
         self._counts = np.zeros((5, classes), np.int64)
         self._sums = np.zeros(3)  # of the images' accuracies, precisions and recalls
 
-    def add(self, scores: NDArray[Any], label: NDArray[np.int64]) -> None:
-        """Take one image.
+    def add(self, scores: NDArray[Any], label: NDArray[np.int64]) -> Judged:
+        """Take one image, and return which attributes are found in it.
 
         Args:
             scores: what the sigmoid gives, one an attribute.
             label: 1 for each attribute that it has, 0 for one that it has not, -1 for an unknown.
         """
         self.images += 1
-        known, there = label != -1, label == 1
-        found = known & (scores > self._limit)
+        known, there, seen = label != -1, label == 1, scores > self._limit
+        found = known & seen
         away = label == 0
         self._counts += (there, away, there & found, away & ~found, away & found)
         both, either = int((there & found).sum()), int((there | found).sum())
         self._sums += [both / max(n, _EPSILON) for n in (either, found.sum(), there.sum())]
+        right = bool((found == there)[known].all())
+        return Judged(tuple(np.flatnonzero(seen).tolist()), right, math.nan)
 
     def figures(self) -> dict[str, float]:
         """Return PaddleClas's figures, by its names and in its order."""

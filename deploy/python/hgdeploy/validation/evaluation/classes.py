@@ -10,37 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.validation.accuracy import wilson_interval
 from hgdeploy.validation.compare import top_classes
+from hgdeploy.validation.evaluation.judged import Judged
+from hgdeploy.validation.evaluation.share import Share
 
 # A probability of 0 has no logarithm; float32's smallest, whose is -103, stands for it.
 _THRESHOLDS = 10_000
 _LEAST = float(np.finfo(np.float32).smallest_subnormal)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of images, with its 95 % Wilson interval.
-
-    Attributes:
-        hits: how many of them.
-        images: of how many.
-    """
-
-    hits: int
-    images: int
-
-    @property
-    def value(self) -> float:
-        """The share, 0 to 1; 0 where there are no images, as in PaddleClas."""
-        return self.hits / self.images if self.images else 0.0
-
-    def __str__(self) -> str:
-        """Return it in per cent with its interval; `-` where there are no images."""
-        if not self.images:
-            return "-"
-        low, high = wilson_interval(self.hits, self.images)
-        return f"{self.value:.2%} ({low:.2%} to {high:.2%})"
+# How far the sum of probabilities may be from 1; bf16 and int8 softmax are well within it.
+_SUM_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -108,12 +86,13 @@ class Evaluation:
         images: how many were added.
         classes: how many the model has.
         topk: the top-k accuracies that are counted.
+        probabilities: whether all scores so far were probabilities that sum to 1.
     """
 
     def __init__(
         self, classes: int, metrics: Sequence[Metric], smoothing: float | None = None
     ) -> None:
-        self.images, self.classes = 0, classes
+        self.images, self.classes, self.probabilities = 0, classes, True
         asked = [k for metric in metrics if isinstance(metric, TopkAcc) for k in metric.topk]
         self.topk = tuple(k for k in dict.fromkeys(asked) if k <= classes)
         self._metrics, self._smoothing, self._loss = metrics, smoothing, 0.0
@@ -121,8 +100,8 @@ class Evaluation:
         self._confusion = np.zeros((3, classes), np.int64)  # of the class, taken for it, and both
         self._of_class_1: tuple[list[float], list[float]] = ([], [])  # of other images, of its own
 
-    def add(self, scores: NDArray[Any], label: int) -> None:
-        """Take one image.
+    def add(self, scores: NDArray[Any], label: int) -> Judged:
+        """Take one image, and return what it is taken for.
 
         Args:
             scores: its probabilities, one a class.
@@ -140,6 +119,9 @@ class Evaluation:
         self._loss -= (1 - smoothing) * logs[label] + smoothing * logs.mean()
         if any(isinstance(metric, TprAtFpr) for metric in self._metrics):
             self._of_class_1[int(label != 0)].append(float(scores[1]))
+        apart = abs(float(scores.sum(dtype=np.float64)) - 1)
+        self.probabilities &= apart <= _SUM_TOLERANCE and float(scores.min()) >= 0
+        return Judged((int(best[0]),), bool(best[0] == label), float(scores[best[0]]))
 
     @property
     def loss(self) -> float:

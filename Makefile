@@ -54,8 +54,6 @@ $(TRITON)/.ready:
 	$(TRITON)/bin/python -m pip install --quiet 'numpy>=1.26,<2' pyyaml pillow rich 'onnxruntime>=1.20,<2'
 	$(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0 \
 	  'opencv-python-headless>=4.12,<6' 'simplejpeg>=1.9,<2'
-	cd $(TRITON)/lib/python3.*/site-packages/pytriton/tritonserver && \
-	  cp python_backend_stubs/$$(basename $$(cd ../../.. && pwd) | tr -d python)/* backends/python
 	@touch $@
 
 # On a machine with an NVIDIA GPU, with whatever is installed: see docs/tensorrt.md.

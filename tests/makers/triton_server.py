@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -98,9 +99,18 @@ def _package() -> Path:
 
 
 def _backends(folder: Path) -> Path:
-    """Make the folder of back ends: the package's own, and ours."""
-    folder.mkdir()
-    for one in (_package() / "backends" / "python", *_MORE_BACKENDS.iterdir()):
+    """Make the folder of back ends: the package's own, and ours.
+
+    The Python inside reads no PYTHONPATH, but looks in the back end's folder, so HGDeploy is there.
+    """
+    python = folder / "python"
+    shutil.copytree(_package() / "backends" / "python", python)
+    version = _package().parts[-4].removeprefix("python")
+    shutil.copy(
+        _package() / "python_backend_stubs" / version / "triton_python_backend_stub", python
+    )
+    (python / "hgdeploy").symlink_to(REPO / "deploy" / "python" / "hgdeploy")
+    for one in _MORE_BACKENDS.iterdir():
         (folder / one.name).symlink_to(one)
     return folder
 
@@ -109,13 +119,12 @@ def _variables() -> dict[str, str]:
     """Return the variables with which the back end's Python is that of the environment."""
     ask = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
     python = ENVIRONMENT / "bin" / "python"
-    libraries = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
-    left_out = ("PYTHONHOME", "VIRTUAL_ENV")
+    found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    libraries = (found.stdout.strip(), _package().parent.parent / "nvidia_pytriton.libs")
     return {
-        **{name: value for name, value in os.environ.items() if name not in left_out},
+        **{name: value for name, value in os.environ.items() if name != "PYTHONHOME"},
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(REPO / "deploy" / "python"),
-        "LD_LIBRARY_PATH": libraries.stdout.strip(),
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
     }
 
 
@@ -132,7 +141,8 @@ def _wait_until_ready(triton: Triton, process: subprocess.Popen[bytes]) -> None:
             urllib.request.urlopen(f"http://{triton.http}/v2/health/ready", timeout=10).close()
             return
         time.sleep(0.05)
-    said = Path(triton.log).read_text(encoding="utf-8", errors="replace")[-5000:]
+    lines = Path(triton.log).read_text(encoding="utf-8", errors="replace").splitlines()
+    said = "\n".join(line[:2000] for line in lines if line and line[0] not in "+|")
     raise RuntimeError(f"Triton does not get ready on {triton.http}; it says:\n{said}")
 
 

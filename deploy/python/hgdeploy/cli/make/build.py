@@ -92,7 +92,7 @@ def add_build(verbs: Verbs) -> None:
         "--triton-backend",
         default="tensorrt",
         help="tensorrt (default); or onnxruntime or openvino, which read the ONNX file itself, so "
-        "that no engine is built",
+        "that no engine is built; or python, which takes image files",
     )
     parser.set_defaults(run=_build)
 

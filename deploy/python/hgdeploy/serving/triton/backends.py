@@ -9,13 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hgdeploy.bundle.engine_key import EngineKey, Profile
+from hgdeploy._version import __version__
+from hgdeploy.bundle.engine_key import EngineKey
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.bundle.names import engine_name, runtime_named
 from hgdeploy.bundle.sidecar import read_sidecar, sidecar_path
-from hgdeploy.engines import TensorSpec, engine_module, load_engine
-from hgdeploy.engines.options import PRECISIONS, EngineOptions
+from hgdeploy.engines import TensorSpec
+from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import BundleError, ConfigError, nearest
+from hgdeploy.serving.triton.files import (
+    Network,
+    find_images_model,
+    find_onnx,
+    read_images_model,
+    read_onnx,
+)
 from hgdeploy.system.checks import check, check_fields
 from hgdeploy.system.digests import file_sha256
 from hgdeploy.system.kinds import BATCH_SIZE, THREADS, one_of, optional, whole
@@ -28,9 +36,11 @@ class TritonOptions:
     """How the server should serve the model.
 
     Attributes:
-        backend: `tensorrt`, `onnxruntime` or `openvino`.
+        backend: `tensorrt`, `onnxruntime` or `openvino`, which take tensors, or `python`, which
+            takes image files.
         precision: which of the bundle's artifacts to serve.
-        name: the model's name in the server; None for the bundle's.
+        name: the model's name in the server; None for the bundle's, with `_image` behind it where
+            the model takes image files.
         device: `gpu` or `cpu`; None for the GPU with TensorRT, else the CPU.
         instances: copies of the model that run at once, on each device.
         max_batch: the most images of one run; None for what the engine was built for, or 8.
@@ -80,20 +90,6 @@ class TritonOptions:
 
 
 @dataclass(frozen=True)
-class Network:
-    """The inputs and outputs of the served file; `profile` is that of a TensorRT engine."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    profile: Profile | None = None
-
-    @property
-    def any_batch(self) -> bool:
-        """Whether every input and output leaves its first axis open."""
-        return all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
-
-
-@dataclass(frozen=True)
 class _Backend:
     """One of Triton's backends.
 
@@ -107,6 +103,7 @@ class _Backend:
         read: reads the model's inputs and outputs from its source file and the copy to serve.
         parameters: returns the backend's own settings.
         caveats: returns where it cannot do what was asked, and what to do about it.
+        suffix: what the name of its models ends in.
     """
 
     platform: str
@@ -115,9 +112,10 @@ class _Backend:
     batches: bool
     has_threads: bool
     find: Callable[[ModelBundle, str], dict[str, Path]]
-    read: Callable[[Path, Path, str], Network]
+    read: Callable[[ModelBundle, Path, Path, str], Network]
     parameters: Callable[[TritonOptions], dict[str, str]]
     caveats: Callable[[TritonOptions], list[str]]
+    suffix: str = ""
 
 
 def check_model_name(name: str) -> str:
@@ -149,7 +147,7 @@ def _only_rtx(path: Path) -> BundleError:
     )
 
 
-def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
+def _read_engine(_bundle: ModelBundle, source: Path, copy: Path, _precision: str) -> Network:
     """Read the sidecar: only the GPU that an engine was built for can open the engine itself."""
     where = sidecar_path(source)
     facts = read_sidecar(source)
@@ -183,44 +181,6 @@ def _read_engine(source: Path, copy: Path, _precision: str) -> Network:
     return Network(inputs, outputs, key.profile)
 
 
-def _find_onnx(engine: str, bundle: ModelBundle, precision: str) -> dict[str, Path]:
-    """Return the ONNX file that one of our engines reads, and the files with its weights."""
-    names = engine_module(engine).artifact_names(precision)
-    path = bundle.find([name for name in names if name.endswith(".onnx")])
-    beside = (read_sidecar(path) or {}).get("files")
-    files = {"model.onnx": path}
-    for name in beside if isinstance(beside, dict) else ():
-        if (
-            not name
-            or Path(name).name != name
-            or name in files
-            or not path.with_name(name).is_file()
-        ):
-            raise BundleError(
-                f"{path} keeps weights in {name!r}, which is not a file beside it; make it again "
-                "with hgdeploy convert"
-            )
-        files[name] = path.with_name(name)
-    return files
-
-
-def _read_onnx(source: Path, copy: Path, precision: str) -> Network:
-    """Load the copy, which shows that it is complete, with the weights in files beside it."""
-    own = "fp32" if precision == "bf16" else precision  # OpenVINO makes bf16 of the fp32 file
-    options = EngineOptions(precision=own, threads=1, graph_optimization=False)
-    try:
-        engine = load_engine("onnxruntime", copy, options)
-    except BundleError as error:
-        raise BundleError(
-            f"{source} cannot be served, its copy does not load ({error}); make it again with "
-            "hgdeploy convert or quantize"
-        ) from None
-    try:
-        return Network(engine.inputs, engine.outputs)
-    finally:
-        engine.close()
-
-
 def _tensorrt_parameters(_options: TritonOptions) -> dict[str, str]:
     return {}
 
@@ -240,6 +200,17 @@ def _openvino_parameters(options: TritonOptions) -> dict[str, str]:
     if options.precision == "bf16":
         settings["HINT_BF16"] = "YES"
     return settings
+
+
+def _python_parameters(options: TritonOptions) -> dict[str, str]:
+    return {} if options.threads is None else {"threads": str(options.threads)}
+
+
+def _python_caveats(_options: TritonOptions) -> list[str]:
+    return [
+        f"the Python of Triton's Python back end needs HGDeploy {__version__}, ONNX Runtime and a "
+        "numpy that it works with: docs/triton.md"
+    ]
 
 
 def _onnxruntime_caveats(options: TritonOptions) -> list[str]:
@@ -280,8 +251,8 @@ BACKENDS: Mapping[str, _Backend] = {
         devices=("cpu", "gpu"),
         batches=True,
         has_threads=True,
-        find=functools.partial(_find_onnx, "onnxruntime"),
-        read=_read_onnx,
+        find=functools.partial(find_onnx, "onnxruntime"),
+        read=read_onnx,
         parameters=_onnxruntime_parameters,
         caveats=_onnxruntime_caveats,
     ),
@@ -292,9 +263,21 @@ BACKENDS: Mapping[str, _Backend] = {
         devices=("cpu",),
         batches=False,
         has_threads=True,
-        find=functools.partial(_find_onnx, "openvino"),
-        read=_read_onnx,
+        find=functools.partial(find_onnx, "openvino"),
+        read=read_onnx,
         parameters=_openvino_parameters,
         caveats=_openvino_caveats,
+    ),
+    "python": _Backend(
+        platform="",
+        precisions=("fp32", "fp16", "int8"),
+        devices=("cpu", "gpu"),
+        batches=True,
+        has_threads=True,
+        find=find_images_model,
+        read=read_images_model,
+        parameters=_python_parameters,
+        caveats=_python_caveats,
+        suffix="_image",
     ),
 }

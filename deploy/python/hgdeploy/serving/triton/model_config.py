@@ -13,7 +13,8 @@ from hgdeploy.bundle.engine_key import Profile
 from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import ConfigError, EngineError, OutputError, one_line
-from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions
+from hgdeploy.serving.triton.backends import BACKENDS, TritonOptions
+from hgdeploy.serving.triton.files import BYTES, Network
 from hgdeploy.system.libraries import import_library, installing
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -27,6 +28,7 @@ DTYPES = {
     "uint8": "TYPE_UINT8",
     "int32": "TYPE_INT32",
     "int64": "TYPE_INT64",
+    BYTES: "TYPE_STRING",
 }
 
 
@@ -61,7 +63,7 @@ def model_config(name: str, model: str, network: Network, options: TritonOptions
 
     Args:
         name: the model's name in the server.
-        model: the name of the served file.
+        model: the name of the file that the backend opens.
         network: the model's inputs and outputs.
         options: how the server should serve it.
 
@@ -81,9 +83,10 @@ def model_config(name: str, model: str, network: Network, options: TritonOptions
     )
     config.version_policy.latest.num_versions = 1
     for spec in network.inputs:
+        layout = "FORMAT_NONE"
         # Triton allows a format only where `dims` are the three of an image.
-        images = "FORMAT_NHWC" if channels_last(spec.shape) else "FORMAT_NCHW"
-        layout = images if max_batch else "FORMAT_NONE"
+        if max_batch and not network.takes_images:
+            layout = "FORMAT_NHWC" if channels_last(spec.shape) else "FORMAT_NCHW"
         config.input.add(
             name=spec.name,
             data_type=DTYPES[spec.dtype],
@@ -116,9 +119,15 @@ def _tune_for_profile(config: Any, profile: Profile) -> None:
         config.optimization.cuda.graphs = True
 
 
-def add_warmup(config: Any, bundle: ModelBundle, profile: Profile | None) -> None:
+def add_warmup(config: Any, bundle: ModelBundle, network: Network) -> None:
     """Warm up with the smallest and the largest batch, where the size of images is known."""
-    (spec,) = config.input
+    (spec,), profile = config.input, network.profile
+    if network.takes_images:
+        # It has warmed itself up; an empty file shows that strings get through to it.
+        empty = config.model_warmup.add(name="an empty file", batch_size=1).inputs[spec.name]
+        empty.data_type, empty.zero_data = spec.data_type, True
+        empty.dims.append(1)
+        return
     size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
     if profile is not None:
         size = profile.height[1], profile.width[1]

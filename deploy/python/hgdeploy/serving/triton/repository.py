@@ -18,7 +18,9 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import check_feed, image_input
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import BundleError, OutputError
-from hgdeploy.serving.triton.backends import BACKENDS, Network, TritonOptions, check_model_name
+from hgdeploy.serving.triton.backends import BACKENDS, TritonOptions, check_model_name
+from hgdeploy.serving.triton.files import FACTS, Network
+from hgdeploy.serving.triton.image_model import MODEL_FILE, MODEL_TEXT
 from hgdeploy.serving.triton.model_config import (
     DTYPES,
     add_warmup,
@@ -37,8 +39,8 @@ from hgdeploy.transforms.preprocess import Preprocessor
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"
-# The parameter of a model's config that carries our own facts, as JSON.
-FACTS = "hgdeploy"
+# What Python writes beside a model.py that it has run.
+_CACHE = "__pycache__"
 _VERSION_FOLDER = "1"
 
 
@@ -46,6 +48,9 @@ def triton_repository(
     bundle: ModelBundle, folder: Path, options: TritonOptions, on_warning: OnLine
 ) -> Path:
     """Write `FOLDER/NAME/config.pbtxt`, `FOLDER/NAME/1/MODEL` and, with labels, `labels.txt`.
+
+    With the backend `python`, `MODEL` is a `model.py` that takes image files, with the ONNX file
+    beside it, and `NAME` ends in `_image`, so that it can lie beside the model that takes tensors.
 
     The config's parameter `hgdeploy` contains JSON. Its `preprocess` is the bundle's preprocessing
     in PaddleClas's form, so that a client can ask the server how to make a tensor of an image.
@@ -68,7 +73,7 @@ def triton_repository(
     """
     load_schema()  # first: nothing can be written without it
     backend, identity = BACKENDS[options.backend], _identity(bundle)
-    name = options.name or check_model_name(identity)
+    name = options.name or check_model_name(identity) + backend.suffix
     files = backend.find(bundle, options.precision)
     target = folder / name
     _check_replaceable(target, identity)
@@ -78,15 +83,19 @@ def triton_repository(
         for served, source in files.items():
             shutil.copyfile(source, version / served)
         model, source = next(iter(files.items()))
-        network = backend.read(source, version / model, options.precision)
-        _check_fit(bundle, network, source)
+        network = backend.read(bundle, source, version / model, options.precision)
+        if network.takes_images:
+            model = MODEL_FILE
+            (version / model).write_text(MODEL_TEXT, encoding="utf-8", newline="\n")
+        else:
+            _check_fit(bundle, network, source)
         config = model_config(name, model, network, options)
         labels = _labels(bundle, network, source)
         if labels is not None:
             text = "".join(f"{label}\n" for label in labels)
             (made / LABELS_FILE).write_text(text, encoding="utf-8", newline="\n")
             config.output[0].label_filename = LABELS_FILE
-        add_warmup(config, bundle, network.profile)
+        add_warmup(config, bundle, network)
         _add_facts(config, made, bundle, options)
         write_config(config, made / CONFIG_FILE)
     for note in (*backend.caveats(options), *_notes(config, bundle, network)):
@@ -146,7 +155,7 @@ def _contents(folder: Path) -> dict[str, str | None]:
     return {
         path.relative_to(folder).as_posix(): None if path.is_dir() else file_sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path != folder / CONFIG_FILE
+        if path != folder / CONFIG_FILE and _CACHE not in path.parts
     }
 
 

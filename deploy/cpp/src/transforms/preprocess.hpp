@@ -64,13 +64,17 @@ class Preprocessor {
 
  private:
   cv::Mat prepared(const cv::Mat& bgr) const;
-  std::array<long, 3> shape_of(const cv::Mat& image) const;
+  std::array<long, 3> shape_of(const Size& size) const;
   void write(const cv::Mat& image, void* out) const;
+  // The channel of a BGR picture that is the model's c-th.
+  int place(int c) const { return rgb_ ? 2 - c : c; }
 
   std::vector<Op> ops_;
+  bool rgb_ = true;
   std::optional<NormalizeImage> normalize_;
   std::size_t at_ = 0;  // the place of NormalizeImage, or the number of operators
   std::vector<float> table_;
+  std::vector<std::uint16_t> halves_;
 };
 
 }  // namespace hgdeploy

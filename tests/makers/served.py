@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from image_files import jpeg
 
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.options import EngineOptions
-from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
+from hgdeploy.serving.server.doors import DoorOptions
+from hgdeploy.serving.server.model import ServedModel, ServedOptions
+from hgdeploy.serving.server.models import Models
 
 SETTINGS = ClassifierSettings("onnxruntime", 1, EngineOptions(threads=1, streams=2))
 
@@ -30,22 +31,30 @@ def pictures(count: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def over_http(*models: ServedModel, key: str | None = None, **limits: float) -> Iterator[str]:
+def over_http(
+    *models: ServedModel, doors: DoorOptions | None = None, **limits: float
+) -> Iterator[str]:
     """A real server on a free port of this machine, in a thread; gives HOST:PORT."""
+    found = Models()
+    found.load([lambda model=model: model for model in models])
+    with http_of(found, doors, **limits) as address:
+        yield address
+    found.close(30)
+
+
+@contextlib.contextmanager
+def http_of(models: Models, doors: DoorOptions | None = None, **limits: float) -> Iterator[str]:
+    """A real server of models on a free port of this machine, in a thread; gives HOST:PORT."""
     from hgdeploy.serving.server.http.app import Api
     from hgdeploy.serving.server.http.body import BodyLimits
     from hgdeploy.serving.server.http.listen import HttpServer
 
-    found = Models()
-    app = Api(found, BodyLimits(**limits), key, None).app()
-    server = HttpServer(app, ("127.0.0.1", 0), 5)
-    found.load([lambda model=model: model for model in models])
-    thread = threading.Thread(target=server.run_until_ended)
-    thread.start()
+    options = doors or DoorOptions()
+    app = Api(models, BodyLimits(**limits), options).app()
+    server = HttpServer(app, ("127.0.0.1", 0), options.tls)
+    server.start()
     try:
-        yield server.address.removeprefix("http://")
+        yield server.address.rpartition("/")[2]
     finally:
-        server.should_exit = True
-        thread.join()
+        server.stop(5)()
         server.close()
-        found.close(30)

@@ -14,7 +14,8 @@ from served import pictures, served
 
 from conftest import DEADLINE, has, require_engine
 from hgdeploy.errors import ConfigError
-from hgdeploy.serving.server.model import Models
+from hgdeploy.serving.server.doors import DoorOptions
+from hgdeploy.serving.server.models import Models
 
 if not (has("grpc") and has("grpc_health") and has("tritonclient")):
     pytest.skip("the extra serve is not installed", allow_module_level=True)
@@ -45,14 +46,14 @@ def start(models: Models):
     servers = []
 
     def run(key: str | None = None) -> str:
-        server = GrpcServer(models, LOCAL, 1, key)
+        server = GrpcServer(models, LOCAL, 1, DoorOptions(key=key))
         server.start()
         servers.append(server)
         return server.address
 
     yield run
     for server in servers:
-        server.stop(0)
+        server.stop(0)()
 
 
 def image_input(*files: bytes):
@@ -184,4 +185,4 @@ def test_work_of_calls_that_end_is_dropped(models: Models, start):
 def test_a_taken_address_is_an_error(models: Models, start):
     port = int(start().rpartition(":")[2])
     with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1:{port} for gRPC"):
-        GrpcServer(models, ("127.0.0.1", port), 1, None)
+        GrpcServer(models, ("127.0.0.1", port), 1, DoorOptions())

@@ -24,6 +24,7 @@ from served import SETTINGS, over_http, pictures, served
 from conftest import DEADLINE, HGDEPLOY, MINI, require_engine
 from hgdeploy.classify.batch import Image
 from hgdeploy.classify.classifier import Classifier
+from hgdeploy.serving.server.doors import DoorOptions
 
 for library in ("starlette", "uvicorn", "python_multipart"):
     pytest.importorskip(library, reason="the extra serve is not installed")
@@ -270,7 +271,7 @@ def test_hostile_clients_are_refused_and_others_answered(server: str):
     status, _, answer = ask(server, path, bomb, Content_Type="image/png")
     assert status == 400
     assert "more than the limit of 67108864" in answer["error"]
-    for address in ("/nowhere", "/v2/models/other/infer", "/v2/systemsharedmemory/status"):
+    for address in ("/nowhere", "/v2/models/other/infer"):
         status, _, answer = ask(server, address, b"{}")
         assert (status, list(answer)) == (404, ["error"])
     assert ask(server, "/predict?model=other", b"x")[0] == 404
@@ -331,7 +332,7 @@ def test_a_full_queue_is_told_and_work_of_clients_that_go_is_dropped(bundle: Pat
 
 
 def test_slow_bodies_and_missing_keys_are_refused(bundle: Path):
-    with over_http(served(bundle), key="secret", seconds=0.2) as address:
+    with over_http(served(bundle), doors=DoorOptions(key="secret"), seconds=0.2) as address:
         head = "POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer secret\r\n"
         assert b" 408 " in raw(address, f"{head}Content-Length: 9\r\n\r\nx".encode())
         assert ask(address, "/v2/health/ready")[0] == 200
@@ -364,8 +365,11 @@ def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Pat
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, err
     assert err.strip() == "hgdeploy: ended"
-    (logged,) = map(json.loads, out.splitlines())
-    assert (logged["method"], logged["path"], logged["status"]) == ("POST", "/predict", 200)
+    logged = [json.loads(line) for line in out.splitlines()]
+    assert [(one["client"], one["method"], one["path"], one["status"]) for one in logged] == [
+        ("127.0.0.1", "gRPC", "/inference.GRPCInferenceService/ModelReady", "OK"),
+        ("127.0.0.1", "POST", "/predict", 200),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from conftest import DEADLINE, require_engine
 from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.errors import BundleError, ConfigError, EngineError, ResourceError
-from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
+from hgdeploy.serving.server.model import ServedModel, ServedOptions
+from hgdeploy.serving.server.models import Models
 from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.serving.server.scheduler import QueueOptions, Scheduler
 from hgdeploy.transforms.prediction import Prediction

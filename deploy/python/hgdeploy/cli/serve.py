@@ -7,19 +7,23 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.engine_flags import add_engine_flags, with_own_options
 from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.cli.terminal import Verbs, opened_bundle, say, warn
-from hgdeploy.errors import EXIT_OK, ConfigError
+from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
 from hgdeploy.system.progress import OnLine
 
 if TYPE_CHECKING:
+    from hgdeploy.serving.server.doors import DoorOptions
     from hgdeploy.serving.server.grpc.service import GrpcServer
     from hgdeploy.serving.server.http.body import BodyLimits
-    from hgdeploy.serving.server.model import Models, ServedModel, ServedOptions
+    from hgdeploy.serving.server.model import ServedModel, ServedOptions
+    from hgdeploy.serving.server.models import Models
 
 _MANY = 1_000_000
 # The most images of an inference where nobody says it: on a CPU larger batches are no faster.
@@ -80,13 +84,32 @@ def add_serve(verbs: Verbs) -> None:
         help="a file with the key that requests must bring as Authorization: Bearer KEY",
     )
     parser.add_argument(
+        "--tls-certificate", type=Path, metavar="FILE", help="serve over TLS with this PEM file"
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="the certificate's private key, in PEM"
+    )
+    parser.add_argument(
+        "--model-control",
+        choices=("none", "explicit"),
+        default="none",
+        help="explicit: requests to /v2/repository may load models again and unload them",
+    )
+    parser.add_argument(
+        "--paddle-serving",
+        action="store_true",
+        help="answer POST /imagenet/prediction as PaddleClas's old service did",
+    )
+    parser.add_argument(
         "--access-log", action="store_true", help="print a line of JSON for each request"
     )
     parser.set_defaults(run=_serve)
 
 
 def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
-    from hgdeploy.serving.server.model import Models, ServedOptions
+    from hgdeploy.serving.server.model import ServedOptions
+    from hgdeploy.serving.server.models import Models
+    from hgdeploy.serving.server.running import Listener, run_server
     from hgdeploy.system.checks import check
     from hgdeploy.system.kinds import number
     from hgdeploy.system.libraries import import_library
@@ -104,30 +127,58 @@ def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
         max_delay_ms=arguments.max_delay_ms,
         max_pixels=arguments.max_pixels,
     )
-    models, key = Models(), _key(arguments.api_key_file)
-    log = _logger(out) if arguments.access_log else None
-    app = Api(models, limits, key, log).app()
+    http_at = _address("--http", arguments.http)
+    grpc_at = None if arguments.grpc is None else _address("--grpc", arguments.grpc)
+    hosts = [one[0] for one in (http_at, grpc_at) if one is not None]
+    models, doors = Models(drain), _doors(arguments, out, hosts)
+    app = Api(models, limits, doors).app()
     # Both take their ports before the models are loaded, which may take long.
-    with contextlib.closing(HttpServer(app, _address("--http", arguments.http), drain)) as server:
-        grpc = _grpc_server(arguments.grpc, models, limits, key) if arguments.grpc else None
-        models.load(
-            [functools.partial(_load, arguments, folder, served) for folder in arguments.bundles]
-        )
-        for name, version, model in models.all():
-            ran = model.classifier.engine.runtime
-            say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
-        if grpc is not None:
-            grpc.start()
-            say(f"gRPC at {grpc.address}")
-        say(f"ready at {server.address}")
-        try:
-            server.run_until_ended()
-        finally:
+    http = HttpServer(app, http_at, doors.tls)
+    with contextlib.closing(http):
+        grpc = None if grpc_at is None else _grpc_server(grpc_at, models, limits, doors)
+
+        def on_ready() -> None:
+            for name, version, model in models.all():
+                ran = model.classifier.engine.runtime
+                say(f"{name} (version {version}): {ran.engine} {ran.precision} on {ran.device}")
             if grpc is not None:
-                grpc.stop(drain)
-            ended = models.close(drain)
+                say(f"gRPC at {grpc.address}")
+            say(f"ready at {http.address}")
+
+        say(f"listening at {http.address}, and not ready until its models are loaded")
+        loads = [
+            functools.partial(_load, arguments, folder, served) for folder in arguments.bundles
+        ]
+        listeners: list[Listener] = [http] if grpc is None else [http, grpc]
+        ended = run_server(models, loads, listeners, drain, on_ready)
     say("ended" if ended else "ended; some requests took too long and have no answer")
     return EXIT_OK
+
+
+def _doors(arguments: argparse.Namespace, out: TextIO, hosts: Sequence[str]) -> DoorOptions:
+    """Return who may ask for what.
+
+    Raises:
+        ConfigError: the options do not fit each other, or a file cannot be used.
+    """
+    from hgdeploy.serving.server.doors import DoorOptions, Tls
+
+    files = (arguments.tls_certificate, arguments.tls_key)
+    if (files[0] is None) != (files[1] is None):
+        raise ConfigError("--tls-certificate and --tls-key go together; give both or none")
+    key, control = _key(arguments.api_key_file), arguments.model_control == "explicit"
+    if control and key is None and not all(_is_loopback(host) for host in hosts):
+        raise ConfigError(
+            "--model-control explicit at an address that others reach needs --api-key-file; else "
+            "anybody could unload the models"
+        )
+    return DoorOptions(
+        key=key,
+        control=control,
+        paddle_serving=arguments.paddle_serving,
+        tls=None if files[0] is None else Tls(*files),
+        on_access=_logger(out) if arguments.access_log else None,
+    )
 
 
 def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) -> ServedModel:
@@ -161,7 +212,9 @@ def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) ->
     return model
 
 
-def _grpc_server(text: str, models: Models, limits: BodyLimits, key: str | None) -> GrpcServer:
+def _grpc_server(
+    where: tuple[str, int], models: Models, limits: BodyLimits, doors: DoorOptions
+) -> GrpcServer:
     """Return the server for gRPC, whose libraries are loaded only where it is asked for."""
     from hgdeploy.system.libraries import import_library
 
@@ -169,7 +222,7 @@ def _grpc_server(text: str, models: Models, limits: BodyLimits, key: str | None)
         import_library(library, "serve")
     from hgdeploy.serving.server.grpc.service import GrpcServer
 
-    return GrpcServer(models, _address("--grpc", text), limits.max_body_mb, key)
+    return GrpcServer(models, where, limits.max_body_mb, doors)
 
 
 def _address(flag: str, text: str) -> tuple[str, int]:
@@ -177,6 +230,14 @@ def _address(flag: str, text: str) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdecimal()) or int(port[:9]) > 65535:
         raise ConfigError(f"{flag} is {text!r}, expected HOST:PORT, such as 127.0.0.1:8000")
     return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _key(path: Path | None) -> str | None:
@@ -200,8 +261,16 @@ def _key(path: Path | None) -> str | None:
 
 
 def _logger(out: TextIO) -> OnLine:
+    lost = False
+
     def write(line: str) -> None:
-        out.write(line + "\n")
-        out.flush()
+        nonlocal lost
+        try:
+            out.write(line + "\n")
+            out.flush()
+        except (OSError, HGDeployError):  # no reason not to answer requests
+            if not lost:
+                warn("the access log cannot be written any more; the server goes on without it")
+            lost = True
 
     return write

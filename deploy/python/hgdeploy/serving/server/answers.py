@@ -11,7 +11,8 @@ import numpy as np
 
 from hgdeploy._version import __version__
 from hgdeploy.classify.batch import Answer
-from hgdeploy.serving.server.model import Models, ServedModel
+from hgdeploy.serving.server.model import ServedModel
+from hgdeploy.serving.server.models import Models
 from hgdeploy.serving.server.protocol import ERROR_OUTPUT, IMAGE_INPUT, InferRequest, Wanted
 from hgdeploy.serving.server.refusals import WrongError
 from hgdeploy.serving.server.tensors import (

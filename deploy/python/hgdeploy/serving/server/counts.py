@@ -1,28 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts the requests of each model."""
+"""Counts the requests of a model."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests of one kind.
+
+    Attributes:
+        count: how many.
+        seconds: how long they took together.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
 
 
 class Counts:
-    """Requests by model and version; safe to call from many threads at once."""
+    """The requests of a model since it was loaded; safe to call from many threads at once.
+
+    Attributes:
+        answered: those that have their answer.
+        failed: those that have a reason instead.
+        last: when the last one ended, in seconds as `time.time` gives them; 0 before the first.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, str], tuple[int, int, float]] = {}
+        self.answered = self.failed = Requests()
+        self.last = 0.0
 
-    def add(self, name: str, version: str, seconds: float, *, failed: bool) -> None:
+    def add(self, seconds: float, *, failed: bool) -> None:
         """Count one request."""
+        kind = "failed" if failed else "answered"
         with self._lock:
-            good, bad, total = self.of(name, version)
-            self._counts[name, version] = (good + (not failed), bad + failed, total + seconds)
-
-    def of(self, name: str, version: str) -> tuple[int, int, float]:
-        """Return a model's requests: answered, failed, and the seconds of all."""
-        return self._counts.get((name, version), (0, 0, 0.0))
+            before: Requests = getattr(self, kind)
+            setattr(self, kind, Requests(before.count + 1, before.seconds + seconds))
+            self.last = time.time()
 
 
 class Counting:
@@ -30,15 +49,13 @@ class Counting:
 
     Args:
         counts: where.
-        name: the model's name.
-        version: its version.
 
     Attributes:
         failed: whether it failed, which it has until somebody says otherwise.
     """
 
-    def __init__(self, counts: Counts, name: str, version: str) -> None:
-        self._counts, self._name, self._version = counts, name, version
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self._start = time.perf_counter()
         self.failed = True
 
@@ -51,4 +68,4 @@ class Counting:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._counts.add(self._name, self._version, self.seconds, failed=self.failed)
+        self._counts.add(self.seconds, failed=self.failed)

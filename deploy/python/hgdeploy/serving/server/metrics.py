@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hgdeploy.serving.server.counts import Counts
-from hgdeploy.serving.server.model import Models, ServedModel
+from hgdeploy.serving.server.model import ServedModel
+from hgdeploy.serving.server.models import Models
 
 _NAMES = (
     ("nv_inference_request_success", "counter", "Requests that were answered"),
@@ -27,21 +27,21 @@ _NAMES = (
 
 def metrics_text(models: Models) -> str:
     """Return the page that Prometheus reads."""
-    values = [(n, v, _values(n, v, model, models.counts)) for n, v, model in models.all()]
+    values = [(n, v, _values(model)) for n, v, model in models.all()]
     return "".join(_lines(values))
 
 
-def _values(name: str, version: str, model: ServedModel, counts: Counts) -> tuple[float, ...]:
+def _values(model: ServedModel) -> tuple[float, ...]:
     queue, stages = model.scheduler.times, model.classifier.times
-    good, bad, seconds = counts.of(name, version)
+    good, bad = model.counts.answered, model.counts.failed
     spent = (
-        seconds,
+        good.seconds + bad.seconds,
         queue.waited,
         stages.decode + stages.preprocess,
         stages.infer,
         stages.postprocess,
     )
-    done = (good, bad, queue.images, queue.runs)
+    done = (good.count, bad.count, queue.images, queue.runs)
     return (*done, *(round(1e6 * one) for one in spent), model.scheduler.waiting)
 
 

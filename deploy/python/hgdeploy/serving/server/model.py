@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that is served: a loaded bundle, its queue, and the models of one server by name."""
+"""A model that is served: a loaded bundle, and its queue."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,10 @@ from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.base import TensorSpec
-from hgdeploy.errors import ConfigError, EngineError, nearest
+from hgdeploy.errors import EngineError
 from hgdeploy.images.decode import MAX_PIXELS
 from hgdeploy.images.reader import ReadImage, use_one_opencv_thread
 from hgdeploy.serving.server.counts import Counts
-from hgdeploy.serving.server.refusals import RefusedError, Why
 from hgdeploy.serving.server.scheduler import LONGEST_DELAY_MS, QueueOptions, Scheduler
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import MANY, THREADS, number, optional, whole
@@ -72,6 +73,7 @@ class ServedModel:
         name: the model's name in requests.
         classifier: the loaded model.
         scheduler: its queue.
+        counts: its requests.
 
     Raises:
         HGDeployError: what `Classifier` raises, or the first inference failed.
@@ -95,6 +97,9 @@ class ServedModel:
             classifier.close()
             raise
         self.scheduler = Scheduler(classifier.answers, queue)
+        self.counts = Counts()
+        self._users = 0
+        self._left = threading.Condition()
 
     @property
     def input(self) -> TensorSpec:
@@ -132,13 +137,28 @@ class ServedModel:
         """Queue the images of one request; see `Scheduler.submit`."""
         return self.scheduler.submit(images, due)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the model open for a request that has begun, until the `with` block ends."""
+        with self._left:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._left:
+                self._users -= 1
+                self._left.notify_all()
+
     def close(self, seconds: float = 30.0) -> bool:
-        """Answer what waits, within so many seconds, then free the engine.
+        """Answer the requests that have begun, within so many seconds, then free the engine.
 
         Returns:
             Whether all was answered. If not, the engine stays loaded: a thread is inside it.
         """
-        ended = self.scheduler.close(seconds)
+        until = time.monotonic() + seconds
+        with self._left:
+            self._left.wait_for(lambda: not self._users, seconds)
+        ended = self.scheduler.close(max(0.0, until - time.monotonic()))
         if ended:
             self.classifier.close()
         return ended
@@ -165,93 +185,3 @@ def _name_of(bundle: ModelBundle) -> str:
     """Return a model's name as it is written in addresses."""
     name = _ODD.sub("_", bundle.model_name or bundle.root.name).strip("._-")
     return name or "model"
-
-
-class Models:
-    """The models of a server, by name and version.
-
-    Models of one name are its versions 1, 2, ... in their order; the last one answers where no
-    version is asked for.
-    """
-
-    def __init__(self) -> None:
-        self._models: dict[str, list[ServedModel]] = {}
-        self.ready = False
-        self.counts = Counts()
-
-    def load(self, loads: Sequence[Callable[[], ServedModel]]) -> None:
-        """Load all models; the server is ready when they have answered once.
-
-        Raises:
-            HGDeployError: one cannot be loaded; those before it are freed.
-        """
-        if not loads:
-            raise ConfigError("there is no model to serve")
-        try:
-            for load in loads:
-                model = load()
-                self._models.setdefault(model.name, []).append(model)
-        except BaseException:
-            self.close(0.0)
-            raise
-        self.ready = True
-
-    @property
-    def names(self) -> list[str]:
-        """The models' names, in their order."""
-        return list(self._models)
-
-    def versions(self, name: str) -> list[str]:
-        """Return the versions of a model, oldest first."""
-        return [str(i + 1) for i in range(len(self._named(name)))]
-
-    def all(self) -> list[tuple[str, str, ServedModel]]:
-        """Return every model with its name and version."""
-        return [
-            (name, str(i + 1), model)
-            for name, models in self._models.items()
-            for i, model in enumerate(models)
-        ]
-
-    def find(self, name: str | None = None, version: str | None = None) -> tuple[str, ServedModel]:
-        """Return a model with its version.
-
-        Args:
-            name: its name; None where the server has one only.
-            version: None for the last.
-
-        Raises:
-            RefusedError: there is none.
-        """
-        if not self.ready:
-            raise RefusedError(Why.CLOSING, "the server is not ready yet, or ends")
-        if name is None:
-            if len(self._models) > 1:
-                text = f"name the model, one of: {', '.join(self._models)}"
-                raise RefusedError(Why.WRONG, text)
-            name = self.names[0]
-        models = self._named(name)
-        versions = self.versions(name)
-        if version is None:
-            return versions[-1], models[-1]
-        if version not in versions:
-            text = f"model {name!r} has no version {version!r}, {nearest(version, versions)}"
-            raise RefusedError(Why.UNKNOWN, text)
-        return version, models[versions.index(version)]
-
-    def close(self, seconds: float) -> bool:
-        """Take no more requests, answer those that wait, within so many seconds, and free all.
-
-        Returns:
-            Whether all were answered.
-        """
-        self.ready = False
-        until = time.monotonic() + seconds
-        ended = [model.close(max(0.0, until - time.monotonic())) for _, _, model in self.all()]
-        return all(ended)
-
-    def _named(self, name: str) -> list[ServedModel]:
-        if name not in self._models:
-            text = f"there is no model {name!r}, {nearest(name, self._models)}"
-            raise RefusedError(Why.UNKNOWN, text)
-        return self._models[name]

@@ -123,6 +123,37 @@ def infer_of(model: ServedModel, document: Mapping[str, Any], rest: bytes) -> In
     )
 
 
+def read_control(body: bytes) -> Mapping[str, Any]:
+    """Read a request to the repository: to list models, or to load or unload one.
+
+    Raises:
+        RefusedError: it is wrong, or asks for what is not done.
+    """
+    if not body:
+        return {}
+    try:
+        document = parse_json(body)
+    except ValueError as error:
+        raise WrongError(f"the request is not JSON: {error}") from None
+    checked = _checked("the request", document, _OBJECT)
+    _checked("ready", checked.get("ready", False), flag)
+    check_control(_checked("parameters", checked.get("parameters") or {}, _OBJECT))
+    return dict(checked)
+
+
+def check_control(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters of a request to the repository that would be ignored.
+
+    Raises:
+        RefusedError: one is given, such as Triton's `config` or a file of a model.
+    """
+    # A bundle has no models that depend on it.
+    unknown = next((name for name in parameters if name != "unload_dependents"), None)
+    if unknown is not None:
+        text = f"parameters.{unknown[:60]} is not taken; a model is loaded from its bundle's folder"
+        raise RefusedError(Why.UNSUPPORTED, text)
+
+
 def _checked(where: str, value: object, kind: Kind[Any]) -> Any:
     return check(where, value, kind, error=WrongError)
 

@@ -35,7 +35,7 @@ def document_of(request: Any) -> tuple[dict[str, Any], bytes]:
             "name": given.name,
             "datatype": given.datatype,
             "shape": list(given.shape),
-            "parameters": _values(given.parameters),
+            "parameters": values_of(given.parameters),
         }
         data = raw[place] if raw else None
         if data is None and given.datatype == "BYTES":
@@ -49,10 +49,10 @@ def document_of(request: Any) -> tuple[dict[str, Any], bytes]:
             parts.append(data)
         inputs.append(one)
     document: dict[str, Any] = {
-        "parameters": _values(request.parameters),
+        "parameters": values_of(request.parameters),
         "inputs": inputs,
         "outputs": [
-            {"name": one.name, "parameters": _values(one.parameters)} for one in request.outputs
+            {"name": one.name, "parameters": values_of(one.parameters)} for one in request.outputs
         ],
     }
     if request.id:
@@ -81,7 +81,7 @@ def metadata_of(document: Mapping[str, Any]) -> Any:
     return pb.ModelMetadataResponse(**document)
 
 
-def _values(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters by name; one that holds nothing is left out."""
     held = ((name, one, one.WhichOneof("parameter_choice")) for name, one in parameters.items())
     return {name: getattr(one, which) for name, one, which in held if which}

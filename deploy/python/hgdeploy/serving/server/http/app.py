@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
+import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,34 +15,30 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.errors import HGDeployError, one_line
-from hgdeploy.serving.server.answers import answer_of, model_metadata, server_metadata
-from hgdeploy.serving.server.counts import Counting
-from hgdeploy.serving.server.http.body import Bodies, BodyLimits, files_of_form
+from hgdeploy.serving.server.answers import model_metadata, server_metadata
+from hgdeploy.serving.server.described import index_entry, model_config, statistics
+from hgdeploy.serving.server.doors import DoorOptions
+from hgdeploy.serving.server.http.asking import Asking
+from hgdeploy.serving.server.http.body import Bodies, BodyLimits
 from hgdeploy.serving.server.http.page import page
+from hgdeploy.serving.server.http.replies import GONE, broken, no_address, refusal
 from hgdeploy.serving.server.metrics import metrics_text
-from hgdeploy.serving.server.model import Models, ServedModel
-from hgdeploy.serving.server.protocol import InferRequest, read_infer
-from hgdeploy.serving.server.refusals import RefusedError, Why, WrongError
-from hgdeploy.system.progress import OnLine
-from hgdeploy.transforms.prediction import Prediction
+from hgdeploy.serving.server.model import ServedModel
+from hgdeploy.serving.server.models import Models
+from hgdeploy.serving.server.protocol import read_control
+from hgdeploy.serving.server.refusals import RefusedError, Why
 
 Handler = Callable[[Request], Awaitable[Response]]
-_STATUS = {
-    Why.WRONG: 400,
-    Why.UNSUPPORTED: 400,
-    Why.UNAUTHORIZED: 401,
-    Why.UNKNOWN: 404,
-    Why.TOO_SLOW: 408,
-    Why.TOO_LARGE: 413,
-    Why.BUSY: 503,
-    Why.CLOSING: 503,
-    Why.LATE: 504,
+_NAMED = "/v2/models/{name}"
+_REPOSITORY = "/v2/repository"
+# Extensions of the protocol that are refused by name, by how their addresses begin.
+_NOT_SERVED = {
+    "/v2/systemsharedmemory": "shared memory",
+    "/v2/cudasharedmemory": "CUDA's shared memory",
+    "/v2/trace": "the trace extension",
+    "/v2/logging": "the logging extension",
 }
-_HEADER_SIZE = "Inference-Header-Content-Length"
-# A client that is gone reads no answer; the log has this status, as nginx's does.
-_GONE = 499
 
 
 class Api:
@@ -51,66 +47,76 @@ class Api:
     Args:
         models: what it serves.
         limits: what clients may send.
-        key: what every request but those for health has to bring; None for no key.
-        on_access: called with a line of JSON for each request.
+        doors: who may ask for what.
     """
 
-    def __init__(
-        self, models: Models, limits: BodyLimits, key: str | None, on_access: OnLine | None
-    ) -> None:
-        self._models, self._key, self._on_access = models, key, on_access
+    def __init__(self, models: Models, limits: BodyLimits, doors: DoorOptions) -> None:
+        self._models, self._doors = models, doors
         self._bodies = Bodies(limits)
+        self._asking = Asking(models, self._bodies)
 
     def app(self) -> Starlette:
         """Return the application."""
-        named = "/v2/models/{name}"
-        both = (named, named + "/versions/{version}")
+        both = (_NAMED, _NAMED + "/versions/{version}")
         gets: list[tuple[str, Handler]] = [
             ("/v2", self._server),
+            ("/v2/models/stats", self._statistics),
             *((path, self._model) for path in both),
             *((path + "/ready", self._model_ready) for path in both),
+            *((path + "/config", self._config) for path in both),
+            *((path + "/stats", self._statistics) for path in both),
             ("/metrics", self._metrics),
         ]
         posts: list[tuple[str, Handler]] = [
-            *((path + "/infer", self._infer) for path in both),
-            ("/predict", self._predict),
+            *((path + "/infer", self._asking.infer) for path in both),
+            ("/predict", self._asking.predict),
+            (_REPOSITORY + "/index", self._index),
+            (_REPOSITORY + "/models/{name}/load", self._control(self._models.load_again)),
+            (_REPOSITORY + "/models/{name}/unload", self._control(self._models.unload)),
         ]
+        if self._doors.paddle_serving:
+            posts.append(("/imagenet/prediction", self._asking.paddle))
         open_to_all: list[tuple[str, Handler]] = [
             ("/", self._page),
             ("/v2/health/live", self._live),
             ("/v2/health/ready", self._ready),
         ]
         routes = [
-            *(Route(path, self._guarded(run, None), methods=["GET"]) for path, run in open_to_all),
-            *(Route(path, self._guarded(run, self._key), methods=["GET"]) for path, run in gets),
-            *(Route(path, self._guarded(run, self._key), methods=["POST"]) for path, run in posts),
+            *(self._route(path, run, "GET", is_open=True) for path, run in open_to_all),
+            *(self._route(path, run, "GET") for path, run in gets),
+            *(self._route(path, run, "POST") for path, run in posts),
+            *(
+                self._route(start + "{rest:path}", _not_served(text), "GET", "POST")
+                for start, text in _NOT_SERVED.items()
+            ),
         ]
-        handlers: Any = {404: _no_address, 405: _no_address, Exception: _broken}
+        handlers: Any = {404: no_address, 405: no_address, Exception: broken}
         return Starlette(routes=routes, exception_handlers=handlers)
 
-    def _guarded(self, run: Handler, key: str | None) -> Handler:
-        """Return a handler whose errors are answers, and that is logged."""
+    def _route(self, path: str, run: Handler, *methods: str, is_open: bool = False) -> Route:
+        """Return a route whose errors are answers, and that is logged."""
 
         async def handler(request: Request) -> Response:
             start = time.perf_counter()
             try:
-                if key is not None:
-                    _check_key(request, key)
+                if not is_open:
+                    self._doors.check_key(request.headers.get("authorization", ""))
                 response = await run(request)
             except RefusedError as error:
-                response = _refused(error)
+                response = refusal(error)
             except ClientDisconnect:
-                response = Response(status_code=_GONE)
+                response = Response(status_code=GONE)
             except HGDeployError as error:
                 response = JSONResponse({"error": one_line(error)}, 500)
-            if self._on_access is not None:
-                self._on_access(_access_line(request, response, time.perf_counter() - start))
+            client = request.client.host if request.client else None
+            asked, took = f"{request.method} {request.url.path}", time.perf_counter() - start
+            self._doors.tell(client, asked, response.status_code, took)
             return response
 
-        return handler
+        return Route(path, handler, methods=list(methods))
 
     async def _page(self, _: Request) -> Response:
-        return HTMLResponse(page(self._models, needs_key=self._key is not None))
+        return HTMLResponse(page(self._models, needs_key=self._doors.key is not None))
 
     async def _live(self, _: Request) -> Response:
         return Response()
@@ -122,148 +128,69 @@ class Api:
         return JSONResponse(server_metadata())
 
     async def _model(self, request: Request) -> Response:
-        _, model = self._asked(request)
-        return JSONResponse(model_metadata(self._models, model))
+        return JSONResponse(model_metadata(self._models, self._asked(request)))
 
     async def _model_ready(self, request: Request) -> Response:
         self._asked(request)
         return Response()
 
+    async def _config(self, request: Request) -> Response:
+        return JSONResponse(model_config(self._models, self._asked(request)))
+
+    async def _statistics(self, request: Request) -> Response:
+        path = request.path_params
+        return JSONResponse(statistics(self._models, path.get("name"), path.get("version")))
+
     async def _metrics(self, _: Request) -> Response:
         text = metrics_text(self._models)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
-    async def _infer(self, request: Request) -> Response:
-        version, model = self._asked(request)
-        with Counting(self._models.counts, model.name, version) as counting:
+    async def _index(self, request: Request) -> Response:
+        async with self._bodies.read(request) as body:
+            asked = read_control(body)
+        ready_only = asked.get("ready", False)
+        listed = [one for one in self._models.index() if one.ready or not ready_only]
+        return JSONResponse([index_entry(one) for one in listed])
+
+    def _control(self, run: Callable[[str], None]) -> Handler:
+        """Return a handler that loads or unloads a model."""
+
+        async def handler(request: Request) -> Response:
+            self._doors.check_control()
+            if "origin" in request.headers:  # any page could have a browser here send it
+                text = "models are not loaded and unloaded by web pages"
+                raise RefusedError(Why.UNSUPPORTED, text)
             async with self._bodies.read(request) as body:
-                size = _json_size(request)
-                asked = await asyncio.to_thread(read_infer, model, body, size)
-                answers = await self._answers(request, model, asked)
-            head, rest = await asyncio.to_thread(answer_of, model, version, asked, answers)
-            counting.failed = False
-        if not rest:
-            return Response(head, media_type="application/json")
-        headers = {_HEADER_SIZE: str(len(head))}
-        return Response(head + rest, media_type="application/octet-stream", headers=headers)
+                read_control(body)
+            await asyncio.wrap_future(_in_thread(run, request.path_params["name"]))
+            return Response()
 
-    async def _predict(self, request: Request) -> Response:
-        query = request.query_params
-        version, model = self._models.find(query.get("model"), query.get("version"))
-        with Counting(self._models.counts, model.name, version) as counting:
-            async with self._bodies.read(request) as body:
-                form = request.headers.get("content-type", "").startswith("multipart/form-data")
-                files = await files_of_form(request, body) if form else [("image", body)]
-                images = [model.image(data, name) for name, data in files]
-                answers = await self._answers(request, model, InferRequest(images, ()))
-            found = [answer.prediction for answer in answers]
-            counting.failed = all(one.error for one in found)
-        document = {
-            "model": model.name,
-            "version": version,
-            "predictions": [_described(one) for one in found],
-            "ms": round(1000 * counting.seconds, 2),
-        }
-        return JSONResponse(document, 400 if counting.failed else 200)
+        return handler
 
-    async def _answers(
-        self, request: Request, model: ServedModel, asked: InferRequest
-    ) -> Sequence[Answer]:
-        """Wait for the answers; drop the work where the client goes, or its time is over.
-
-        Raises:
-            RefusedError: there is no room, or the deadline has passed.
-            ClientDisconnect: the client is gone.
-        """
-        timeout = asked.timeout
-        images: Sequence[Image] = asked.images
-        due = None if timeout is None else time.monotonic() + timeout
-        futures = [asyncio.wrap_future(one) for one in model.submit(images, due)]
-        answers: asyncio.Future[list[Answer]] = asyncio.gather(*futures)
-        gone: asyncio.Future[Any] = asyncio.ensure_future(_until_gone(request))
-        try:
-            await asyncio.wait(
-                {answers, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-            if answers.done():
-                return answers.result()
-            if gone.done():
-                raise ClientDisconnect
-            raise RefusedError(Why.LATE, "the timeout has passed before the answer was there")
-        finally:
-            gone.cancel()
-            answers.cancel()
-            for future in futures:
-                future.cancel()
-
-    def _asked(self, request: Request) -> tuple[str, ServedModel]:
+    def _asked(self, request: Request) -> ServedModel:
         path = request.path_params
-        return self._models.find(path["name"], path.get("version"))
+        return self._models.find(path["name"], path.get("version"))[1]
 
 
-async def _until_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _not_served(what: str) -> Handler:
+    async def handler(_: Request) -> Response:
+        raise RefusedError(Why.UNSUPPORTED, f"{what} is not served here")
+
+    return handler
 
 
-async def _no_address(request: Request, error: Any) -> Response:
-    text = f"{request.method} {request.url.path[:200]}: there is no such address"
-    return JSONResponse({"error": text}, error.status_code, error.headers)
+def _in_thread(run: Callable[[str], None], name: str) -> Future[None]:
+    """Run what may take minutes in a thread that the end of the server does not wait for."""
+    done: Future[None] = Future()
+    done.set_running_or_notify_cancel()  # nobody can stop it
 
+    def work() -> None:
+        try:
+            run(name)
+        except BaseException as error:  # it belongs to who waits
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
-async def _broken(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """Answer what nobody foresaw; the server's log has the traceback."""
-    return JSONResponse({"error": f"the server failed: {type(error).__name__}"}, 500)
-
-
-def _refused(error: RefusedError) -> Response:
-    headers = {"Retry-After": "1"} if error.why in (Why.BUSY, Why.CLOSING) else {}
-    if error.why in (Why.TOO_LARGE, Why.TOO_SLOW):
-        headers["Connection"] = "close"  # what is left of the body is not read
-    return JSONResponse({"error": one_line(error)}, _STATUS[error.why], headers)
-
-
-def _check_key(request: Request, key: str) -> None:
-    given = request.headers.get("authorization", "")
-    if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
-        text = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
-        raise RefusedError(Why.UNAUTHORIZED, text)
-
-
-def _json_size(request: Request) -> int | None:
-    """Return how many bytes of a body are JSON; None for all, 0 for an image file alone."""
-    size = request.headers.get(_HEADER_SIZE)
-    if size is None:
-        kind = request.headers.get("content-type", "")
-        return 0 if kind.startswith(("image/", "application/octet-stream")) else None
-    if not (size.isascii() and size.isdecimal() and len(size) < 12):
-        raise WrongError(f"{_HEADER_SIZE} is {size[:40]!r}, expected a number of bytes")
-    return int(size)
-
-
-def _described(found: Prediction) -> dict[str, Any]:
-    if found.error is not None:
-        return {"name": found.path, "error": found.error}
-    labels = found.labels or (None,) * len(found.scores)
-    if found.attributes is not None:
-        answer: dict[str, Any] = {"attributes": found.attributes, "output": found.output}
-    elif found.class_ids is None:
-        answer = {"scores": found.scores}
-    else:
-        rows = zip(found.class_ids, found.scores, labels, strict=True)
-        answer = {"classes": [{"id": i, "score": score, "label": name} for i, score, name in rows]}
-    return {"name": found.path, **answer}
-
-
-def _access_line(request: Request, response: Response, seconds: float) -> str:
-    client = request.client.host if request.client else None
-    return json.dumps(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "client": client,
-            "method": request.method,
-            "path": request.url.path,
-            "status": response.status_code,
-            "ms": round(1000 * seconds, 2),
-        }
-    )
+    threading.Thread(target=work, name="load", daemon=True).start()
+    return done

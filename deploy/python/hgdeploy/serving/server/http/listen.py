@@ -1,50 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens at an address until SIGTERM or Ctrl-C, then answers what has begun and ends."""
+"""Listens at an address, patiently but not for ever, until it is told to end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hgdeploy.errors import ConfigError
+from hgdeploy.serving.server.doors import Tls
 
 _BACKLOG = 1024
 # A connection without a whole request's head for so long is closed, after twice as long at most.
 _HEAD_SECONDS = 10.0
+# An answer, of which the system holds what it has room for, is to be read within so many seconds.
+_ANSWER_SECONDS = 30.0
 _MOST_CONNECTIONS = 1000
 
 
 class _Patient(H11Protocol):
-    """A connection that does not wait for ever for the next request's head."""
+    """A connection that waits neither for a request's head nor for its answer's reader for ever."""
 
     _watched: Any = None
+    _held: Any = None
+    _held_since = 0.0
+    _timers: dict[str, asyncio.TimerHandle]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # asyncio does so only for sockets that name their protocol. Without it an answer's body
         # waits for the client's word on its head: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._timers = {}
         self._watch(first=True)
+        self._watch_answer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # it is wrong behind an answer that has begun
+            self.transport.abort()
 
     def _watch(self, *, first: bool = False) -> None:
-        if self.transport.is_closing():
-            return
-        waits = self.cycle is None or self.cycle.response_complete
-        state = (self.cycle, waits)
-        if waits and not first and state == self._watched:
-            self.transport.close()
-            return
-        self._watched = state
-        self.loop.call_later(_HEAD_SECONDS, self._watch)
+        if not self.transport.is_closing():
+            waits = self.cycle is None or self.cycle.response_complete
+            state = (self.cycle, waits)
+            if waits and not first and state == self._watched:
+                self.transport.close()
+            self._watched = state
+        self._timers["head"] = self.loop.call_later(_HEAD_SECONDS, self._watch)
+
+    def _watch_answer(self) -> None:
+        """Cut the connection where the same answer is not taken; closing it would wait as well."""
+        now, state = self.loop.time(), (self.cycle, self.transport.get_write_buffer_size() > 0)
+        if state != self._held:
+            self._held, self._held_since = state, now
+        elif state[1] and now - self._held_since > _ANSWER_SECONDS:
+            self.transport.abort()
+        again = self.loop.call_later(_ANSWER_SECONDS / 10, self._watch_answer)
+        self._timers["answer"] = again
 
 
 class HttpServer(uvicorn.Server):
@@ -53,55 +80,78 @@ class HttpServer(uvicorn.Server):
     Args:
         app: its addresses.
         where: host and port to listen at; port 0 for any that is free.
-        drain: seconds that requests which have begun may take once it ends.
+        tls: its certificate; None for plain HTTP.
 
     Attributes:
         address: where it listens.
 
     Raises:
-        ConfigError: it cannot listen there.
+        ConfigError: it cannot listen there, or the certificate cannot be used.
     """
 
-    def __init__(self, app: Starlette, where: tuple[str, int], drain: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=_Patient,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                limit_concurrency=_MOST_CONNECTIONS,
-                timeout_graceful_shutdown=max(1, round(drain)),
-            )
+    def __init__(self, app: Starlette, where: tuple[str, int], tls: Tls | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_Patient,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
         )
+        if tls is not None:
+            tls.check()
+        config.load()
+        super().__init__(config)
         self._socket = _listening(where)
         host, port = self._socket.getsockname()[:2]
-        self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        shown = f"[{host}]" if ":" in host else host
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._failure: BaseException | None = None
+        self.address = f"{'http' if tls is None else 'https'}://{shown}:{port}"
 
-    def run_until_ended(self) -> None:
-        """Serve until `should_exit` is set, or SIGTERM or Ctrl-C comes."""
-        asyncio.run(self.serve(sockets=[self._socket]))
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        self._thread.start()
+
+    def ready(self) -> None:
+        """Do nothing: each request asks the models."""
+
+    def check(self) -> None:
+        """Raise what has ended it, if anything has."""
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, seconds: float) -> Callable[[], bool]:
+        """Take no more connections, and give the requests that have begun so many seconds.
+
+        Returns:
+            A function that waits for them, and returns whether all were answered.
+        """
+        self.config.timeout_graceful_shutdown = seconds  # type: ignore[assignment]
+        until = time.monotonic() + seconds
+        self.should_exit = True
+
+        def wait() -> bool:
+            if self._thread.ident is not None:
+                self._thread.join()
+            return time.monotonic() < until or not seconds
+
+        return wait
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self.serve(sockets=[self._socket]))
+        except BaseException as error:  # `check` tells it
+            self._failure = error
 
     def close(self) -> None:
         """Give the address back; a second call does nothing."""
         self._socket.close()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """End by SIGTERM and Ctrl-C, without raising them again as uvicorn's own would."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        taken = (signal.SIGTERM, signal.SIGINT)
-        before = {one: signal.signal(one, self.handle_exit) for one in taken}
-        try:
-            yield
-        finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
 
 
 def _listening(where: tuple[str, int]) -> socket.socket:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from hgdeploy._version import __version__
 from hgdeploy.results.frame import framed
-from hgdeploy.serving.server.model import Models, ServedModel
+from hgdeploy.serving.server.model import ServedModel
+from hgdeploy.serving.server.models import Models
 
 _STYLE = (
     "body{max-width:60rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.4rem}"

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from image_files import jpeg
 
+from conftest import DEADLINE
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.serving.server.doors import DoorOptions
@@ -28,6 +33,19 @@ def served(bundle: Path, batch: int = 1, **options: object) -> ServedModel:
 def pictures(count: int) -> list[bytes]:
     """JPEG files of different sizes and contents."""
     return [jpeg(80 + 7 * i, 90 + 3 * i, seed=i) for i in range(count)]
+
+
+def asked(address: str, path: str, body: bytes | None = None, **headers: str) -> Any:
+    """The status, headers and JSON (or else bytes) of an answer; `_` in a header stands for `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(f"http://{address}{path}", body, named)
+    try:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+            status, head, data = answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        status, head, data = error.code, error.headers, error.read()
+    kind = head.get("content-type", "")
+    return status, head, json.loads(data) if kind == "application/json" else data
 
 
 @contextlib.contextmanager

@@ -12,14 +12,13 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_files import jpeg, png_of_declared_size
 from served import SETTINGS, over_http, pictures, served
+from served import asked as ask
 
 from conftest import DEADLINE, HGDEPLOY, MINI, require_engine
 from hgdeploy.classify.batch import Image
@@ -61,19 +60,6 @@ def server(bundle: Path):
 def classifier(bundle: Path):
     with Classifier(bundle, settings=SETTINGS) as loaded:
         yield loaded
-
-
-def ask(address: str, path: str, body: bytes | None = None, **headers: str):
-    """The status, headers and JSON (or text) of an answer."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(f"http://{address}{path}", body, named)
-    try:
-        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
-            status, head, data = answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        status, head, data = error.code, error.headers, error.read()
-    kind = head.get("content-type", "")
-    return status, head, json.loads(data) if kind == "application/json" else data
 
 
 def infer(address: str, document: object, name: str = "mini"):

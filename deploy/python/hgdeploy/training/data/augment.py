@@ -112,11 +112,17 @@ def _enhance_increasing(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]
 
 
 def _posterize(image: Image.Image, level: float, *_: object) -> Image.Image:
-    return ImageOps.posterize(image, int((level / _MOST) * 4))
+    return _keep_bits(image, int((level / _MOST) * 4))
 
 
 def _posterize_increasing(image: Image.Image, level: float, *_: object) -> Image.Image:
-    return ImageOps.posterize(image, 4 - int((level / _MOST) * 4))
+    return _keep_bits(image, 4 - int((level / _MOST) * 4))
+
+
+def _keep_bits(image: Image.Image, bits: int) -> Image.Image:
+    """Return what Pillow's `posterize` made of 0 to 8 bits before it refused to keep none."""
+    dropped = 2 ** (8 - bits) - 1
+    return image.point([value & ~dropped for value in range(256)] * len(image.getbands()))
 
 
 def _solarize(image: Image.Image, level: float, *_: object) -> Image.Image:

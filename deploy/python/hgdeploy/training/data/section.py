@@ -149,18 +149,26 @@ def _random_ops(given: Given) -> tuple[AnyOp, ...]:
     return tuple(read_op(place, _RANDOM) for place in places)
 
 
-def _built(made: Callable[..., T], kinds: Mapping[str, Kind[Any]]) -> Kind[T]:
+def _built(made: Callable[..., T], kinds: Mapping[str, Kind[Any]], *needed: str) -> Kind[T]:
     """Return the kind of an operator's parameters, of which null means the default."""
 
     def read(given: Given) -> T:
         values = keys({key: optional(kind) for key, kind in kinds.items()})(given.or_empty())
-        try:
-            return made(**{key: value for key, value in values.items() if value is not None})
-        except ConfigError as error:
-            where = given.where.rpartition(".")[0]
-            raise ConfigError(f"{where}.{error}") from None
+        for key in needed:
+            if values.get(key) is None:
+                raise given.or_empty().at(key).refused("a value")
+        params = {key: value for key, value in values.items() if value is not None}
+        return _named(given, lambda: made(**params))
 
     return read
+
+
+def _named(given: Given, make: Callable[[], T]) -> T:
+    """Make an operator, whose errors begin with its own name; begin them with its place."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise ConfigError(f"{given.where.rpartition('.')[0]}.{error}") from None
 
 
 def _batch_ops(given: Given) -> tuple[BatchOp, ...]:
@@ -179,7 +187,7 @@ def _mixers(given: Given) -> OpSampler:
         found.append((_MIXERS[name](dataclasses.replace(place, value=rest)), chance))
     if not found:
         raise given.refused(f"some of {', '.join(_MIXERS)}, each with a prob")
-    return OpSampler(tuple(found))
+    return _named(given, lambda: OpSampler(tuple(found)))
 
 
 _ratio = list_of(arithmetic, 2, 2, words="[least, most]")
@@ -193,6 +201,7 @@ _RANDOM: Mapping[str, Kind[RandomOp]] = {
             "interpolation": as_lower,
             "backend": as_lower,
         },
+        "size",
     ),
     "RandFlipImage": _built(RandFlipImage, {"flip_code": literal(rounded(whole(-1, 1)))}),
     "TimmAutoAugment": _built(

@@ -365,6 +365,7 @@ def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Pat
         (["--max-body-mb", "0"], "max_body_mb"),
         (["--max-queue", "0"], "max_queue"),
         (["--max-batch", "0"], "batch size"),
+        (["--threads", "2", "--streams", "3"], "--streams is 3, expected 1 to 2"),
         (["--grpc", "localhost"], "--grpc is 'localhost', expected HOST:PORT"),
         (["--api-key-file", "nowhere"], "--api-key-file nowhere cannot be read"),
     ],

@@ -19,6 +19,8 @@ from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
 from hgdeploy.system.progress import OnLine
 
 if TYPE_CHECKING:
+    from hgdeploy.engines.auto.saved import Saved
+    from hgdeploy.engines.options import EngineOptions
     from hgdeploy.serving.server.doors import DoorOptions
     from hgdeploy.serving.server.grpc.service import GrpcServer
     from hgdeploy.serving.server.http.body import BodyLimits
@@ -39,6 +41,11 @@ def add_serve(verbs: Verbs) -> None:
     parser.add_argument("--device", help="cpu (default) or gpu:N")
     add_engine_flags(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
+    parser.add_argument(
+        "--streams",
+        type=int,
+        help="inferences at once, which share the threads (default: one for each thread)",
+    )
     parser.add_argument(
         "--http",
         default="127.0.0.1:8000",
@@ -182,7 +189,6 @@ def _doors(arguments: argparse.Namespace, out: TextIO, hosts: Sequence[str]) -> 
 
 
 def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) -> ServedModel:
-    from hgdeploy.classify.folder import folder_options
     from hgdeploy.classify.settings import ClassifierSettings
     from hgdeploy.convert.engine_files import ensure_artifact
     from hgdeploy.engines.auto.choose import Asked, choose
@@ -200,7 +206,7 @@ def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) ->
     options = dataclasses.replace(
         options, threads=arguments.threads, max_batch=batch, cache_dir=folder / ".cache"
     )
-    options = with_own_options(arguments, run.engine, folder_options(options, _MANY, saved))
+    options = with_own_options(arguments, run.engine, _divided(options, arguments.streams, saved))
     bundle = opened_bundle(folder)
     if run.engine is not None:
         ensure_artifact(bundle, run.engine, options, say, warn)
@@ -210,6 +216,23 @@ def _load(arguments: argparse.Namespace, folder: Path, served: ServedOptions) ->
         if warning not in bundle.notes:
             warn(warning)
     return model
+
+
+def _divided(options: EngineOptions, streams: int | None, saved: Saved | None) -> EngineOptions:
+    """Return options that divide the CPU threads among inferences.
+
+    Raises:
+        ConfigError: there are fewer threads than streams, or a GPU runs the model.
+    """
+    from hgdeploy.classify.folder import folder_options
+
+    if streams is None:
+        return folder_options(options, _MANY, saved)
+    if options.device != "cpu":
+        raise ConfigError("--streams divides CPU threads; leave it out where a GPU runs the model")
+    if not 1 <= streams <= (most := options.cpu_threads):
+        raise ConfigError(f"--streams is {streams}, expected 1 to {most}, the CPU threads")
+    return dataclasses.replace(options, threads=most // streams, streams=streams)
 
 
 def _grpc_server(

@@ -120,8 +120,14 @@ def test_typed_contents_are_taken_as_raw_ones(models: Models, start):
              "contents": pb.InferTensorContents(bytes_contents=[data])},
         ):  # fmt: skip
             request = pb.ModelInferRequest(model_name="pphgnet_mini", inputs=[given])
-            (raw,) = stub.ModelInfer(request).raw_output_contents
+            request.parameters["mine"].uint64_param = (1 << 64) - 1
+            found = stub.ModelInfer(request)
+            (raw,) = found.raw_output_contents
             assert np.array_equal(np.frombuffer(raw, np.float32), expected)
+            assert found.parameters["mine"].uint64_param == (1 << 64) - 1
+        request.raw_input_contents.append(b"")
+        with pytest.raises(grpc.RpcError, match="both contents and raw_input_contents"):
+            stub.ModelInfer(request)
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -215,8 +215,13 @@ WRONG = {
         "classification",
     ),
     "timeout": ({"inputs": [X], "parameters": {"timeout": -5}}, "parameters.timeout"),
+    "parameter": ({"inputs": [X], "parameters": {"mine": [1]}}, "parameters.mine is [1]"),
+    "NaN's parameter": ({"inputs": [X], "parameters": {"mine": float("nan")}}, "a finite number"),
+    "parameters": ({"inputs": [X], "parameters": []}, "parameters is []"),
+    "outputs": ({"inputs": [X], "outputs": {}}, "outputs is {}"),
+    "data twice": ({"inputs": [X | {"parameters": {"binary_data_size": 0}}]}, "has both data and"),
     "binary size": (
-        {"inputs": [X | {"parameters": {"binary_data_size": 9}}]},
+        {"inputs": [X | {"data": None, "parameters": {"binary_data_size": 9}}]},
         "binary_data_size",
     ),
     "shared memory": (

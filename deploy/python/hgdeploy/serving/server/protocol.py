@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from hgdeploy.serving.server.tensors import (
     texts_of_bytes,
     texts_of_json,
 )
-from hgdeploy.system.checks import Kind, check
+from hgdeploy.system.checks import Given, Kind, check
 from hgdeploy.system.documents import parse_json
 from hgdeploy.system.kinds import MANY, anything, flag, list_of, mapping_of, optional, whole
 from hgdeploy.system.kinds import text as a_text
@@ -28,6 +29,17 @@ ERROR_OUTPUT = "error"
 """The output that says for each image why it failed; empty where it did not."""
 _MOST_US = 86_400_000_000
 _OBJECT: Kind[Any] = mapping_of(anything)
+
+
+def _parameter(given: Given) -> str | float | bool:
+    """Is the kind of what a parameter may hold: what every protocol can carry back."""
+    value = given.value
+    if not isinstance(value, str | int | float) or value in (math.inf, -math.inf) or value != value:
+        raise given.refused("a text, a finite number, true or false")
+    return value
+
+
+_PARAMETERS = mapping_of(_parameter)
 
 
 @dataclass(frozen=True)
@@ -107,17 +119,15 @@ def infer_of(model: ServedModel, document: Mapping[str, Any], rest: bytes) -> In
             f"the request has {len(inputs)} inputs, expected one: {IMAGE_INPUT!r} (image files) "
             f"or {model.input.name!r} (a tensor)"
         )
-    parameters = _checked("parameters", document.get("parameters") or {}, _OBJECT)
+    parameters = _optional("parameters", document.get("parameters"), _PARAMETERS) or {}
     images, used = _read_input(model, inputs[0], rest)
     if used != len(rest):
         raise WrongError(f"{len(rest) - used} bytes follow that belong to no input")
-    timeout = _checked(
-        "parameters.timeout", parameters.get("timeout"), optional(whole(0, _MOST_US))
-    )
+    timeout = _optional("parameters.timeout", parameters.get("timeout"), whole(0, _MOST_US))
     return InferRequest(
         images,
         _read_outputs(model, document, parameters),
-        _checked("id", document.get("id"), optional(a_text)),
+        _id(document.get("id")),
         parameters,
         timeout / 1e6 if timeout else None,
     )
@@ -137,7 +147,7 @@ def read_control(body: bytes) -> Mapping[str, Any]:
         raise WrongError(f"the request is not JSON: {error}") from None
     checked = _checked("the request", document, _OBJECT)
     _checked("ready", checked.get("ready", False), flag)
-    check_control(_checked("parameters", checked.get("parameters") or {}, _OBJECT))
+    check_control(_optional("parameters", checked.get("parameters"), _OBJECT) or {})
     return dict(checked)
 
 
@@ -158,6 +168,15 @@ def _checked(where: str, value: object, kind: Kind[Any]) -> Any:
     return check(where, value, kind, error=WrongError)
 
 
+def _optional(where: str, value: object, kind: Kind[Any]) -> Any:
+    return _checked(where, value, optional(kind))
+
+
+def _id(value: object) -> str | None:
+    """Return a request's own name; clients write that it has none as an empty one, too."""
+    return None if value == "" else _optional("id", value, a_text)
+
+
 def _refuse_shared_memory(document: Mapping[str, Any]) -> None:
     for part in ("inputs", "outputs"):
         listed = document.get(part)
@@ -175,7 +194,7 @@ def _read_input(
     name = _checked("inputs[0].name", given.get("name"), a_text)
     datatype = _checked("inputs[0].datatype", given.get("datatype"), a_text)
     shape = _checked("inputs[0].shape", given.get("shape"), list_of(whole(0, MANY)))
-    parameters = _checked("inputs[0].parameters", given.get("parameters") or {}, _OBJECT)
+    parameters = _optional("inputs[0].parameters", given.get("parameters"), _PARAMETERS) or {}
     spec = model.input
     if name not in (IMAGE_INPUT, spec.name):
         raise WrongError(
@@ -198,6 +217,8 @@ def _read_input(
     size, data = parameters.get("binary_data_size"), given.get("data")
     if size is not None:
         where = "inputs[0].parameters.binary_data_size"
+        if data is not None:
+            raise WrongError(f"input {name!r} has both data and {where}; give one of them")
         size = _checked(where, size, whole(0, len(rest)))
         read: Any = (
             texts_of_bytes(rest[:size], shape[0], name)
@@ -217,7 +238,7 @@ def _read_outputs(
     binary = _checked(
         "parameters.binary_data_output", parameters.get("binary_data_output", False), flag
     )
-    asked = _checked("outputs", document.get("outputs") or [], list_of(_OBJECT))
+    asked = _optional("outputs", document.get("outputs"), list_of(_OBJECT))
     if not asked:
         return [Wanted(model.output.name, binary)]
     names = (model.output.name, ERROR_OUTPUT)
@@ -230,7 +251,7 @@ def _read_outputs(
                 f"the model has no output {name!r}, or it is named twice; expected "
                 f"{names[0]!r} or {names[1]!r}"
             )
-        own = _checked(f"{where}.parameters", one.get("parameters") or {}, _OBJECT)
+        own = _optional(f"{where}.parameters", one.get("parameters"), _PARAMETERS) or {}
         kinds = {"binary_data": flag, "classification": whole(0, MANY)}
         values = {
             key: _checked(f"{where}.parameters.{key}", own[key], kind)

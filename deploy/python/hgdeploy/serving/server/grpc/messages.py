@@ -17,13 +17,15 @@ _CONTENTS = {
     "FP64": ("fp64_contents",),
     **dict.fromkeys(("UINT8", "INT8", "INT32", "INT64"), _WHOLE),
 }
+_PARAMETERS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+_MOST_INT64 = (1 << 63) - 1
 
 
 def document_of(request: Any) -> tuple[dict[str, Any], bytes]:
     """Return a `ModelInferRequest` as what JSON would hold, and the binary data behind it.
 
     Raises:
-        WrongError: the raw contents are not one for each input.
+        WrongError: the raw contents are not one for each input, or one has typed contents too.
     """
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
@@ -38,6 +40,11 @@ def document_of(request: Any) -> tuple[dict[str, Any], bytes]:
             "parameters": values_of(given.parameters),
         }
         data = raw[place] if raw else None
+        if data is not None and given.contents.ByteSize():
+            text = (
+                f"input {given.name!r} has both contents and raw_input_contents; give one of them"
+            )
+            raise WrongError(text)
         if data is None and given.datatype == "BYTES":
             texts = given.contents.bytes_contents
             data = b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -69,8 +76,10 @@ def response_of(document: Mapping[str, Any], parts: list[bytes]) -> Any:
         raw_output_contents=parts,
     )
     for name, value in document.get("parameters", {}).items():
-        kinds = {bool: "bool_param", int: "int64_param", float: "double_param"}
-        setattr(response.parameters[name], kinds.get(type(value), "string_param"), value)
+        kind = _PARAMETERS[type(value)]
+        if kind == "int64_param" and value > _MOST_INT64:
+            kind = "uint64_param"
+        setattr(response.parameters[name], kind, value)
     for one in document["outputs"]:
         response.outputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
     return response

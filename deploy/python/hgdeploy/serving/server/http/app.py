@@ -91,7 +91,9 @@ class Api:
             ),
         ]
         handlers: Any = {404: no_address, 405: no_address, Exception: broken}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        return app
 
     def _route(self, path: str, run: Handler, *methods: str, is_open: bool = False) -> Route:
         """Return a route whose errors are answers, and that is logged."""

@@ -34,11 +34,13 @@ def images_of_paddle(model: ServedModel, body: bytes) -> list[Image]:
         raise WrongError(f"the request is not JSON: {error}") from None
     fields = check("the request", document, mapping_of(anything), error=WrongError)
     keys = check("key", fields.get("key"), list_of(text), error=WrongError)
-    values = check("value", fields.get("value"), list_of(anything), error=WrongError)
+    values = check("value", fields.get("value"), list_of(text), error=WrongError)
     if not keys or len(values) != len(keys):
-        text_ = f"the request has {len(keys)} in key and {len(values)} in value, expected as many"
-        raise WrongError(f"{text_}: one for each image")
-    files = texts_of_json(values, len(keys), "value")
+        raise WrongError(
+            f"the request has {len(keys)} in key and {len(values)} in value, expected one of both "
+            "for each image"
+        )
+    files = texts_of_json(list(values), len(keys), "value")
     return [model.image(data, name) for name, data in zip(keys, files, strict=True)]
 
 

@@ -12,7 +12,8 @@
     ├── DownloadError         9   a network transfer or an archive
     ├── OutputError          10   a place that cannot be written
     ├── ValidationError      11   two engines, or an engine and the labels, do not agree
-    └── ResourceError        12   memory, threads or open files that the system does not give
+    ├── ResourceError        12   memory, threads or open files that the system does not give
+    └── TrainingError        13   a training whose loss or weights are no numbers any more
 
 A message is one line: what, where, what was allowed, how to fix it. Exit code 0 means that all went
 well, 3 also that a run finished but some images failed, 130 that it was interrupted, and 143 that
@@ -101,6 +102,12 @@ class ResourceError(HGDeployError):
     """The system does not give this process the memory, threads or open files that it needs."""
 
     exit_code = 12
+
+
+class TrainingError(HGDeployError):
+    """A training cannot go on: its loss or its weights are not numbers any more."""
+
+    exit_code = 13
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ def paddleclas(argv: Sequence[str] | None = None) -> int:
 
 
 def tool(name: str, argv: Sequence[str] | None = None) -> int:
-    """Run PaddleClas's `infer.py`, `eval.py` or `export_model.py`; see `main`."""
+    """Run PaddleClas's `train.py`, `infer.py`, `eval.py` or `export_model.py`; see `main`."""
     from hgdeploy.cli.tools.script import tool_command
 
     return run_command(lambda: tool_command(name, argv))
@@ -72,9 +72,11 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.serve import add_serve
     from hgdeploy.cli.tools.eval import add_eval
     from hgdeploy.cli.tools.infer import add_infer
+    from hgdeploy.cli.tools.train import add_train
 
     add_all = (
         add_predict,
+        add_train,
         add_infer,
         add_eval,
         add_export,

@@ -18,6 +18,7 @@ from hgdeploy.engines.auto.choose import AUTO
 from hgdeploy.engines.options import PRECISIONS
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.overrides import override
+from hgdeploy.paddleclas.training.distillation import DISTILLATION, student_section
 from hgdeploy.system.checks import Given, Kind, check, joined, mapping
 from hgdeploy.system.documents import read_yaml
 from hgdeploy.system.kinds import (
@@ -48,6 +49,7 @@ _TRAINING_KEYS = (
     *("seed", "update_freq", "train_mode", "iter_per_epoch", "distributed", "print_model"),
     *("uniform_output_enabled", "pdx_model_name", "hpi_config_path", "flags", "log_ranks"),
     *("dataset_name", "export_type", "print_config", "save_last_n", "num_workers", "print_step"),
+    *("new_head", "save_minutes"),  # our own
 )
 
 
@@ -193,7 +195,7 @@ _ARCH: Mapping[str, Kind[Any]] = {
 # Networks whose config may name the family, and its width apart.
 _SCALED = ("PPLCNet",)
 _HARD = {
-    "models": "it trains several networks at once (distillation); name the student's own config",
+    "models": "it trains several networks at once; Arch.name DistillationModel has a teacher and a student",
     "Backbone": "it is a network for retrieval, and HGDeploy has classifiers",
     "Head": "it is a network for retrieval, and HGDeploy has classifiers",
     "infer_model_name": "it chooses between several networks; name the student's own config",
@@ -203,9 +205,11 @@ _HARD = {
 
 def _arch(section: object, settings: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
     given = Given("Arch", section).or_empty()
+    if mapping(given).get("name") == DISTILLATION:
+        given = student_section(given)
     for key, reason in _HARD.items():
         if mapping(given).get(key) is not None:
-            raise ConfigError(f"{joined('Arch', key)} cannot be served: {reason}")
+            raise ConfigError(f"{joined(given.where, key)} cannot be served: {reason}")
     if given.read("name", text) in _SCALED:
         found = keys({**_ARCH, "scale": none_or(number(above=0))})(given)
         width = str(float(found.pop("scale", None) or 1.0))

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.paddleclas.training.metrics import read_metrics, read_smoothing
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
     BATCH_SIZE,
@@ -18,11 +19,9 @@ from hgdeploy.system.kinds import (
     keys,
     list_of,
     literal,
-    number,
     rounded,
     switch,
     text,
-    whole,
 )
 from hgdeploy.system.progress import OnLine
 from hgdeploy.transforms.attributes import Attributes
@@ -35,7 +34,7 @@ from hgdeploy.transforms.postprocess import (
     ScoreOutput,
 )
 from hgdeploy.transforms.postprocess_config import parse_postprocess
-from hgdeploy.validation.evaluation import ATTRMetric, Metric, TopkAcc, TprAtFpr
+from hgdeploy.validation.evaluation import ATTRMetric, Metric
 
 IMAGENET_LABELS = "imagenet1k_label_list.txt"
 _IMAGENET = 1000
@@ -185,7 +184,7 @@ def read_eval(config: TrainingConfig) -> EvalTask:
     if "dataset" not in sections:
         raise given.at("dataset").refused("the images' folder and list")
     place = given.at("dataset")
-    name, metrics = place.read("name", none_or(text)) or _DATASET, _metrics(config)
+    name, metrics = place.read("name", none_or(text)) or _DATASET, read_metrics(config)
     attributes = any(isinstance(metric, ATTRMetric) for metric in metrics)
     if name not in (_DATASET, _ATTRIBUTES):
         served = f"{_DATASET} and {_ATTRIBUTES}"
@@ -211,7 +210,8 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         _of_dataset(place),
         batch,
         metrics,
-        None if attributes else _smoothing(config),  # PaddleClas prints no loss beside attributes
+        # PaddleClas prints no loss beside attributes.
+        None if attributes else read_smoothing(config),
     )
 
 
@@ -247,50 +247,3 @@ def _json_file(save: str) -> Path:
     if path.suffix not in ("", ".json"):
         raise ConfigError(f"Infer.save_dir is {save!r}, expected a name that ends with .json")
     return path if path.suffix else path.with_name(f"{path.name}.json")
-
-
-def _counts(given: Given) -> tuple[int, ...]:
-    """Is the kind of one k of a top-k accuracy, or of a list of them."""
-    one = literal(rounded(whole(1)))
-    return list_of(one, 1)(given) if isinstance(given.value, list) else (one(given),)
-
-
-_METRICS: Mapping[str, tuple[type[Metric], Mapping[str, Kind[Any]]]] = {
-    "TopkAcc": (TopkAcc, {"topk": _counts}),
-    "TprAtFpr": (TprAtFpr, {"max_fpr": literal(number(0, 1))}),
-    "ATTRMetric": (ATTRMetric, {"threshold": literal(number())}),
-}
-
-
-def _metrics(config: TrainingConfig) -> tuple[Metric, ...]:
-    section = Given("Metric", config.raw.get("Metric")).or_empty()
-    found = []
-    for name, given in _entries(section.at("Eval"), tuple(_METRICS)):
-        kind, kinds = _METRICS[name]
-        found.append(kind(**keys(kinds)(given.or_empty())))
-    return tuple(found) or (TopkAcc(),)
-
-
-_LOSS = "CELoss"
-
-
-def _smoothing(config: TrainingConfig) -> float | None:
-    section = Given("Loss", config.raw.get("Loss")).or_empty()
-    listed = _entries(section.at("Eval"), (_LOSS,))
-    if not listed:
-        return None
-    if len(listed) > 1:
-        raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {_LOSS}, or none")
-    ratio = none_or(literal(number()))
-    epsilon = keys({"weight": anything, "epsilon": ratio})(listed[0][1].or_empty()).get("epsilon")
-    return epsilon if epsilon is not None and 0 < epsilon < 1 else 0.0
-
-
-def _entries(given: Given, names: Sequence[str]) -> list[tuple[str, Given]]:
-    """Return name and parameters of each entry of a list of one-key mappings."""
-    if none_or(anything)(given) is None:
-        return []
-    kind = keys(dict.fromkeys(names, anything))
-    listed = list_of(kind, words=f"a list of {' or '.join(names)}")(given)
-    items = (given.item(index, entry) for index, entry in enumerate(listed))
-    return [(name, item.at(name)) for item in items for name in mapping(item)]

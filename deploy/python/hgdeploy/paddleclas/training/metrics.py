@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections `Metric.Eval` and `Loss.Eval` of PaddleClas's training config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hgdeploy.errors import ConfigError
+from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.system.checks import Given, Kind, mapping
+from hgdeploy.system.kinds import (
+    anything,
+    exactly,
+    keys,
+    list_of,
+    literal,
+    number,
+    rounded,
+    whole,
+)
+from hgdeploy.validation.evaluation import ATTRMetric, Metric, TopkAcc, TprAtFpr
+
+
+def _counts(given: Given) -> tuple[int, ...]:
+    """Is the kind of one k of a top-k accuracy, or of a list of them."""
+    one = literal(rounded(whole(1)))
+    return list_of(one, 1)(given) if isinstance(given.value, list) else (one(given),)
+
+
+_METRICS: Mapping[str, tuple[type[Metric], Mapping[str, Kind[Any]]]] = {
+    "TopkAcc": (TopkAcc, {"topk": _counts}),
+    "DistillationTopkAcc": (TopkAcc, {"topk": _counts, "model_key": exactly("Student")}),
+    "TprAtFpr": (TprAtFpr, {"max_fpr": literal(number(0, 1))}),
+    "ATTRMetric": (ATTRMetric, {"threshold": literal(number())}),
+}
+
+
+def read_metrics(config: TrainingConfig) -> tuple[Metric, ...]:
+    """Return what `Metric.Eval` asks for; the top 1 and 5 where it asks for nothing."""
+    section = Given("Metric", config.raw.get("Metric")).or_empty()
+    found = []
+    for name, given in entries(section.at("Eval"), tuple(_METRICS)):
+        kind, kinds = _METRICS[name]
+        values = keys(kinds)(given.or_empty())
+        values.pop("model_key", None)
+        found.append(kind(**values))
+    return tuple(found) or (TopkAcc(),)
+
+
+_LOSS = "CELoss"
+
+
+def read_smoothing(config: TrainingConfig) -> float | None:
+    """Return the smoothing of `Loss.Eval`'s labels; None where it has no loss."""
+    section = Given("Loss", config.raw.get("Loss")).or_empty()
+    listed = entries(section.at("Eval"), (_LOSS,))
+    if not listed:
+        return None
+    if len(listed) > 1:
+        raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {_LOSS}, or none")
+    ratio = none_or(literal(number()))
+    epsilon = keys({"weight": anything, "epsilon": ratio})(listed[0][1].or_empty()).get("epsilon")
+    return epsilon if epsilon is not None and 0 < epsilon < 1 else 0.0
+
+
+def entries(given: Given, names: Sequence[str]) -> list[tuple[str, Given]]:
+    """Return name and parameters of each entry of a list of one-key mappings."""
+    if none_or(anything)(given) is None:
+        return []
+    kind = keys(dict.fromkeys(names, anything))
+    listed = list_of(kind, words=f"a list of {' or '.join(names)}")(given)
+    items = (given.item(index, entry) for index, entry in enumerate(listed))
+    return [(name, item.at(name)) for item in items for name in mapping(item)]

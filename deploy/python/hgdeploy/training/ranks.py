@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes that train together, as `paddle.distributed.launch` starts them, and the device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from hgdeploy.errors import EngineError, one_line
+from hgdeploy.system.libraries import import_library
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of them this process is.
+
+    Attributes:
+        rank: its number, from 0; the first one writes files and tells how far all are.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and tells."""
+        return self.rank == 0
+
+    def joined(self, network: Any) -> Any:
+        """Return a network whose gradients are the mean of those of all processes."""
+        if self.count == 1:
+            return network
+        return import_library("paddle", "cpu").DataParallel(network)
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a number over all processes; each must ask."""
+        if self.count == 1:
+            return value
+        paddle = import_library("paddle", "cpu")
+        tensor = paddle.to_tensor([value], dtype="float64")
+        paddle.distributed.all_reduce(tensor)
+        return float(tensor) / self.count
+
+    def any(self, flag: bool) -> bool:
+        """Return whether one of the processes says so; each must ask."""
+        return flag if self.count == 1 else self.mean(float(flag)) > 0
+
+
+def use_device(device: str) -> Ranks:
+    """Have Paddle compute on a device, together with the other processes of a launch.
+
+    Args:
+        device: `cpu` or `gpu`; of several GPUs, each process takes the one that the launch gave it.
+
+    Raises:
+        EngineError: there is no such device, or the processes cannot meet.
+    """
+    paddle = import_library("paddle", "cpu")
+    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if device != "cpu" and not gpus:
+        built = "finds no GPU" if paddle.is_compiled_with_cuda() else "is a build for the CPU"
+        raise EngineError(
+            f"Global.device is gpu, PaddleClas's default, and Paddle {paddle.__version__} here "
+            f"{built}; give -o Global.device=cpu"
+        )
+    paddle.set_device("cpu" if device == "cpu" else "gpu")
+    count = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if count == 1:
+        return Ranks()
+    try:
+        paddle.distributed.init_parallel_env()
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(f"the {count} processes cannot meet: {one_line(error)}") from None
+    return Ranks(paddle.distributed.get_rank(), count)

@@ -268,7 +268,7 @@ def test_eval_leaves_out_what_the_model_has_no_classes_for(small, run):
         ("infer.py", "Infer.infer_imgs=gone", 4, "gone: does not exist"),
         ("infer.py", "Arch.name=PPHGNet_small_x", 2, "nearest: PPHGNet_small, "),
         ("infer.py", "Arch.name=PPHGNet_small_x", 2, "it has PPHGNet_tiny, "),
-        ("infer.py", "Arch.models=[]", 2, "Arch.models cannot be served: it trains several"),
+        ("infer.py", "Arch.models=[]", 2, "Arch.models cannot be served: only Arch.name Dist"),
         ("infer.py", "Arch.width_mult=2", 2, "unknown key Arch.width_mult"),
         ("infer.py", "Global.pretrained_model=None", 2, "Global.pretrained_model is not set"),
         ("infer.py", "Global.pretrained_model=gone", 8, "and neither does gone.pdparams beside"),

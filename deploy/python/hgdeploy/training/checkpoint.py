@@ -2,7 +2,7 @@
 """Checkpoints: one file with all that a training needs to go on, written whole.
 
 Beside it lies `NAME.pdparams`, the weights alone, which all verbs read as PaddleClas's tools do. A
-training continues from the one file only, so a process that is killed between the two loses nothing.
+training goes on from the one file only, so a process that is killed between the two loses nothing.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ _ARCH: Mapping[str, Kind[Any]] = {
 # Networks whose config may name the family, and its width apart.
 _SCALED = ("PPLCNet",)
 _HARD = {
-    "models": "it trains several networks at once; Arch.name DistillationModel has a teacher and a student",
+    "models": "only Arch.name DistillationModel has several networks, a teacher and a student",
     "Backbone": "it is a network for retrieval, and HGDeploy has classifiers",
     "Head": "it is a network for retrieval, and HGDeploy has classifiers",
     "infer_model_name": "it chooses between several networks; name the student's own config",

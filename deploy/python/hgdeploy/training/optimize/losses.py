@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PaddleClas's losses of classifiers: of hard, soft and several labels, and of a teacher's answers."""
+"""PaddleClas's losses: of hard, soft and several labels, and of a teacher's answers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What turns gradients into new weights: Paddle's optimizers, with PaddleClas's decay of weights."""
+"""What turns gradients into new weights: Paddle's optimizers, with PaddleClas's decay."""
 
 from __future__ import annotations
 

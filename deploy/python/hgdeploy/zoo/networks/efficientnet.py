@@ -21,7 +21,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from hgdeploy.zoo.networks.layers import scaled_channels
+from hgdeploy.zoo.networks.layers import BatchNorm, scaled_channels
 
 _BN_EPSILON = 1e-3
 _STEM_CHANNELS = 32
@@ -121,11 +121,11 @@ class _LiteBlock(nn.Layer):
         self.expand = unit.expand != 1
         if self.expand:
             self._expand_conv = _same_conv(unit.in_channels, mid, 1, unit.size)
-            self._bn0 = nn.BatchNorm2D(mid, epsilon=_BN_EPSILON)
+            self._bn0 = BatchNorm(mid, epsilon=_BN_EPSILON)
         self._depthwise_conv = _same_conv(mid, mid, unit.kernel, unit.size, unit.stride, mid)
-        self._bn1 = nn.BatchNorm2D(mid, epsilon=_BN_EPSILON)
+        self._bn1 = BatchNorm(mid, epsilon=_BN_EPSILON)
         self._project_conv = _same_conv(mid, unit.out_channels, 1, unit.size)
-        self._bn2 = nn.BatchNorm2D(unit.out_channels, epsilon=_BN_EPSILON)
+        self._bn2 = BatchNorm(unit.out_channels, epsilon=_BN_EPSILON)
         self.identity = unit.identity
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -153,12 +153,12 @@ class EfficientNetLite(nn.Layer):
     def __init__(self, width: float, depth: float, size: int, num_classes: int) -> None:
         super().__init__()
         self._conv_stem = _same_conv(3, _STEM_CHANNELS, 3, size, stride=2)
-        self._bn0 = nn.BatchNorm2D(_STEM_CHANNELS, epsilon=_BN_EPSILON)
+        self._bn0 = BatchNorm(_STEM_CHANNELS, epsilon=_BN_EPSILON)
         units = list(_units(width, depth, size, lite=True))
         self._blocks = nn.LayerList(_LiteBlock(unit) for unit in units)
         channels = units[-1].out_channels
         self._conv_head = _same_conv(channels, _HEAD_CHANNELS, 1, units[-1].size)
-        self._bn1 = nn.BatchNorm2D(_HEAD_CHANNELS, epsilon=_BN_EPSILON)
+        self._bn1 = BatchNorm(_HEAD_CHANNELS, epsilon=_BN_EPSILON)
         self._fc = nn.Linear(_HEAD_CHANNELS, num_classes)
 
     # Paddle's to_static drops the first argument only if it is called `self`.
@@ -177,7 +177,7 @@ class _ConvNorm(nn.Layer):
     def __init__(self, conv: nn.Conv2D, channels: int) -> None:
         super().__init__()
         self._conv = nn.Sequential(("_conv", conv))
-        self._bn = nn.BatchNorm2D(channels, epsilon=_BN_EPSILON)
+        self._bn = BatchNorm(channels, epsilon=_BN_EPSILON)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self._bn(self._conv(x))

@@ -6,7 +6,29 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import paddle
 from paddle import nn
+from paddle.nn import functional
+
+
+class BatchNorm(nn.BatchNorm2D):
+    """Paddle's batch normalisation, without the warning that it gives in each step of a training.
+
+    A filter would not do: those of one thread are lost when another thread restores its own.
+    """
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return the normalised images, as Paddle's own class computes them."""
+        return functional.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            weight=self.weight,
+            bias=self.bias,
+            training=self.training,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+        )
 
 
 class ConvNormAct(nn.Sequential):
@@ -49,7 +71,7 @@ class ConvNormAct(nn.Sequential):
             groups=groups,
             bias_attr=False,
         )
-        layers = [(self.names[0], conv), (self.names[1], nn.BatchNorm2D(out_channels))]
+        layers = [(self.names[0], conv), (self.names[1], BatchNorm(out_channels))]
         super().__init__(*layers, *([("act", self.activation())] if act else []))
 
 

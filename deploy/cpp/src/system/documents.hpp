@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads YAML and JSON from outside, within bounds: deploy/python/hgdeploy/system/documents.py.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include <nlohmann/json.hpp>
+#include <yaml-cpp/yaml.h>
+
+namespace hgdeploy {
+
+// Reads a YAML file of keys and values. `what` names the file in errors. Throws BundleError: it is
+// missing, too large, no YAML, nested or repeated without measure, or has no keys.
+YAML::Node read_yaml(const std::filesystem::path& path, const std::string& what);
+
+// Reads a JSON file; `discarded` where it is no JSON, too large, or cannot be read.
+nlohmann::json read_json(const std::filesystem::path& path);
+
+}  // namespace hgdeploy

@@ -51,6 +51,7 @@ std::vector<fs::path> cpu_cgroups() {
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
     const std::string path = line.substr(second + 1);
+    if (path.find("..") != std::string::npos) continue;  // it is outside of what is seen here
     std::istringstream names(line.substr(first + 1, second - first - 1));
     std::string name;
     if (second == first + 1) places[0].second = path;

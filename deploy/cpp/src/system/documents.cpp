@@ -37,11 +37,13 @@ std::string content(const fs::path& path, std::size_t most) {
     const int reason = file ? EISDIR : errno;
     throw std::system_error(reason, std::generic_category());
   }
-  std::string text(most + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > most)
-    throw Refused("it is larger than " + std::to_string(most >> 20) + " MiB");
+  std::string text;
+  std::vector<char> chunk(std::size_t{1} << 16);
+  while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())), file.gcount() > 0) {
+    text.append(chunk.data(), static_cast<std::size_t>(file.gcount()));
+    if (text.size() > most)
+      throw Refused("it is larger than " + std::to_string(most >> 20) + " MiB");
+  }
   return text;
 }
 

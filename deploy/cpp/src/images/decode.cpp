@@ -19,6 +19,7 @@
 #include "errors.hpp"
 #include "images/headers.hpp"
 #include "images/orientation.hpp"
+#include "images/webp.hpp"
 #include "system/access.hpp"
 #include "system/text.hpp"
 
@@ -109,6 +110,25 @@ void check_size(const ImageHeader& header, const DecodeOptions& options) {
   }
 }
 
+// OpenCV 4 reads no animations, of which the first picture is taken: it lies on black.
+cv::Mat decode_webp(const Bytes& data, const ImageHeader& header, int flags) {
+  const std::optional<WebpFrame> frame = first_webp_frame(data);
+  if (!frame) {
+    return decode_with_opencv(data, header, 1, flags);
+  }
+  const cv::Mat picture =
+      decode_with_opencv(Bytes(frame->file.data(), frame->file.size()), header, 1, flags);
+  const auto side = [](std::uint64_t pixels) { return static_cast<int>(pixels); };
+  const cv::Rect place(frame->left, frame->top, picture.cols, picture.rows);
+  cv::Mat canvas =
+      cv::Mat::zeros(side(header.sides.height), side(header.sides.width), CV_8UC3);
+  if (place.x + place.width > canvas.cols || place.y + place.height > canvas.rows) {
+    throw ImageError(why_none(header));
+  }
+  picture.copyTo(canvas(place));
+  return canvas;
+}
+
 cv::Mat decode_checked(const Bytes& data, const ImageHeader& header, const DecodeOptions& options) {
   constexpr int as_stored = cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION;
   if (header.jpeg) {
@@ -125,7 +145,7 @@ cv::Mat decode_checked(const Bytes& data, const ImageHeader& header, const Decod
                   exif_orientation_of_png(data));
   }
   if (header.kind == "WebP") {
-    return turned(decode_with_opencv(data, header, 1, as_stored), exif_orientation_of_webp(data));
+    return turned(decode_webp(data, header, as_stored), exif_orientation_of_webp(data));
   }
   return decode_with_opencv(data, header, 1, cv::IMREAD_COLOR);
 }

@@ -105,12 +105,6 @@ struct Closer {
   void operator()(void* handle) const { tjDestroy(handle); }
 };
 
-// A decompressor for each thread, as making one costs more than a thumbnail.
-tjhandle decompressor() {
-  thread_local const std::unique_ptr<void, Closer> handle(tjInitDecompress());
-  return handle.get();
-}
-
 }  // namespace
 
 JpegHeader read_jpeg_header(const Bytes& data) {
@@ -159,8 +153,13 @@ int scale_divisor(const JpegHeader& header, int shrink_to) {
 }
 
 std::optional<cv::Mat> decode_plain_jpeg(const Bytes& data, const JpegHeader& header, int divisor) {
-  const tjhandle handle = decompressor();
-  if (!header.plain || !header.whole || handle == nullptr) {
+  if (!header.plain || !header.whole) {
+    return std::nullopt;
+  }
+  // A decompressor keeps the tables of one file for the next, so each file has its own.
+  const std::unique_ptr<void, Closer> decompressor(tjInitDecompress());
+  const tjhandle handle = decompressor.get();
+  if (handle == nullptr) {
     return std::nullopt;
   }
   int width = 0;

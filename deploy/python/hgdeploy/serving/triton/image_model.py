@@ -7,6 +7,8 @@ end's own module, `triton_python_backend_utils`, exists nowhere else.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -69,7 +71,7 @@ class ImageModel:
         waiting = []
         for request in requests:
             files = triton.get_input_tensor_by_name(request, IMAGE_INPUT).as_numpy()
-            images = [self._model.image(bytes(data)) for data in files.ravel()]
+            images = [self._model.image(_file(data)) for data in files.ravel()]
             waiting.append(self._model.submit(images))
         return [
             self._response(request.requested_output_names(), futures)
@@ -98,6 +100,14 @@ class ImageModel:
             ERROR_OUTPUT: np.array([[reason.encode()] for reason in reasons], np.object_),
         }
         return triton.InferenceResponse([triton.Tensor(name, values[name]) for name in names])
+
+
+def _file(data: bytes) -> bytes:
+    """Return an image file: in JSON, which has no bytes, it is base64, as no image file can be."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error:
+        return data
 
 
 def _refused(reason: str, code: int) -> Any:

@@ -51,6 +51,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
+def is_amd() -> bool:
+    """Return whether this machine's processor is AMD's."""
+    return _cpuinfo().get("vendor_id") == "AuthenticAMD"
+
+
 def int8_saturates() -> bool:
     """Tell whether int8 kernels overflow on this CPU where weights use all their 8 bits.
 

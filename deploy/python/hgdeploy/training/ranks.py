@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from hgdeploy.errors import EngineError, one_line
 from hgdeploy.system.libraries import import_library
+from hgdeploy.system.machine import available_cpus, cpu_flags, is_amd
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,25 @@ class Ranks:
         return flag if self.count == 1 else self.mean(float(flag)) > 0
 
 
+def _use_cpu_well(processes: int) -> None:
+    """Set, unless the user has, what Paddle's matrix library reads when Paddle is imported.
+
+    Paddle trains on one core by default. Its library is an MKL of 2019, which takes its slowest
+    path on an AMD processor unless this variable names a better one: PPHGNet_tiny trained 2.9 times
+    as fast on an EPYC with it, in one thread.
+    """
+    if "paddle" in sys.modules:
+        return
+    threads = max(1, available_cpus() // processes - (processes == 1))  # one reads the images
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("KMP_BLOCKTIME", "1")  # ms that a thread without work keeps its core
+    if is_amd() and "avx2" in cpu_flags():
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    # Paddle prints that OpenBLAS, which no wheel of it has, could not take several threads.
+    with contextlib.redirect_stderr(io.StringIO()):
+        import_library("paddle", "cpu")
+
+
 def use_device(device: str) -> Ranks:
     """Have Paddle compute on a device, together with the other processes of a launch.
 
@@ -57,6 +80,9 @@ def use_device(device: str) -> Ranks:
     Raises:
         EngineError: there is no such device, or the processes cannot meet.
     """
+    count = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    if device == "cpu":
+        _use_cpu_well(count)
     paddle = import_library("paddle", "cpu")
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if device != "cpu" and not gpus:
@@ -66,7 +92,6 @@ def use_device(device: str) -> Ranks:
             f"{built}; give -o Global.device=cpu"
         )
     paddle.set_device("cpu" if device == "cpu" else "gpu")
-    count = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     if count == 1:
         return Ranks()
     try:

@@ -123,3 +123,20 @@ def test_a_bundle_that_cannot_be_served_is_one_line(tmp_path: Path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(tmp_path) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.timeout(240)
+def test_one_server_for_each_batch_size_answers_rightly(mini: Path, tmp_path: Path):
+    """Servers with single images and with batches give the same best classes."""
+    require_engine("onnxruntime")
+    output = tmp_path / "batches.json"
+    flags = ("--run", "onnxruntime", "--rounds", "1", "--seconds", "0.1", "--clients", "4")
+    done = run_command(
+        REPO / "benchmarks" / "serving_batches.py", "--bundle", mini, *flags, "--output", output
+    )
+    assert done.returncode == 0, done.stderr
+    cases = json.loads(output.read_text())["cases"]
+    assert set(cases) == {"batch 1, closed 4", "batch 8, closed 4"}
+    for case in cases.values():
+        (run,) = case["runs"]
+        assert run["right"] == run["sent"] > 0

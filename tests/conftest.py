@@ -135,7 +135,11 @@ def golden() -> dict[str, np.ndarray]:
 @pytest.fixture
 def mini(tmp_path: Path) -> Path:
     """A bundle of pphgnet_mini in both formats, with its own 64-pixel preprocessing and labels."""
-    bundle = tmp_path / "mini"
+    return mini_bundle(tmp_path / "mini")
+
+
+def mini_bundle(bundle: Path) -> Path:
+    """Make the bundle of the fixture `mini`."""
     shutil.copytree(MINI, bundle)
     labels = "\n".join(f"      - name {i}, the" for i in range(10))
     (bundle / "inference.yml").write_text(

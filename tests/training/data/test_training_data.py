@@ -115,6 +115,17 @@ def test_a_batch_without_a_readable_image_is_empty_so_that_ranks_keep_step(ten, 
     assert empty.labels.shape == (0, 5)
 
 
+def test_a_folder_without_its_images_stops_the_run(ten, tmp_path):
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"^10 of the first 10 images of epoch 2 cannot be read; "):
+        list(opened(ten, workers=2).epoch(2))
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{n}.png 0\n" for n in range(2000)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^100 of the first 100 .* does not exist$"):
+        list(opened(ten, workers=2).epoch(0))
+
+
 def test_who_stops_in_the_middle_leaves_no_threads(ten):
     batches = opened(ten, workers=2).epoch(0)
     next(batches)

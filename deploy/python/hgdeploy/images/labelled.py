@@ -110,6 +110,7 @@ def _labelled_list(
     found = []
     known: dict[str, int] = {}
     classes = {name.strip(): index for index, name in names.items()}
+    root = str(images)  # a million lines take pathlib half a minute
     for number, name, written in listed_labels(path, delimiter):
         if written not in classes and not is_class_id(written):
             between, also = delimiter or " ", " or one of the labels" if classes else ""
@@ -118,13 +119,15 @@ def _labelled_list(
                 f"'PATH{between}LABEL' with a class id{also}"
             )
         label = classes[written] if written in classes else int(written)
-        place = os.path.normpath(images / name)  # a.jpg and ./a.jpg are one image
+        place = os.path.normpath(os.path.join(root, name))  # noqa: PTH118
+        # a.jpg and ./a.jpg are one image; x/../a.jpg is elsewhere where x is a link to a folder.
         if known.setdefault(place, label) != label:
             raise InputError(
                 f"{path}, line {number}: {cut(name)} has class {label}, and {known[place]} in "
                 "a line before"
             )
-        found.append((ImageFile(str(images / name), name), label))
+        at = str(images / name) if ".." in name else place
+        found.append((ImageFile(at, name), label))
     return found
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import ImageError
+from hgdeploy.errors import ImageError, InputError
 from hgdeploy.images.reader import use_one_opencv_thread
 from hgdeploy.system.checks import cut
 from hgdeploy.system.machine import available_cpus
@@ -24,6 +24,8 @@ from hgdeploy.training.data.sampler import Sampler
 from hgdeploy.training.data.samples import check_classes, read_multilabel, read_samples
 from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
 
+# Of so many images, more than half have to be readable; else their disk is not there any more.
+_ENOUGH = 100
 # Batches that are read while one is trained on, of which each may be 77 MB (128 images of 224).
 _AHEAD = 2
 
@@ -32,7 +34,8 @@ class TrainingData:
     """The images of one of PaddleClas's sections `DataLoader.Train` and `DataLoader.Eval`.
 
     An image that cannot be read is left out of its batch, which is smaller then. Nothing takes its
-    place. It is named in `skipped` and, once, to `on_warning`; the run goes on.
+    place. It is named in `skipped` and, once, to `on_warning`; the run goes on, unless most of an
+    epoch's images so far, of 100 or of all, cannot be read: then their folder is not there.
 
     Attributes:
         classes: classes of the network.
@@ -111,9 +114,26 @@ class TrainingData:
             The batches in order, `len(self) - skip` of them.
 
         Raises:
+            InputError: most images cannot be read.
             ResourceError: the system has no more open files or memory for this process.
         """
         batches = list(enumerate(self._sampler.batches(number)))[skip:]
+        wanted, read = 0, 0
+        for (place, indices), batch in zip(batches, self._batches(number, batches), strict=True):
+            wanted, read = wanted + len(indices), read + len(batch)
+            last = place == batches[-1][0]
+            if 2 * read < wanted and (last or wanted >= _ENOUGH):
+                path, reason = next(iter(self.skipped.items()))
+                raise InputError(
+                    f"{wanted - read} of the first {wanted} images of epoch {number} cannot be "
+                    f"read; the first one: {cut(path)} {reason}"
+                )
+            yield batch
+
+    def _batches(
+        self, number: int, batches: Sequence[tuple[int, NDArray[np.int64]]]
+    ) -> Iterator[Batch]:
+        """Read batches in order, of which each is its place in the epoch and its images."""
         if self._workers == 0:
             for place, indices in batches:
                 rows = np.empty((len(indices), *self.shape), np.float32)

@@ -27,7 +27,7 @@ from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
 # Of so many images, more than half have to be readable; else their disk is not there any more.
 _ENOUGH = 100
 # Batches that are read while one is trained on, of which each may be 77 MB (128 images of 224).
-_AHEAD = 2
+_AHEAD = 4
 
 
 class TrainingData:

@@ -122,6 +122,7 @@ class Load:
 
     def closed(self, clients: int, seconds: float, most_requests: int = _MOST_REQUESTS) -> Result:
         """Let so many clients ask, each as soon as it has its answer, for so long."""
+        self._renew()
         run = _Run(self, seconds, most_requests)
         for _ in range(clients):
             run.begin(time.perf_counter())
@@ -130,6 +131,7 @@ class Load:
 
     def open(self, rate: float, seconds: float, seed: int = 0) -> Result:
         """Ask at random times, `rate` times a second on average, for so long."""
+        self._renew()
         draw = random.Random(seed)
         run = _Run(self, seconds, _MOST_REQUESTS)
         run.follow(next_due=lambda: draw.expovariate(rate))
@@ -141,6 +143,12 @@ class Load:
             self.drop(one)
         self._selector.close()
 
+    def _renew(self) -> None:
+        """Close what was left open: the server may be about to close it as well."""
+        for one in self._idle:
+            self.drop(one)
+        self._idle.clear()
+
     # For a run.
 
     def take(self) -> _Connection | None:
@@ -149,8 +157,10 @@ class Load:
         Raises:
             OSError: the server takes no connection.
         """
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            one = self._idle.pop()
+            if one in self._open:  # the server may have closed it
+                return one
         if len(self._open) >= self._most:
             return None
         one = _Connection(self._port)

@@ -24,8 +24,11 @@ REQUESTS = [b"GET /%d HTTP/1.1\r\nContent-Length: 0\r\n\r\n" % place for place i
 
 
 @contextlib.contextmanager
-def server(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
-    """A server that sends what `answer` makes of a request's head; None closes the connection."""
+def server(answer: Callable[[bytes], bytes | None], once: bool) -> Iterator[int]:
+    """A server that sends what `answer` makes of a request's head; None closes the connection.
+
+    With `once`, every connection is closed behind its first answer.
+    """
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
@@ -35,6 +38,8 @@ def server(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
                 if found is None:
                     return
                 connection.sendall(found)
+                if once:
+                    return
 
     def accept() -> None:
         with contextlib.suppress(OSError):
@@ -52,8 +57,10 @@ def server(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def load_of(answer: Callable[[bytes], bytes | None], most: int = 512) -> Iterator[Load]:
-    with server(answer) as port:
+def load_of(
+    answer: Callable[[bytes], bytes | None], most: int = 512, *, once: bool = False
+) -> Iterator[Load]:
+    with server(answer, once) as port:
         load = Load(port, REQUESTS, lambda place, _, body: body == b"/%d" % place, most)
         try:
             yield load
@@ -94,6 +101,15 @@ def test_a_pause_of_the_server_shows_in_the_latency_of_all_requests_due_meanwhil
     # Had each waited for the one before to be sent, a single one would have been slow.
     assert sum(ms > 1000 * pause / 4 for ms in found.latencies_ms) > 15
     assert max(found.latencies_ms) > 800 * pause
+
+
+def test_connections_that_the_server_closes_while_they_are_idle_lose_nothing():
+    with load_of(lambda request: ANSWER % (200, path_of(request)), once=True) as load:
+        for _ in range(2):
+            found = load.closed(4, 30.0, most_requests=4)
+            assert (found.right, found.lost) == (4, 0)
+        found = load.open(rate=4, seconds=1.5)
+        assert found.right == found.sent > 1
 
 
 def test_a_short_run_compares_every_answer_and_saves_what_it_measured(mini: Path, tmp_path: Path):

@@ -145,9 +145,8 @@ class Load:
 
     def _renew(self) -> None:
         """Close what was left open: the server may be about to close it as well."""
-        for one in self._idle:
-            self.drop(one)
-        self._idle.clear()
+        while self._idle:
+            self.drop(self._idle.pop())
 
     # For a run.
 
@@ -173,8 +172,10 @@ class Load:
         self._idle.append(one)
 
     def drop(self, one: _Connection) -> None:
-        """Close a connection."""
-        self._open.discard(one)
+        """Close a connection; a second time does nothing."""
+        if one not in self._open:
+            return
+        self._open.remove(one)
         self._selector.unregister(one.socket)
         one.socket.close()
 

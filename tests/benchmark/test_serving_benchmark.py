@@ -114,7 +114,7 @@ def test_connections_that_the_server_closes_while_they_are_idle_lose_nothing():
 
 def test_a_short_run_compares_every_answer_and_saves_what_it_measured(mini: Path, tmp_path: Path):
     require_engine("onnxruntime")
-    for library in ("starlette", "uvicorn", "python_multipart"):
+    for library in ("starlette", "uvicorn", "httptools", "python_multipart"):
         pytest.importorskip(library, reason="the extra serve is not installed")
     output = tmp_path / "serving.json"
     script = REPO / "benchmarks" / "serving.py"

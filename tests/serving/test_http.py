@@ -25,7 +25,7 @@ from hgdeploy.classify.batch import Image
 from hgdeploy.classify.classifier import Classifier
 from hgdeploy.serving.server.doors import DoorOptions
 
-for library in ("starlette", "uvicorn", "python_multipart"):
+for library in ("starlette", "uvicorn", "httptools", "python_multipart"):
     pytest.importorskip(library, reason="the extra serve is not installed")
 
 YAML = """\
@@ -250,6 +250,9 @@ def test_hostile_clients_are_refused_and_others_answered(server: str):
     assert b" 413 " in raw(server, f"{post}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * 9)
     assert b" 400 " in raw(server, b"nonsense\r\n\r\n")
     assert b" 400 " in raw(server, f"{post}X: {'y' * 200_000}\r\n\r\n".encode())
+    assert b" 400 " in raw(server, f"{post}X: {'y' * 200_000}".encode())
+    trailers = b"1\r\nx\r\n0\r\nX: " + b"y" * 200_000
+    assert b" 400 " in raw(server, f"{post}Transfer-Encoding: chunked\r\n\r\n".encode() + trailers)
     for headers, reason in (
         ({"Inference_Header_Content_Length": "-1"}, "expected a number of bytes"),
         ({"Inference_Header_Content_Length": "99"}, "but the body has 2 bytes"),

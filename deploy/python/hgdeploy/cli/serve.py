@@ -121,7 +121,7 @@ def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.system.kinds import number
     from hgdeploy.system.libraries import import_library
 
-    for library in ("starlette", "uvicorn", "python_multipart"):
+    for library in ("starlette", "uvicorn", "httptools", "python_multipart"):
         import_library(library, "serve")
     from hgdeploy.serving.server.http.app import Api
     from hgdeploy.serving.server.http.body import BodyLimits

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.serving.server.doors import Tls
@@ -24,11 +23,16 @@ _HEAD_SECONDS = 10.0
 # An answer, of which the system holds what it has room for, is to be read within so many seconds.
 _ANSWER_SECONDS = 30.0
 _MOST_CONNECTIONS = 1000
+_MOST_HEAD_BYTES = 1 << 16
 
 
-class _Patient(H11Protocol):
-    """A connection that waits neither for a request's head nor for its answer's reader for ever."""
+class _Patient(HttpToolsProtocol):
+    """A connection that waits neither for a request's head nor for its answer's reader for ever.
 
+    The parser, llhttp, takes a quarter of the time of one in Python, but a head of any length.
+    """
+
+    _unparsed = 0
     _watched: Any = None
     _held: Any = None
     _held_since = 0.0
@@ -49,10 +53,32 @@ class _Patient(H11Protocol):
             timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        try:
-            super().data_received(data)
-        except h11.LocalProtocolError:  # it is wrong behind an answer that has begun
-            self.transport.abort()
+        self._unparsed += len(data)
+        super().data_received(data)
+        if self._unparsed > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        self._unparsed = 0
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > _MOST_HEAD_BYTES:
+            raise ValueError("the head is too long")  # which the parser makes an error of its own
+        super().on_headers_complete()
+        self.headers = []  # what comes behind the body is no header
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unparsed = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and self.cycle.response_started != self.cycle.response_complete:
+            self.transport.abort()  # it would stand in the middle of an answer
+        else:
+            super().send_400_response(msg)
 
     def _watch(self, *, first: bool = False) -> None:
         if not self.transport.is_closing():
@@ -145,7 +171,7 @@ class HttpServer(uvicorn.Server):
 
     def _run(self) -> None:
         try:
-            asyncio.run(self.serve(sockets=[self._socket]))
+            self.run(sockets=[self._socket])
         except BaseException as error:  # `check` tells it
             self._failure = error
 

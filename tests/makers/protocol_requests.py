@@ -25,11 +25,27 @@ _SIZE = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Request:
-    """A request over HTTP; without a body it is a GET."""
+    """A request over HTTP.
+
+    Attributes:
+        path: its address.
+        body: what it brings; None for a GET.
+        headers: those that matter.
+        document: the JSON that stands before the body.
+    """
 
     path: str
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    document: dict[str, object] | None = None
+
+    def written(self) -> tuple[bytes | None, dict[str, str]]:
+        """Return the body with its JSON, and the headers."""
+        if self.document is None:
+            return self.body, self.headers
+        head = json.dumps(self.document).encode()
+        size = {_SIZE: str(len(head))} if self.body else {}
+        return head + (self.body or b""), size | self.headers
 
 
 def x(count: int = 1, **changes: object) -> dict[str, object]:
@@ -58,11 +74,11 @@ def json_images(files: list[bytes], **changes: object) -> dict[str, object]:
     return given | changes
 
 
-def infer(*inputs: dict[str, object], rest: bytes = b"", **more: object) -> Request:
-    """A request for scores of tensors."""
-    head = json.dumps({"inputs": inputs, **more}).encode()
-    headers = {_SIZE: str(len(head))} if rest else {}
-    return Request(f"/v2/models/{TENSORS}/infer", head + rest, headers)
+def infer(
+    *inputs: dict[str, object], rest: bytes = b"", model: str = TENSORS, **more: object
+) -> Request:
+    """A request for scores, of tensors where nothing else is said."""
+    return Request(f"/v2/models/{model}/infer", rest, document={"inputs": inputs, **more})
 
 
 def images(
@@ -70,14 +86,10 @@ def images(
 ) -> Request:
     """A request for files behind the JSON."""
     data = packed(files)[: -cut or None]
-    given = {
-        "name": "image",
-        "datatype": "BYTES",
-        "shape": shape or [len(files), 1],
-        "parameters": {"binary_data_size": len(data)},
-    }
-    made = infer(given, rest=data, outputs=list(outputs) or [{"name": SCORES}])
-    return Request(f"/v2/models/{IMAGES}/infer", made.body, made.headers)
+    told = {"binary_data_size": len(data)}
+    given = {"name": "image", "datatype": "BYTES", "shape": shape or [len(files), 1]}
+    wanted = list(outputs) or [{"name": SCORES}]
+    return infer(given | {"parameters": told}, rest=data, model=IMAGES, outputs=wanted)
 
 
 def output(name: str = SCORES, **parameters: object) -> dict[str, object]:
@@ -89,9 +101,8 @@ def _text(body: bytes, **headers: str) -> Request:
     return Request(f"/v2/models/{TENSORS}/infer", body, headers)
 
 
-def _json_images() -> Request:
-    made = infer(json_images(FILES), outputs=[output()])
-    return Request(f"/v2/models/{IMAGES}/infer", made.body)
+def _json(request: Request) -> bytes:
+    return request.written()[0] or b""
 
 
 _ONE, _BYTES = binary_x()
@@ -115,9 +126,9 @@ HTTP = {
     "no address": Request("/v2/other"),
     "GET infer": Request(f"{_MODEL}/infer"),
     "POST model": Request(_MODEL, b"{}"),
-    "infer other model": Request("/v2/models/other/infer", infer(x()).body),
-    "infer other version": Request(f"{_MODEL}/versions/9/infer", infer(x()).body),
-    "infer version": Request(f"{_MODEL}/versions/1/infer", infer(x()).body),
+    "infer other model": infer(x(), model="other"),
+    "infer other version": infer(x(), model=f"{TENSORS}/versions/9"),
+    "infer version": infer(x(), model=f"{TENSORS}/versions/1"),
     "JSON": infer(x(3)),
     "nested JSON": infer(x(2, data=X[:2].tolist())),
     "whole numbers": infer(x(data=[1] * 12288)),
@@ -139,7 +150,7 @@ HTTP = {
     "more classes than there are": infer(x(), outputs=[output(classification=99)]),
     "no classes": infer(x(), outputs=[output(classification=0)]),
     "files": images(FILES),
-    "files in JSON": _json_images(),
+    "files in JSON": infer(json_images(FILES), model=IMAGES, outputs=[output()]),
     "classes of files": images(FILES, _CLASSES),
     "a bad file": images(BAD),
     "a bad file of which only the reasons are wanted": images(BAD, output("error")),
@@ -187,7 +198,7 @@ UNPARSED = {
     "nested deep": _text(b"[" * 100_000),
     "no inputs named": _text(b"{}"),
     "inputs as a mapping": _text(b'{"inputs":{}}'),
-    "no JSON header": Request(f"{_MODEL}/infer", infer(_ONE).body + _BYTES),
+    "no JSON header": _text(_json(infer(_ONE)) + _BYTES),
     "parameters as a list": infer(x(), parameters=[]),
     "id as a number": infer(x(), id=5),
     "outputs as a text": infer(x(), outputs=SCORES),
@@ -206,7 +217,7 @@ UNPARSED = {
     "data as a text": infer(x(data="abc")),
     "uneven data": infer(x(data=[[0.5], [0.5, 0.5]])),
     "texts as data": infer(x(data=["a"] * 12288)),
-    "a number beyond doubles": _text(infer(x(data=[7.25] * 12288)).body.replace(b"7.25", b"1e400")),
+    "a number beyond doubles": _text(_json(infer(x(data=[7.25]))).replace(b"7.25", b"1e400")),
     "negative size": infer(binary_x(size=-1)[0], rest=_BYTES),
     "size as a text": infer(binary_x(size="1")[0], rest=_BYTES),
 }
@@ -220,7 +231,7 @@ DIFFERENT = {
     "an output twice": (infer(x(), outputs=[output(), output()]), 200, 400),
     "no id": (infer(x(), id=None), 500, 200),
     "shape of files without a batch": (images(FILES, shape=[2]), 400, 200),
-    "gzip": (_text(gzip.compress(infer(x()).body), **{"Content-Encoding": "gzip"}), 200, 400),
+    "gzip": (_text(gzip.compress(_json(infer(x()))), **{"Content-Encoding": "gzip"}), 200, 400),
     "a raw tensor": (_text(_BYTES, **{_SIZE: "0"}), 200, 400),
     "a raw file that is no image": (
         Request(f"/v2/models/{IMAGES}/infer", b"hello", {_SIZE: "0"}),

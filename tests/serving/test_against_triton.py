@@ -8,6 +8,7 @@ has the one in C++; all else, from the config to the answer, is the real server'
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import re
@@ -88,8 +89,8 @@ def ours(bundle: Path, triton: Triton) -> Iterator[dict[str, str]]:
 
 def answer_of(where: str, request: asked.Request) -> tuple[int, dict[str, str], bytes]:
     with contextlib.closing(http.client.HTTPConnection(where, timeout=DEADLINE)) as connection:
-        method = "GET" if request.body is None else "POST"
-        connection.request(method, request.path, request.body, request.headers)
+        body, headers = request.written()
+        connection.request("GET" if body is None else "POST", request.path, body, headers)
         answer = connection.getresponse()
         headers = {name.lower(): value for name, value in answer.getheaders()}
         return answer.status, headers, answer.read()
@@ -97,7 +98,7 @@ def answer_of(where: str, request: asked.Request) -> tuple[int, dict[str, str], 
 
 def both_over_http(triton: Triton, ours: dict[str, str], request: asked.Request):
     """The answers of both; a bundle of ours takes tensors and images under one name."""
-    own = asked.Request(request.path.replace(IMAGES, TENSORS), request.body, request.headers)
+    own = dataclasses.replace(request, path=request.path.replace(IMAGES, TENSORS))
     return answer_of(triton.http, request), answer_of(ours["http"], own)
 
 

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image
+
+from hgdeploy.paddleclas.training.config import load_training_config
+from hgdeploy.paddleclas.training.recipe import read_recipe
+from hgdeploy.system.progress import OnLine, nothing
+from hgdeploy.training.journal import OnEvent
+from hgdeploy.training.recipe import Recipe
+from hgdeploy.training.session import train
 
 CLASSES = 3
 _NORMALIZE = {
@@ -112,3 +120,32 @@ def write_config(config: dict[str, Any], path: Path) -> Path:
     """Write a config as YAML."""
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def recipe_of(config: dict[str, Any], *overrides: str, on_warning: OnLine = nothing) -> Recipe:
+    """Return the recipe of a config in the current folder, as the command line reads it."""
+    path = write_config(config, Path("config.yaml"))
+    return read_recipe(load_training_config(path, overrides), on_warning)
+
+
+def run_training(
+    config: dict[str, Any],
+    *overrides: str,
+    on_event: OnEvent = lambda _: None,
+    on_warning: OnLine = nothing,
+) -> list[dict[str, Any]]:
+    """Train in the current folder; return all events that the journal then has."""
+    recipe = recipe_of(config, *overrides, on_warning=on_warning)
+    train(recipe, on_event, on_warning)
+    return events(recipe.output)
+
+
+def events(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the events in a training's journal, of one kind or of all."""
+    found = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [event for event in found if kind in (None, event["event"])]
+
+
+def curve(told: list[dict[str, Any]]) -> list[tuple[int, int, float]]:
+    """Return epoch, batch and loss of each step."""
+    return [(e["epoch"], e["batch"], e["loss"]) for e in told if e["event"] == "step"]

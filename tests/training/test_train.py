@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_set import training_config, write_config, write_images
+from training_set import events, training_config, write_config, write_images
 
 from conftest import require_engine
 from hgdeploy.cli.main import tool
@@ -38,18 +37,13 @@ def train(place, run_here):
     return run
 
 
-def events(kind: str, folder: Path = OUTPUT) -> list[dict[str, Any]]:
-    lines = (folder / "train.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
 def test_what_is_trained_is_evaluated_and_exported_as_it_was_in_the_training(train):
     config = training_config()
     done = train(config)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"\[Eval\]\[Epoch (\d)\]\[best metric", done.stdout) == ["1", "2"]
     assert "epoch 2/2, batch 3/3: loss" in done.stderr
-    last = events("eval")[-1]
+    last = events(OUTPUT, "eval")[-1]
     weights = f"Global.pretrained_model={OUTPUT / 'latest'}"
     evaluated = train(config, "-o", weights, script="eval.py")
     assert f"CELoss: {last['loss']:.5f}" in evaluated.stdout

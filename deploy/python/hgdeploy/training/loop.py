@@ -174,7 +174,8 @@ class Loop:
                 with paddle.no_grad():
                     teacher = state.teacher(images).astype("float32")
             logits = state.forward(images)
-        return total_loss(self._recipe.losses, logits.astype("float32"), labels, teacher)
+        terms, shares = self._recipe.losses, self._data.label_ratio
+        return total_loss(terms, logits.astype("float32"), labels, teacher, shares)
 
     def _half(self) -> contextlib.AbstractContextManager[Any]:
         half = self._recipe.half

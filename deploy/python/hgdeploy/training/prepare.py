@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ def open_data(
         True, seed, ranks.rank, ranks.count, classes=recipe.classes, on_warning=warn
     )
     data = TrainingData.from_config(recipe.train, options)
+    if data.label_ratio is None and any(term.weighted for term in recipe.losses):
+        raise ConfigError(
+            "Loss.Train MultiLabelLoss.weight_ratio needs how frequent each class is; give "
+            "DataLoader.Train.dataset.label_ratio: True"
+        )
     if recipe.evaluate is None or not ranks.leads:
         return data, None
     options = DataOptions(
@@ -103,6 +109,7 @@ def make_state(
             init_loss_scaling=half.scale, use_dynamic_loss_scaling=half.dynamic
         )
     if recipe.to_static:
+        warnings.filterwarnings("ignore", "Tensor do not have 'place'")  # what Paddle tells itself
         forward = paddle.jit.to_static(forward)
     progress = Progress() if start is None else start.progress
     if scaler is not None and progress.scale is not None:

@@ -37,7 +37,9 @@ class LossTerm:
     temperature: float = 4.0
 
 
-def total_loss(terms: Sequence[LossTerm], logits: Any, labels: Any, teacher: Any) -> Any:
+def total_loss(
+    terms: Sequence[LossTerm], logits: Any, labels: Any, teacher: Any = None, shares: Any = None
+) -> Any:
     """Return the sum of some losses.
 
     Args:
@@ -45,6 +47,7 @@ def total_loss(terms: Sequence[LossTerm], logits: Any, labels: Any, teacher: Any
         logits: the network's, a float tensor (N, classes).
         labels: an int64 tensor (N,), or a float one (N, classes) of soft or of several labels.
         teacher: the teacher's logits, as the network's; None without one.
+        shares: the share of images that have each class, for `LossTerm.weighted`.
 
     Returns:
         A tensor of one number, the mean over the images.
@@ -52,13 +55,13 @@ def total_loss(terms: Sequence[LossTerm], logits: Any, labels: Any, teacher: Any
     parts = [
         _TEACHER[term.kind](term, logits, teacher)
         if term.kind in _TEACHER
-        else _LABELS[term.kind](term, logits, labels)
+        else _LABELS[term.kind](term, logits, labels, shares)
         for term in terms
     ]
     return sum(part * term.weight for part, term in zip(parts, terms, strict=True))
 
 
-def _cross_entropy(term: LossTerm, logits: Any, labels: Any) -> Any:
+def _cross_entropy(term: LossTerm, logits: Any, labels: Any, _: Any) -> Any:
     """Return `CELoss`.
 
     PaddleClas takes the softmax of soft labels where it does not smooth them, so Mixup's 1 and 0
@@ -71,11 +74,21 @@ def _cross_entropy(term: LossTerm, logits: Any, labels: Any) -> Any:
     return functional.cross_entropy(logits, labels, soft_label=soft)
 
 
-def _multi_label(term: LossTerm, logits: Any, labels: Any) -> Any:
-    functional = import_library("paddle", "cpu").nn.functional
+def _multi_label(term: LossTerm, logits: Any, labels: Any, shares: Any) -> Any:
+    """Return `MultiLabelLoss`.
+
+    With `weight_ratio`, PaddleClas multiplies the loss of a class that an image has by e to the
+    share of images without it, and of one that it has not by e to the share of those with it.
+    """
+    paddle = import_library("paddle", "cpu")
+    functional = paddle.nn.functional
+    there = labels
     if term.smoothing:
         labels = _smoothed(labels, int(logits.shape[-1]), term.smoothing)
     each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    if term.weighted:
+        shares = paddle.to_tensor(shares, dtype="float32")
+        each = each * paddle.exp(there * (1 - shares) + (1 - there) * shares)
     return each.sum(axis=1).mean() if term.size_sum else each.mean()
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training that ends at any moment goes on as if it had not: the same numbers, bit for bit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training_set import curve, events, run_training, training_config, write_images
+
+from conftest import require_engine
+from hgdeploy.training.checkpoint import read_checkpoint
+from hgdeploy.training.journal import Event, OnEvent
+from hgdeploy.zoo.weights.load import read_weights
+
+OUTPUT = Path("output/PPLCNet_x0_25")
+LATEST = OUTPUT / "latest"
+GO_ON = f"Global.checkpoints={LATEST}"
+ADAMW = {
+    "name": "AdamW",
+    "weight_decay": 0.05,
+    "one_dim_param_no_weight_decay": True,
+    "lr": {"name": "Step", "learning_rate": 0.01, "step_size": 1, "warmup_epoch": 1},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a few labelled images in `set`."""
+    require_engine("paddle")
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "set")
+    return tmp_path
+
+
+class KilledError(Exception):
+    """Ends a training as a kill does: nothing is saved on the way out."""
+
+
+def weights() -> dict[str, Any]:
+    return read_weights(Path(f"{LATEST}.pdparams"))
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "moments"),
+    [
+        ({}, [("saved", 2), ("eval", 1), ("step", 6)]),
+        ({"EMA": {"decay": 0.9}, "Optimizer": ADAMW, "Global": {"update_freq": 2}}, [("step", 5)]),
+        pytest.param({"Global": {"to_static": True}}, [("step", 5)], marks=pytest.mark.slow),
+    ],
+    ids=["Momentum", "AdamW, average, two batches an update", "to_static"],
+)
+@pytest.mark.filterwarnings("ignore:Tensor do not have 'place'")
+def test_a_training_that_dies_at_any_moment_goes_on_bit_for_bit(place, changes, moments):
+    config = training_config(save_minutes=1e-9)  # a checkpoint after each update
+    for section, values in changes.items():
+        config[section] = {**config.get(section, {}), **values} if section == "Global" else values
+    unbroken = run_training(config)
+    final, best = weights(), events(OUTPUT, "eval")[-1]["best"]
+    for moment in moments:
+        shutil.rmtree(OUTPUT)
+        with pytest.raises(KilledError):
+            run_training(config, on_event=dying(*moment))
+        again = run_training(
+            config, *([GO_ON] if LATEST.with_suffix(".checkpoint").exists() else [])
+        )
+        assert curve(again) == curve(unbroken), moment
+        assert same(weights(), final), moment
+        assert events(OUTPUT, "eval")[-1]["best"] == best
+
+
+def dying(kind: str, count: int) -> OnEvent:
+    """Return what ends a training at the `count`-th event of a kind."""
+    seen: list[str] = []
+
+    def die(event: Event) -> None:
+        seen.append(event["event"])
+        if event["event"] == kind and seen.count(kind) == count:
+            raise KilledError
+
+    return die
+
+
+def test_ctrl_c_saves_within_the_epoch_and_the_rest_is_the_same(place):
+    config = training_config()
+    unbroken = curve(run_training(config))
+    shutil.rmtree(OUTPUT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, on_event=lambda e: e.get("batch") == 1 and signal.raise_signal(2))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    progress = read_checkpoint(Path(f"{LATEST}.checkpoint")).progress
+    assert (progress.epoch, progress.batch) == (0, 2)
+    assert curve(run_training(config, GO_ON)) == unbroken
+
+
+def test_sigkill_leaves_what_resume_goes_on_from(place):
+    config = training_config(epochs=10, save_minutes=1e-9, eval_during_train=False)
+    unbroken = curve(run_training(config))
+    shutil.rmtree(OUTPUT)
+    words = [sys.executable, "-m", "hgdeploy", "train", "-c", "config.yaml"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if (OUTPUT / "train.jsonl").exists() and len(curve_so_far()) > 3:
+                break
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert curve(run_training(config, GO_ON)) == unbroken
+    assert not list(OUTPUT.glob(".latest*.tmp"))
+
+
+def curve_so_far() -> list[Any]:
+    whole = (OUTPUT / "train.jsonl").read_text().rpartition("\n")[0]
+    return re.findall('"step"', whole)

@@ -23,13 +23,14 @@ endif
 TRITON := .cache/triton
 TRITON_PYTHON ?= $(PYTHON)
 
-# Engines whose tests must not be skipped, because the extras below install them.
+# Engines whose tests must not be skipped, because the extras below install them; and more, such as
+# `make test ALSO_REQUIRED=,cpp` where the C++ part is built.
 ifeq ($(shell uname -sm),Linux x86_64)
-export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,mnn,ncnn,tensorrt-rtx,tensorrt-bindings
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino,mnn,ncnn,tensorrt-rtx,tensorrt-bindings$(ALSO_REQUIRED)
 endif
-export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino
+export HGDEPLOY_REQUIRED_ENGINES ?= paddle,onnxruntime,openvino$(ALSO_REQUIRED)
 
-.PHONY: demo test test-slow triton-env gpu-check lint format docs clean
+.PHONY: demo test test-slow cpp cpp-test cpp-sanitize triton-env gpu-check lint format docs clean
 
 demo: $(VENV)/.cpu $(DEMO)/inference.json
 	$(BIN)/python deploy/python/predict_cls.py -c deploy/configs/EfficientNetLite0.yaml
@@ -55,6 +56,22 @@ $(TRITON)/.ready:
 	$(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0 \
 	  'opencv-python-headless>=4.12,<6' 'simplejpeg>=1.9,<2'
 	@touch $@
+
+# The C++ library and program, in build/cpp; the packages that they need are in deploy/cpp/packages.txt.
+CPP_BUILD := build/cpp
+OPENVINO_DIR = $$($(BIN)/python -c 'import openvino.utils as u; print(u.get_cmake_path())')
+
+cpp: $(VENV)/.test
+	cmake -S deploy/cpp -B $(CPP_BUILD) -DHGDEPLOY_OPENVINO=ON -DOpenVINO_DIR=$(OPENVINO_DIR) $(CPP_OPTIONS)
+	cmake --build $(CPP_BUILD) --parallel $$(nproc)
+
+cpp-test: cpp
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
+	HGDEPLOY_CPP_BUILD=$(CURDIR)/$(CPP_BUILD) $(BIN)/python -m pytest tests/cpp
+
+# The same under AddressSanitizer and UndefinedBehaviorSanitizer.
+cpp-sanitize:
+	$(MAKE) cpp-test CPP_BUILD=build/cpp-sanitize CPP_OPTIONS=-DHGDEPLOY_SANITIZE=ON
 
 # On a machine with an NVIDIA GPU, with whatever is installed: see docs/tensorrt.md.
 gpu-check:

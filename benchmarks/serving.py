@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "deploy" / "python"))
 
 import numpy as np
 from serving_cases import (
+    TRITON_RUNS,
     Expected,
     Server,
     hgdeploy_server,
@@ -34,10 +35,11 @@ from serving_cases import (
     protocol_request,
     request_of,
     triton,
+    write_triton,
 )
 from serving_load import Load
 from serving_local import Local
-from serving_rounds import MANY, QUICK, LocalProcess, Plan, Rounds, poisoned, say
+from serving_rounds import MANY, OVERLOAD, QUICK, LocalProcess, Plan, Rounds, poisoned, say
 
 from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.benchmark.stats import Ratio, compare_samples
@@ -82,13 +84,18 @@ def measure(
         if plan.single:
             alone = stack.enter_context(hgdeploy_server(bundle, *flags, "--streams", "1"))
             rounds.add_closed("one stream, closed 1", alone, load_of(alone), 1)
-        if arguments.triton is not None:
-            other = stack.enter_context(triton(arguments.triton))
-            for title, one in (("protocol", server), ("triton", other)):
-                asked = [protocol_request(one.http, name, data, _CLASSES) for data in images]
-                load = Load(one.port, asked, expected.of_protocol)
+        if arguments.triton:
+            asked: dict[str, tuple[Server, str]] = {"protocol": (server, name)}
+            for instances in sorted({1, available_cpus()}):
+                repository = scratch / f"triton-{instances}"
+                model = write_triton(bundle, repository, instances)
+                other = stack.enter_context(triton(repository))
+                asked[f"triton, {instances} instances"] = (other, model)
+            for case, (one, model) in asked.items():
+                sent = [protocol_request(one.http, model, data, _CLASSES) for data in images]
+                load = Load(one.port, sent, expected.of_protocol)
                 stack.callback(load.close)
-                rounds.add_closed(title, one, load)
+                rounds.add_closed(case, one, load)
         found: dict[str, Any] = {"model": name, "engine": engine, "precision": precision}
         found |= {"runtime": local.runtime, "cases": rounds.run() if plan.rounds else {}}
         if plan.poison_seconds:
@@ -161,8 +168,8 @@ def _verdicts(found: dict[str, Any]) -> Iterator[str]:
         best = capacity_of(found)
         for case, reference, words in (
             (best, "folder", "of the folder's pipeline"),
-            ("overload", best, "of the capacity, where three times as much is asked"),
-            ("protocol", "triton", "of Triton's Python back end"),
+            (f"open {OVERLOAD} %", best, "of the capacity"),
+            *(("protocol", one, f"of {one}") for one in cases if one.startswith("triton")),
         ):
             times = ratio_of(found, case, reference)
             if times is not None:
@@ -194,6 +201,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         photos=arguments.images,
+        clients=arguments.clients,
+        loads=arguments.loads,
+        single=arguments.single,
         poison_seconds=60 * arguments.poison_minutes,
     )
 
@@ -210,11 +220,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, help="in the folder")
     parser.add_argument("--poison-minutes", type=float, default=0.0,
                         help="also ask so long, with 1 %% of the files no images")  # fmt: skip
-    parser.add_argument("--triton", type=Path, metavar="REPOSITORY",
-                        help="also NVIDIA's Triton with these models, of image files")  # fmt: skip
+    parser.add_argument("--clients", type=int, nargs="+", default=Plan.clients)
+    parser.add_argument("--loads", type=int, nargs="*", default=Plan.loads, metavar="PERCENT")
+    parser.add_argument("--single", action=argparse.BooleanOptionalAction, default=True,
+                        help="single calls of Classifier.predict, too")  # fmt: skip
+    parser.add_argument("--triton", action="store_true",
+                        help="NVIDIA's Triton, too, with --engine onnxruntime:fp32")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="only see that it works")
     parser.add_argument("--output", type=Path, help="save the results in this JSON file")
     arguments = parser.parse_args()
+    if arguments.triton and arguments.engine != TRITON_RUNS:
+        parser.error(f"--triton needs --engine {TRITON_RUNS}, as Triton's Python runs it")
     plan = plan_of(arguments)
     document: dict[str, Any] = {
         "schema": 1,

@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from hgdeploy.system.machine import child_processes
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.system.machine import available_cpus, child_processes
+from hgdeploy.triton import TritonOptions, triton_repository
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 120.0
 _END_SECONDS = 60.0
+TRITON_RUNS = "onnxruntime:fp32"
+"""What Triton's Python back end computes with."""
 _STATUS = {True: 200, False: 400}
 
 
@@ -164,6 +168,23 @@ def hgdeploy_server(bundle: Path, *flags: str) -> Iterator[Server]:
     with _started([*command, *flags], {"PYTHONPATH": path}) as (process, log):
         said = _said_by(process, log, "ready at http://")
         yield Server(process, said.rpartition("ready at http://")[2].split()[0])
+
+
+def write_triton(bundle: Path, repository: Path, instances: int) -> str:
+    """Write a Triton repository with the model of image files; return the model's name.
+
+    Args:
+        bundle: the model's folder.
+        repository: where.
+        instances: its processes, which share the CPUs.
+    """
+    options = TritonOptions(
+        backend="python",
+        device="cpu",
+        instances=instances,
+        threads=max(1, available_cpus() // instances),
+    )
+    return triton_repository(open_bundle(bundle), repository, options, lambda _: None).name
 
 
 @contextlib.contextmanager

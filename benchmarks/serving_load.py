@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 _READ_BYTES = 1 << 16
 _SEND_BYTES = 1 << 20
 _HEAD_END = b"\r\n\r\n"
+_LENGTH = b"\r\ncontent-length:"
 # An answer that has not come by then is lost.
 _ANSWER_SECONDS = 30.0
 _MOST_REQUESTS = 10_000_000
@@ -93,10 +94,10 @@ class _Connection:
         if head_size < 0:
             return None
         head = self.answer[:head_size].lower()
-        place = head.find(b"content-length:")
+        place = head.find(_LENGTH)
         if place < 0:
             raise ConnectionError("an answer without its length")
-        size = int(head[place + 15 :].split(b"\r\n", 1)[0])
+        size = int(head[place + len(_LENGTH) :].split(b"\r\n", 1)[0])
         start = head_size + len(_HEAD_END)
         if len(self.answer) < start + size:
             return None

@@ -130,7 +130,7 @@ def test_a_short_run_compares_every_answer_and_saves_what_it_measured(mini: Path
     assert all(run["right"] and not run["wrong"] and not run["lost"] for run in runs)
     assert model["poison"]["right"] == model["poison"]["sent"] > 0
     assert found["environment"]["cpus"] > 0
-    assert "| pphgnet_mini, onnxruntime fp32 | overload |" in done.stdout
+    assert "| pphgnet_mini, onnxruntime fp32 | open 300 % |" in done.stdout
     assert "round 1 of 1" in done.stderr
 
 

@@ -100,6 +100,23 @@ def training_config(**settings: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def distillation_config(teacher: str, weights: str, student: str) -> dict[str, Any]:
+    """Return a config with which a student learns from a teacher, as PaddleClas's SSLD does."""
+    config = training_config()
+    networks = [
+        {"Teacher": {"name": teacher, "class_num": CLASSES, "pretrained": weights}},
+        {"Student": {"name": student, "class_num": CLASSES, "pretrained": False}},
+    ]
+    config["Arch"] = {
+        "name": "DistillationModel", "class_num": CLASSES, "pretrained_list": None,
+        "freeze_params_list": [True, False], "models": networks, "infer_model_name": "Student",
+    }  # fmt: skip
+    pairs = {"weight": 1.0, "model_name_pairs": [["Student", "Teacher"]]}
+    config["Loss"]["Train"] = [{"DistillationCELoss": pairs}]
+    config["Metric"]["Eval"] = [{"DistillationTopkAcc": {"model_key": "Student", "topk": [1, 2]}}]
+    return config
+
+
 def _section(name: str, ops: list[Any], more: dict[str, Any]) -> dict[str, Any]:
     dataset = {
         "name": "ImageNetDataset",

@@ -4,15 +4,28 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from training_set import events, training_config, write_config, write_images
+from training_set import (
+    distillation_config,
+    events,
+    run_training,
+    training_config,
+    write_config,
+    write_images,
+)
 
 from conftest import require_engine
 from hgdeploy.cli.main import tool
+from hgdeploy.errors import ConfigError, TrainingError, WeightsError
+from hgdeploy.training.checkpoint import read_checkpoint
+from hgdeploy.training.journal import Event
+from hgdeploy.zoo.weights.load import read_weights
 
 OUTPUT = Path("output/PPLCNet_x0_25")
 
@@ -51,3 +64,157 @@ def test_what_is_trained_is_evaluated_and_exported_as_it_was_in_the_training(tra
     exported = train(config, "-o", weights, script="export_model.py")
     assert exported.returncode == 0, exported.stderr
     assert Path("inference/inference.json").is_file()
+
+
+def test_a_head_of_other_classes_is_left_out_by_name_or_refused(train):
+    config = training_config(epochs=1, eval_during_train=False)
+    assert train(config).returncode == 0
+    trained = read_weights(Path(f"{OUTPUT}/latest.pdparams"))
+    given = ("-o", f"Global.pretrained_model={OUTPUT}/latest", "-o", "Arch.class_num=4")
+    refused = train(config, *given)
+    assert refused.returncode == WeightsError.exit_code
+    assert (
+        "has 3 classes, but Arch.class_num is 4; to fine-tune, give -o Global.new_head=True: "
+        in (refused.stderr)
+    )
+    other = train(config, *given[:2], "-o", "Arch.name=PPLCNet_x0_35")
+    assert "does not fit PPLCNet: " in other.stderr
+    assert "these are the weights of PPLCNet_x0_25" in other.stderr
+    still = ("-o", "Optimizer.lr.learning_rate=0", "-o", "Global.output_dir=again")
+    tuned = train(config, *given, "-o", "Global.new_head=True", *still)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "latest.pdparams: fc.weight and fc.bias are left out, and start anew" in tuned.stderr
+    found = read_weights(Path("again/PPLCNet_x0_25/latest.pdparams"))
+    assert found["fc.weight"].shape[1] == 4
+    convolution = next(name for name in found if name.endswith("conv.weight"))
+    assert np.array_equal(found[convolution], trained[convolution])
+
+
+def test_a_loss_that_is_no_number_stops_with_the_images_and_what_is_left(train):
+    config = training_config(epochs=3)
+    config["Optimizer"]["lr"] = {"name": "Piecewise", "decay_epochs": [1], "values": [0.01, 1e30]}
+    done = train(config)
+    assert done.returncode == TrainingError.exit_code
+    (error,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert re.search(
+        r"the loss is nan in epoch 2, batch \d of 3 \(after \d updates\), of '?set/", error
+    )
+    assert f"the last good checkpoint is {OUTPUT}/latest (epoch 1)" in error
+    assert read_checkpoint(Path(f"{OUTPUT}/latest.checkpoint")).progress.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        ("Global.epoch=3", 2, "unknown key Global.epoch, did you mean 'epochs'?"),
+        ("Globel.epochs=3", 2, "unknown section 'Globel', did you mean 'Global'?"),
+        ("Optimizer.lr.learning_rat=3", 2, "unknown key Optimizer.lr.learning_rat, did you mean"),
+        ("Optimizer.name=Momentun", 2, "unknown Optimizer.name 'Momentun', did you mean 'Moment"),
+        ("Optimizer.beta1=0.5", 2, "Optimizer.beta1 is a key of Adam and AdamW, not of Momentum"),
+        ("Optimizer.lr.warmup_epoch=-1", 2, "expected a number from 0"),
+        ("Loss.Train=[{'TripletLoss': {}}]", 2, "Loss.Train[0].TripletLoss"),
+        ("Loss.Train=[{'DistillationCELoss': {}}]", 2, "needs a teacher: Arch.name DistillationM"),
+        ("Arch.pretrained=True", 2, "nothing is downloaded here without being asked for"),
+        ("Arch.lr_mult_list=[1]", 2, "Arch.lr_mult_list cannot be served in a training"),
+        ("Global.checkpoints=gone", 8, "gone.checkpoint: does not exist"),
+        ("Global.device=gpu", 6, "give -o Global.device=cpu"),
+        ("Global.epochs=0", 2, "Global.epochs is '0', expected a whole number from 1"),
+        ("DataLoader.Train.sampler.batch_sise=1", 2, "did you mean 'batch_size'?"),
+        ("Metric.Eval=[{'TopAcc': {}}]", 2, "Metric.Eval[0].TopAcc, did you mean 'TopkAcc'?"),
+        ("EMA.decay=2", 2, "EMA.decay is 2, expected a number from 0 and below 1"),
+        ("AMP.level=O3", 2, "AMP.level is 'O3', expected O1 or O2"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_written(train, change, code, told):
+    done = train(training_config(), "-o", change)
+    assert done.returncode == code
+    (error,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert told in error
+    assert not Path("output").exists()
+
+
+def test_keys_without_effect_are_named(train):
+    config = training_config(epoch_s=3, use_dali=True, epochs=1, eval_during_train=False)
+    config["AMP"] = {"scale_loss": 128.0, "use_dynamic_loss_scaling": True, "level": "O1"}
+    done = train(config)
+    assert done.returncode == 0
+    assert "Global.epoch_s has no effect on a training here; did you mean 'epochs'?" in done.stderr
+    assert "Global.use_dali has no effect here: images are decoded as OpenCV does" in done.stderr
+    assert "AMP has no effect on a CPU, where Paddle trains in float32" in done.stderr
+
+
+def test_a_student_learns_from_a_frozen_teacher_and_is_what_other_verbs_see(train):
+    config = training_config(epochs=1, eval_during_train=False)
+    config["Arch"]["name"] = "PPLCNet_x0_35"
+    assert train(config).returncode == 0
+    teacher = "output/PPLCNet_x0_35/latest"
+    config = distillation_config("PPLCNet_x0_35", teacher, "PPLCNet_x0_25")
+    before = read_weights(Path(f"{teacher}.pdparams"))
+    done = train(config)
+    assert done.returncode == 0, done.stderr
+    after = read_weights(Path(f"{teacher}.pdparams"))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    losses = [event["loss"] for event in events(Path("output/DistillationModel"), "epoch")]
+    assert all(math.isfinite(loss) for loss in losses)
+    best = "Global.pretrained_model=output/DistillationModel/best_model"
+    last = events(Path("output/DistillationModel"), "eval")[-1]
+    evaluated = train(config, "-o", best.replace("best_model", "latest"), script="eval.py")
+    assert f"top1: {last['top1']:.5f}" in evaluated.stdout, evaluated.stderr
+    refused = train(config, "-o", "Arch.models.0.Teacher.pretrained=True")
+    assert "Arch.models.0.Teacher.pretrained is True, expected the teacher's weights" in (
+        refused.stderr
+    )
+
+
+def test_resume_begins_anew_or_goes_on_and_the_best_stays_the_best(train):
+    config = training_config(epochs=1)
+    first = train(config, "--resume")
+    assert "there is no output/PPLCNet_x0_25/latest.checkpoint yet" in first.stderr
+    best = events(OUTPUT, "eval")[-1]["best"]
+    config["Global"]["epochs"] = 2
+    config["Optimizer"]["lr"]["learning_rate"] = 0.0
+    second = train(config, "--resume")
+    assert second.returncode == 0, second.stderr
+    assert "was trained with another epochs, schedule: the training goes on with" in second.stderr
+    assert ", from epoch 2, batch 1 on" in second.stderr
+    last = events(OUTPUT, "eval")[-1]
+    assert (last["epoch"], last["best"]) == (2, max(best, last["top1"]))
+    third = train(config, "--resume")
+    assert "has 2 epochs, and Global.epochs is 2: there is nothing to train" in third.stderr
+
+
+def test_the_folder_of_a_training_is_its_own(place):
+    config = training_config(epochs=1, eval_during_train=False)
+    caught = []
+
+    def second(event: Event) -> None:
+        if event["event"] == "start":
+            with pytest.raises(ConfigError, match="is written by another training") as error:
+                run_training(config)
+            caught.append(error)
+
+    run_training(config, on_event=second)
+    assert caught
+
+
+def test_several_labels_are_trained_and_measured_as_attributes(train):
+    labels = {0: "1,0,1", 1: "0,1,1", 2: "0,0,1"}
+    for name in ("train", "val"):
+        lines = Path(f"set/{name}.txt").read_text().splitlines()
+        rows = (line.rpartition(" ") for line in lines)
+        several = (f"{path}\t{labels[int(label)]}\n" for path, _, label in rows)
+        Path(f"set/{name}.txt").write_text("".join(several))
+    config = training_config(epochs=1)
+    for section in config["DataLoader"].values():
+        section["dataset"] |= {"name": "MultiLabelDataset", "label_ratio": True}
+    del config["DataLoader"]["Train"]["dataset"]["batch_transform_ops"]
+    loss = {"weight": 1.0, "weight_ratio": True, "size_sum": True}
+    config["Loss"] = {"Train": [{"MultiLabelLoss": loss}], "Eval": [{"MultiLabelLoss": loss}]}
+    config["Metric"] = {"Eval": [{"ATTRMetric": None}]}
+    done = train(config)
+    assert done.returncode == 0, done.stderr
+    last = events(OUTPUT, "eval")[-1]
+    assert f"ma: {last['ma']:.5f}, label_f1: {last['label_f1']:.5f}" in done.stdout
+    weights = f"Global.pretrained_model={OUTPUT}/latest"
+    evaluated = train(config, "-o", weights, script="eval.py")
+    assert f"ma: {last['ma']:.5f}" in evaluated.stdout, evaluated.stderr

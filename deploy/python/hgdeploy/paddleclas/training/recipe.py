@@ -26,6 +26,7 @@ from hgdeploy.system.kinds import (
 )
 from hgdeploy.system.progress import OnLine
 from hgdeploy.training.recipe import HalfPrecision, Recipe
+from hgdeploy.validation.evaluation import ATTRMetric
 
 _EPOCHS = literal(rounded(whole(1, MANY)))
 _GLOBAL: Mapping[str, Kind[Any]] = {
@@ -47,7 +48,7 @@ _GLOBAL: Mapping[str, Kind[Any]] = {
 # What `TrainingConfig` has read, and what only other tasks read.
 _ELSEWHERE = (
     *("pretrained_model", "device", "class_num", "image_shape", "save_inference_dir"),
-    *("export_for_fd", "use_multilabel", "eval_mode", "engine", "precision"),
+    *("export_for_fd", "use_multilabel", "eval_mode", "engine", "precision", "use_dali"),
 )
 
 
@@ -65,6 +66,8 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     _refuse_pretrained(config)
     loader = Given("DataLoader", config.raw.get("DataLoader")).or_empty()
     optimizer = Given("Optimizer", config.raw.get("Optimizer")).or_empty()
+    metrics = read_metrics(config)
+    several = any(isinstance(metric, ATTRMetric) for metric in metrics)
     evaluated = settings.get("eval_during_train") is not False
     checkpoint, name = settings.get("checkpoints"), Given("Arch", config.raw.get("Arch"))
     return Recipe(
@@ -76,8 +79,8 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
         optimizer=read_optimizer(optimizer),
         schedule=read_schedule(optimizer.at("lr")),
         output=Path(settings.get("output_dir") or "./output") / str(name.at("name").value),
-        metrics=read_metrics(config),
-        smoothing=read_smoothing(config),
+        metrics=metrics,
+        smoothing=None if several else read_smoothing(config),
         epochs=settings.get("epochs") or _missing("epochs"),
         device="cpu" if config.device == "cpu" else "gpu",
         seed=settings.get("seed"),

@@ -129,7 +129,9 @@ def _architecture_hint(found: Mapping[str, NDArray[Any]]) -> str:
         # Lazily built layers have shapes but no values, so even a large one takes milliseconds.
         with paddle.LazyGuard():
             state = registry.build(name).state_dict()
-        if {key: tuple(tensor.shape) for key, tensor in state.items()} == shapes:
+        own = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        head = list(own)[-2:]  # which has as many classes as the training had
+        if own.keys() == shapes.keys() and all(own[k] == shapes[k] for k in own if k not in head):
             return f"; these are the weights of {name}"
     return ""
 

@@ -65,7 +65,18 @@ def expected_resize(image: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     name = params.get("interpolation", "bilinear")
     if params.get("backend", "cv2") == "pil":
         return np.asarray(Image.fromarray(image).resize(size, PIL[name]))
-    return cv2.resize(image, size, interpolation=CV2[name])
+    return resize_without_ipp(image, size, CV2[name])
+
+
+def resize_without_ipp(
+    image: np.ndarray, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
+    """OpenCV's own code: what OpenCV 4.6 computes, which PaddleClas asks for."""
+    used = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    cv2.ipp.setUseIPP(used)
+    return resized
 
 
 def expected_normalize(
@@ -192,8 +203,16 @@ def test_a_resize_and_crop_after_normalising_are_exact(channels: int) -> None:
     expected = expected_normalize(picture(), "hwc")
     if channels == 4:
         expected = np.concatenate((expected, np.zeros((*expected.shape[:2], 1))), axis=2)
-    expected = cv2.resize(expected.astype("float32"), (31, 20))[6:14, 11:20]
+    expected = resize_without_ipp(expected.astype("float32"), (31, 20))[6:14, 11:20]
     same(Preprocessor(ops)(picture()), expected)
+
+
+@pytest.mark.skipif(not cv2.ipp.useIPP(), reason="this build of OpenCV has no IPP")
+def test_a_bicubic_resize_does_not_depend_on_the_kind_of_cpu() -> None:
+    op = ResizeImage(size=(150, 130), interpolation="bicubic")
+    made = Preprocessor([op])(picture())
+    same(made, resize_without_ipp(picture(), (150, 130), cv2.INTER_CUBIC))
+    assert cv2.ipp.useIPP(), "the user's own calls go on as before"
 
 
 def test_a_crop_takes_width_before_height_and_rounds_its_offset_down() -> None:

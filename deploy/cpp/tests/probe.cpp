@@ -2,21 +2,33 @@
 // Opens the library's doors for the tests in Python, in one process: it reads commands that end with a
 // null byte, and answers each with a line, or a line and bytes.
 //
-//   O<YAML>   use these transform_ops; without any, files are decoded to RGB
+//   O<YAML>   use these transform_ops
+//   D         use none: files are decoded to RGB
 //   F<path>   read a file
-//   B<bytes>  the same of the contents of a file (<number of bytes>:<bytes>)
+//   B<number> the same of so many bytes, which follow: the contents of a file
+//   P<YAML>   use this PostProcess section
+//   V<number> make a prediction of so many bytes of float32 scores, which follow
+//   I<input>  find images; inputs are separated by line feeds
+//   T<text>   show a text as Python does: its repr, and what of it may be printed
 //
-// The answers are `ok DTYPE SIDE SIDE SIDE` with the bytes, or `error CODE REASON`.
+// The answers are `ok DTYPE SIDE SIDE SIDE` with the bytes, `ok JSON`, `ok NUMBER` with the places and
+// names of files that end with a null byte, or `error CODE REASON`.
 #include <cstdint>
-#include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <string>
+#include <vector>
 
+#include <nlohmann/json.hpp>
 #include <yaml-cpp/yaml.h>
 
 #include "errors.hpp"
 #include "images/decode.hpp"
+#include "images/find.hpp"
+#include "system/text.hpp"
+#include "transforms/postprocess.hpp"
 #include "transforms/preprocess.hpp"
 
 namespace {
@@ -55,15 +67,68 @@ class Probe {
         write(hgdeploy::read_image(given));
         return;
       case 'B': {
-        std::vector<std::uint8_t> data(std::stoul(given));
-        std::cin.read(reinterpret_cast<char*>(data.data()), static_cast<std::streamsize>(data.size()));
+        const std::vector<char> data = following(given);
         hgdeploy::DecodeOptions options;
-        options.max_pixels = 1'000'000;
-        write(hgdeploy::decode(data.data(), data.size(), "", options));
+        options.max_pixels = 1'000'000;  // so that a damaged size costs no memory
+        write(hgdeploy::decode(reinterpret_cast<const std::uint8_t*>(data.data()), data.size(), "",
+                               options));
         return;
       }
+      case 'P':
+        postprocess_ = hgdeploy::Postprocess::from_config(YAML::Load(given));
+        std::cout << "ok\n";
+        return;
+      case 'V': {
+        const std::vector<char> data = following(given);
+        std::vector<float> scores(data.size() / sizeof(float));
+        std::memcpy(scores.data(), data.data(), data.size());
+        std::cout << "ok " << json_of(postprocess_("x.jpg", scores.data(), scores.size())) << '\n';
+        return;
+      }
+      case 'I':
+        find(given);
+        return;
+      case 'T':
+        std::cout << "ok " << hgdeploy::repr(given) << '\0' << hgdeploy::printable(given) << '\n';
+        return;
       default:
         throw hgdeploy::ConfigError("unknown command");
+    }
+  }
+
+  static std::vector<char> following(const std::string& number) {
+    std::vector<char> data(std::stoul(number));
+    std::cin.read(data.data(), static_cast<std::streamsize>(data.size()));
+    return data;
+  }
+
+  static std::string json_of(const hgdeploy::Prediction& prediction) {
+    const auto or_null = [](const auto& value) {
+      return value ? nlohmann::json(*value) : nlohmann::json();
+    };
+    nlohmann::json row{{"class_ids", or_null(prediction.class_ids)},
+                       {"scores", prediction.scores},
+                       {"labels", prediction.label_names},
+                       {"attributes", or_null(prediction.attributes)},
+                       {"output", or_null(prediction.output)}};
+    if (prediction.one_attribute) {
+      row["attributes"] = prediction.attributes->front();
+    }
+    return row.dump();
+  }
+
+  static void find(const std::string& given) {
+    std::vector<std::string> inputs;
+    std::istringstream lines(given);
+    for (std::string line; std::getline(lines, line);) {
+      inputs.push_back(line);
+    }
+    std::vector<std::string> warnings;
+    const auto files = hgdeploy::find_images(
+        inputs, [&](const std::string& line) { warnings.push_back(line); });
+    std::cout << "ok " << files.size() << ' ' << hgdeploy::join(warnings, " | ") << '\n';
+    for (const hgdeploy::ImageFile& file : files) {
+      std::cout << file.place << '\0' << file.name << '\0';
     }
   }
 
@@ -80,6 +145,7 @@ class Probe {
   }
 
   std::unique_ptr<Preprocessor> preprocessor_;
+  hgdeploy::Postprocess postprocess_;
 };
 
 }  // namespace

@@ -112,7 +112,12 @@ void check_size(const ImageHeader& header, const DecodeOptions& options) {
 
 // OpenCV 4 reads no animations, of which the first picture is taken: it lies on black.
 cv::Mat decode_webp(const Bytes& data, const ImageHeader& header, int flags) {
-  const std::optional<WebpFrame> frame = first_webp_frame(data);
+  std::optional<WebpFrame> frame;
+  try {
+    frame = first_webp_frame(data);
+  } catch (const PastTheEnd&) {
+    throw ImageError(why_none(header));
+  }
   if (!frame) {
     return decode_with_opencv(data, header, 1, flags);
   }

@@ -41,9 +41,10 @@ class ExifReader {
  public:
   explicit ExifReader(std::string_view exif) : data_(exif), little_(exif.substr(0, 2) == "II") {}
 
-  int orientation() const {
+  // Nothing where it does not say any.
+  std::optional<int> orientation() const {
     if (number(2, 2) != required_mark) {
-      return 0;
+      return std::nullopt;
     }
     auto at = static_cast<std::uint32_t>(number(4, 4));
     const std::uint64_t entries = number(at, 2);
@@ -55,7 +56,7 @@ class ExifReader {
       }
       read_other(tag, at);
     }
-    return 0;
+    return std::nullopt;
   }
 
  private:
@@ -85,6 +86,14 @@ class ExifReader {
   bool little_;
 };
 
+std::optional<int> orientation_of(std::string_view exif) {
+  try {
+    return ExifReader(exif).orientation();
+  } catch (const PastTheEnd&) {
+    return std::nullopt;
+  }
+}
+
 std::uint32_t crc_of(std::string_view bytes) {
   std::uint32_t crc = 0xFFFFFFFF;
   for (const char byte : bytes) {
@@ -98,14 +107,6 @@ std::uint32_t crc_of(std::string_view bytes) {
 
 }  // namespace
 
-int exif_orientation(std::string_view exif) {
-  try {
-    return ExifReader(exif).orientation();
-  } catch (const PastTheEnd&) {
-    return 0;
-  }
-}
-
 int exif_orientation_of_jpeg(std::string_view segments) {
   constexpr std::string_view name = "Exif\0\0"sv;
   const Bytes data(segments);
@@ -114,8 +115,8 @@ int exif_orientation_of_jpeg(std::string_view segments) {
     const auto end = at + 2 + static_cast<std::size_t>(data.big_endian(at + 2, 2));
     const std::string_view body = data.slice(at + 4, end - std::min(end, at + 4));
     if (body.size() > name.size() && body.substr(0, name.size()) == name) {
-      if (const int found = exif_orientation(body.substr(name.size())); found != 0) {
-        return found;
+      if (const std::optional<int> found = orientation_of(body.substr(name.size()))) {
+        return *found;
       }
     }
     at = std::max(end, at + 4);
@@ -136,7 +137,7 @@ int exif_orientation_of_png(const Bytes& data) {
     if (data.text(at + 4, 4) == "eXIf" && length >= 4 && (order == "II" || order == "MM") &&
         crc_of(data.text(at + 4, static_cast<std::size_t>(length) + 4)) ==
             data.big_endian(at + 8 + length, 4)) {
-      return exif_orientation(exif);
+      return orientation_of(exif).value_or(0);
     }
     at += length + 12;
   }
@@ -145,16 +146,17 @@ int exif_orientation_of_png(const Bytes& data) {
 
 int exif_orientation_of_webp(const Bytes& file) {
   constexpr unsigned exif_flag = 0x08;
+  constexpr unsigned unknown_flags = 0xC1;  // with which libwebp reads no parts
   const auto end = static_cast<std::size_t>(file.little_endian(4, 4)) + 8;
   const Bytes data(file.slice(0, end));
-  if (data.slice(12, 4) != "VP8X" || (data.byte(20) & exif_flag) == 0) {
+  if (data.slice(12, 4) != "VP8X" || (data.byte(20) & (exif_flag | unknown_flags)) != exif_flag) {
     return 0;
   }
   std::uint64_t at = 12;
   while (at + 8 <= data.size()) {
     const std::uint64_t length = data.little_endian(at + 4, 4);
     if (data.text(at, 4) == "EXIF" && length <= data.size() - at - 8) {
-      return exif_orientation(data.text(at + 8, static_cast<std::size_t>(length)));
+      return orientation_of(data.text(at + 8, static_cast<std::size_t>(length))).value_or(0);
     }
     at += 8 + length + length % 2;
   }

@@ -11,9 +11,7 @@
 
 namespace hgdeploy {
 
-// The orientation that EXIF data says, which begins with its order of bytes; 0 where it says none.
-int exif_orientation(std::string_view exif);
-// Of a JPEG's APP1 segments, of which the first counts.
+// The orientation that a file's EXIF data says; 0 where it says none. Of a JPEG: its APP1 segments.
 int exif_orientation_of_jpeg(std::string_view segments);
 int exif_orientation_of_png(const Bytes& data);
 int exif_orientation_of_webp(const Bytes& data);

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "images/webp.hpp"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 namespace hgdeploy {
 namespace {
 
 constexpr unsigned animation_flag = 0x02;
+constexpr unsigned known_flags = 0x3E;
 constexpr char alpha_flag = 0x10;
 constexpr std::size_t frame_header = 16;
 
@@ -22,36 +25,43 @@ std::string chunk(const std::string& name, const std::string& body) {
   return name + little_endian(body.size(), 4) + body + std::string(body.size() % 2, '\0');
 }
 
+// A frame, which begins with its place and size, as a file of its own.
+WebpFrame alone(const Bytes& frame) {
+  WebpFrame result;
+  result.left = static_cast<int>(2 * frame.little_endian(0, 3));
+  result.top = static_cast<int>(2 * frame.little_endian(3, 3));
+  const std::string sides(frame.text(6, 6));
+  const std::string picture(frame.text(frame_header, frame.size() - std::min(frame.size(), frame_header)));
+  const bool alpha = picture.rfind("ALPH", 0) == 0 || picture.rfind("VP8L", 0) == 0;
+  const std::string flags{alpha ? alpha_flag : '\0', '\0', '\0', '\0'};
+  const std::string body = "WEBP" + chunk("VP8X", flags + sides) + picture;
+  const std::string file = "RIFF" + little_endian(body.size(), 4) + body;
+  result.file.assign(file.begin(), file.end());
+  return result;
+}
+
 }  // namespace
 
-std::optional<WebpFrame> first_webp_frame(const Bytes& data) {
-  if (data.slice(12, 4) != "VP8X" || (data.byte(20) & animation_flag) == 0) {
+std::optional<WebpFrame> first_webp_frame(const Bytes& file) {
+  if (file.slice(12, 4) != "VP8X" || (file.byte(20) & animation_flag) == 0) {
     return std::nullopt;
   }
-  std::uint64_t at = 12;
-  while (at + 8 + frame_header <= data.size()) {
-    const std::uint64_t length = data.little_endian(at + 4, 4);
-    if (data.text(at, 4) != "ANMF") {
-      at += 8 + length + length % 2;
-      continue;
-    }
-    if (length < frame_header || length > data.size() - at - 8) {
-      return std::nullopt;
-    }
-    WebpFrame frame;
-    frame.left = static_cast<int>(2 * data.little_endian(at + 8, 3));
-    frame.top = static_cast<int>(2 * data.little_endian(at + 11, 3));
-    const std::string sides = little_endian(data.little_endian(at + 14, 6), 6);
-    const std::string picture(
-        data.text(at + 8 + frame_header, static_cast<std::size_t>(length) - frame_header));
-    const bool alpha = picture.rfind("ALPH", 0) == 0 || picture.rfind("VP8L", 0) == 0;
-    const std::string flags{alpha ? alpha_flag : '\0', '\0', '\0', '\0'};
-    const std::string body = "WEBP" + chunk("VP8X", flags + sides) + picture;
-    const std::string file = "RIFF" + little_endian(body.size(), 4) + body;
-    frame.file.assign(file.begin(), file.end());
-    return frame;
+  if ((file.byte(20) & ~known_flags) != 0) {
+    throw PastTheEnd();
   }
-  return std::nullopt;
+  const Bytes data(file.slice(0, static_cast<std::size_t>(file.little_endian(4, 4)) + 8));
+  std::optional<WebpFrame> first;
+  // All of them, since libwebp refuses a file that ends early or has a part that is none.
+  for (std::uint64_t at = 12; at < data.size();) {
+    const std::uint64_t length = data.little_endian(at + 4, 4);
+    const std::string_view part = data.text(at + 8, static_cast<std::size_t>(length));
+    if (data.text(at, 4) == "ANMF") {
+      const Bytes frame(part);
+      first = first ? std::move(first) : alone(frame);
+    }
+    at += 8 + length + length % 2;
+  }
+  return first ? std::move(first) : throw PastTheEnd();
 }
 
 }  // namespace hgdeploy

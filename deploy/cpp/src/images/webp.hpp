@@ -18,7 +18,8 @@ struct WebpFrame {
   std::vector<std::uint8_t> file;
 };
 
-// The first picture of an animation; nothing of a file that is none, or whose parts make no sense.
+// The first picture of an animation; nothing of a file that is none. Throws
+// PastTheEnd where its parts make no sense.
 std::optional<WebpFrame> first_webp_frame(const Bytes& data);
 
 }  // namespace hgdeploy

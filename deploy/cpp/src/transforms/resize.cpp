@@ -47,7 +47,7 @@ double hamming(double x) {
     return 0.0;
   }
   x *= pi;
-  return std::sin(x) / x * (0.54 + 0.46 * std::cos(x));
+  return std::sin(x) / x * (0.54F + 0.46F * std::cos(x));
 }
 
 double bicubic(double x) {
@@ -125,12 +125,16 @@ std::uint8_t clipped(int sum) {
   return static_cast<std::uint8_t>(std::clamp(sum >> precision_bits, 0, 255));
 }
 
-// Rows `from` to `to` of the image, each made narrower or wider.
-cv::Mat resized_rows(const cv::Mat& image, const std::vector<Span>& columns, int from, int to) {
-  cv::Mat result(to - from, static_cast<int>(columns.size()), CV_8UC3);
-  for (int y = from; y < to; ++y) {
+// Each row made narrower or wider.
+cv::Mat resized_rows(const cv::Mat& image, int width, const Filter& filter) {
+  if (width == image.cols) {
+    return image;
+  }
+  const std::vector<Span> columns = spans(image.cols, width, filter);
+  cv::Mat result(image.rows, width, CV_8UC3);
+  for (int y = 0; y < image.rows; ++y) {
     const std::uint8_t* row = image.ptr(y);
-    std::uint8_t* out = result.ptr(y - from);
+    std::uint8_t* out = result.ptr(y);
     for (const Span& span : columns) {
       const std::uint8_t* pixel = row + 3 * static_cast<std::ptrdiff_t>(span.first);
       std::array<int, 3> sum;
@@ -149,16 +153,20 @@ cv::Mat resized_rows(const cv::Mat& image, const std::vector<Span>& columns, int
   return result;
 }
 
-// Makes columns shorter or longer; the first row of `image` is row `from` of the whole.
-cv::Mat resized_columns(const cv::Mat& image, const std::vector<Span>& rows, int from) {
-  cv::Mat result(static_cast<int>(rows.size()), image.cols, CV_8UC3);
+// Each column made shorter or longer.
+cv::Mat resized_columns(const cv::Mat& image, int height, const Filter& filter) {
+  if (height == image.rows) {
+    return image;
+  }
+  const std::vector<Span> rows = spans(image.rows, height, filter);
+  cv::Mat result(height, image.cols, CV_8UC3);
   const auto width = 3 * static_cast<std::size_t>(image.cols);
   std::vector<int> sums(width);
-  for (int y = 0; y < result.rows; ++y) {
+  for (int y = 0; y < height; ++y) {
     const Span& span = rows[static_cast<std::size_t>(y)];
     std::fill(sums.begin(), sums.end(), 1 << (precision_bits - 1));
     for (std::size_t i = 0; i < span.weights.size(); ++i) {
-      const std::uint8_t* row = image.ptr(span.first + static_cast<int>(i) - from);
+      const std::uint8_t* row = image.ptr(span.first + static_cast<int>(i));
       const int weight = span.weights[i];
       for (std::size_t x = 0; x < width; ++x) {
         sums[x] += row[x] * weight;
@@ -233,16 +241,12 @@ cv::Mat resize_as_pillow(const cv::Mat& image, const Size& size, const std::stri
     return nearest_as_pillow(image, width, height);
   }
   const Filter filter = filter_of(interpolation);
-  const std::vector<Span> rows = spans(image.rows, height, filter);
-  cv::Mat result = image;
-  int from = 0;
-  if (width != image.cols) {
-    from = rows.front().first;
-    const Span& last = rows.back();
-    const int to = last.first + static_cast<int>(last.weights.size());
-    result = resized_rows(image, spans(image.cols, width, filter), from, to);
+  // What is between the two steps is rounded, so their order matters: this is Pillow 13's. Older ones
+  // always begin with the rows.
+  if (height < image.rows && image.rows - height > 2 * (image.cols - width)) {
+    return resized_rows(resized_columns(image, height, filter), width, filter);
   }
-  return height == image.rows ? result : resized_columns(result, rows, from);
+  return resized_columns(resized_rows(image, width, filter), height, filter);
 }
 
 }  // namespace hgdeploy

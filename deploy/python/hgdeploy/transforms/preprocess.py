@@ -8,8 +8,10 @@ backends; what PaddleClas would accept and then compute wrongly is refused here 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -184,14 +186,30 @@ def _resize(op: ResizeImage, image: NDArray[Any]) -> NDArray[Any]:
     import cv2
 
     try:
-        resized: NDArray[Any] = cv2.resize(
-            np.ascontiguousarray(image), target, interpolation=op.code
-        )
+        with _without_ipp(cv2):
+            resized: NDArray[Any] = cv2.resize(
+                np.ascontiguousarray(image), target, interpolation=op.code
+            )
     except cv2.error as error:
         raise ImageError(
             f"cannot be resized from {width}x{height} to {target[0]}x{target[1]}: {error.err}"
         ) from None
     return resized
+
+
+@contextlib.contextmanager
+def _without_ipp(cv2: ModuleType) -> Iterator[None]:
+    """Keep this thread from Intel's IPP, with which OpenCV's wheels resize since 4.12.
+
+    IPP's results (bicubic, and of floats) differ by up to one level from OpenCV's own, which are
+    those of the OpenCV 4.6 that PaddleClas asks for, and from one kind of x86 CPU to another.
+    """
+    used = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP(used)
 
 
 def _crop(op: CropImage, image: NDArray[Any]) -> NDArray[Any]:

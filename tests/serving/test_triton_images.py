@@ -87,6 +87,9 @@ def test_it_lies_beside_the_model_of_tensors_and_takes_files(write):
     stated = [(one.name, list(one.dims)) for one in (*config.input, *config.output)]
     assert stated == [("image", [1]), (SCORES, [10]), ("error", [1])]
     assert config.output[0].label_filename == "labels.txt"
+    (warmup,) = config.model_warmup
+    picture = images / "warmup" / warmup.inputs["image"].input_data_file
+    assert picture.read_bytes()[4:7] == b"\xff\xd8\xff"
     assert (images / "labels.txt").read_bytes() == (tensors / "labels.txt").read_bytes()
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ BYTES = "bytes"
 """The type of tensors of byte strings."""
 FACTS = "hgdeploy"
 """The parameter of a model's config that carries our own facts, as JSON."""
+WARMUP_FILE = "picture"
+"""The file in the model's folder `warmup` with the picture that the server sends it first."""
 
 
 @dataclass(frozen=True)
@@ -126,3 +130,14 @@ def open_images_model(
     bundle = ModelBundle(folder, None, preprocess, None)
     settings = ClassifierSettings("onnxruntime", batch, folder_options(options, MANY))
     return ServedModel(bundle, settings, ServedOptions(max_queue=MANY))
+
+
+def write_warmup(folder: Path) -> None:
+    """Write a gray picture as a tensor of one string, where the server looks for it."""
+    from PIL import Image
+
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(picture, "JPEG")
+    data = picture.getvalue()
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / WARMUP_FILE).write_bytes(struct.pack("<I", len(data)) + data)

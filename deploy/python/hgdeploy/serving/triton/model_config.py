@@ -14,7 +14,7 @@ from hgdeploy.bundle.model_bundle import ModelBundle
 from hgdeploy.engines.fit import channels_last
 from hgdeploy.errors import ConfigError, EngineError, OutputError, one_line
 from hgdeploy.serving.triton.backends import BACKENDS, TritonOptions
-from hgdeploy.serving.triton.files import BYTES, Network
+from hgdeploy.serving.triton.files import BYTES, WARMUP_FILE, Network
 from hgdeploy.system.libraries import import_library, installing
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -123,10 +123,11 @@ def add_warmup(config: Any, bundle: ModelBundle, network: Network) -> None:
     """Warm up with the smallest and the largest batch, where the size of images is known."""
     (spec,), profile = config.input, network.profile
     if network.takes_images:
-        # It has warmed itself up; an empty file shows that strings get through to it.
-        empty = config.model_warmup.add(name="an empty file", batch_size=1).inputs[spec.name]
-        empty.data_type, empty.zero_data = spec.data_type, True
-        empty.dims.append(1)
+        # It warms itself up; a picture shows that strings get through to it, which they do not with
+        # a numpy that the back end does not know.
+        tensor = config.model_warmup.add(name="a picture", batch_size=1).inputs[spec.name]
+        tensor.data_type, tensor.input_data_file = spec.data_type, WARMUP_FILE
+        tensor.dims.append(1)
         return
     size = Preprocessor(bundle.preprocess).output_size if bundle.preprocess is not None else None
     if profile is not None:

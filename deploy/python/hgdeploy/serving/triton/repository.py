@@ -19,7 +19,7 @@ from hgdeploy.engines.fit import check_feed, image_input
 from hgdeploy.engines.scores import class_count
 from hgdeploy.errors import BundleError, OutputError
 from hgdeploy.serving.triton.backends import BACKENDS, TritonOptions, check_model_name
-from hgdeploy.serving.triton.files import FACTS, Network
+from hgdeploy.serving.triton.files import FACTS, Network, write_warmup
 from hgdeploy.serving.triton.image_model import MODEL_FILE, MODEL_TEXT
 from hgdeploy.serving.triton.model_config import (
     DTYPES,
@@ -87,6 +87,7 @@ def triton_repository(
         if network.takes_images:
             model = MODEL_FILE
             (version / model).write_text(MODEL_TEXT, encoding="utf-8", newline="\n")
+            write_warmup(made)
         else:
             _check_fit(bundle, network, source)
         config = model_config(name, model, network, options)

@@ -56,7 +56,7 @@ def chosen_seed(recipe: Recipe, start: Checkpoint | None, ranks: Ranks) -> int:
     if recipe.seed is not None:
         return recipe.seed
     own = secrets.randbelow(_SEEDS)
-    return int(ranks.mean(own if ranks.leads else 0.0) * ranks.count)  # the first one's
+    return round(ranks.mean(own if ranks.leads else 0.0) * ranks.count)  # the first one's
 
 
 def open_data(

@@ -45,11 +45,16 @@ class Ranks:
         paddle = import_library("paddle", "cpu")
         tensor = paddle.to_tensor([value], dtype="float64")
         paddle.distributed.all_reduce(tensor)
-        return float(tensor) / self.count
+        return float(tensor.item()) / self.count
 
     def any(self, flag: bool) -> bool:
         """Return whether one of the processes says so; each must ask."""
         return flag if self.count == 1 else self.mean(float(flag)) > 0
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes and tells, before all have met."""
+    return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
 
 
 def _use_cpu_well(processes: int) -> None:

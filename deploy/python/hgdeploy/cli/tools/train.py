@@ -37,6 +37,7 @@ def declare_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(arguments: argparse.Namespace, out: TextIO) -> int:
     from hgdeploy.paddleclas.training.recipe import read_recipe
+    from hgdeploy.training.ranks import is_first_process
     from hgdeploy.training.session import train
 
     recipe = read_recipe(loaded_config(arguments), warn)
@@ -44,6 +45,8 @@ def _train(arguments: argparse.Namespace, out: TextIO) -> int:
         recipe = _resumed(recipe)
     with _shown(recipe, out) as on_event:
         progress = train(recipe, on_event, warn)
+    if not is_first_process():
+        return EXIT_OK
     best = "" if progress.best is None else f"; the best metric is {progress.best:.5f}"
     if best:
         best += f", of epoch {progress.best_epoch}: {recipe.output / 'best_model'}"

@@ -69,6 +69,8 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     metrics = read_metrics(config)
     several = any(isinstance(metric, ATTRMetric) for metric in metrics)
     evaluated = settings.get("eval_during_train") is not False
+    if isinstance(config.raw.get("Metric"), dict) and config.raw["Metric"].get("Train"):
+        on_warning("Metric.Train is not measured: a training tells its loss, and Metric.Eval")
     checkpoint, name = settings.get("checkpoints"), Given("Arch", config.raw.get("Arch"))
     return Recipe(
         config.arch,

@@ -65,7 +65,11 @@ HEAVY = {
     "tritonclient": ("serving/triton/", "serving/server/grpc/"),
     "cv2": ("images/", "transforms/", "training/data/"),
     "simplejpeg": ("images/jpeg.py",),
-    "matplotlib": ("benchmark/report/plot.py", "validation/evaluation/plot.py"),
+    "matplotlib": (
+        "benchmark/report/plot.py",
+        "validation/evaluation/plot.py",
+        "training/report.py",
+    ),
     "pyarrow": ("results/tables.py",),
     "ray": ("classify/ray",),
     "yaml": ("system/documents.py", "bundle/description.py"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from training_set import (
     distillation_config,
     events,
@@ -21,7 +22,7 @@ from training_set import (
 )
 
 from conftest import require_engine
-from hgdeploy.cli.main import tool
+from hgdeploy.cli.main import main, tool
 from hgdeploy.errors import ConfigError, TrainingError, WeightsError
 from hgdeploy.training.checkpoint import read_checkpoint
 from hgdeploy.training.journal import Event
@@ -218,3 +219,32 @@ def test_several_labels_are_trained_and_measured_as_attributes(train):
     weights = f"Global.pretrained_model={OUTPUT}/latest"
     evaluated = train(config, "-o", weights, script="eval.py")
     assert f"ma: {last['ma']:.5f}" in evaluated.stdout, evaluated.stderr
+
+
+def test_the_report_has_each_epoch_and_a_curve(train, run_here):
+    pytest.importorskip("matplotlib")
+    config = training_config(epochs=2)
+    assert train(config).returncode == 0
+    done = run_here(main, "train-report", OUTPUT, "--curve", "curve.png")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split()[:5] == ["epoch", "loss", "learning", "rate", "images/s"]
+    assert head.split()[5:] == ["top1", "top2", "eval", "loss"]
+        "epoch",
+        "loss",
+        "learning",
+        "rate",
+        "images/s",
+        "top1",
+        "top2",
+        *["eval", "loss"],
+    ]
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert rows[0].split()[1] == f"{events(OUTPUT, 'epoch')[0]['loss']:.5f}"
+    assert sum(row.endswith("*") for row in rows) == 1
+    with Image.open("curve.png") as picture:
+        assert picture.format == "PNG"
+    missing = run_here(main, "train-report", "set")
+    assert "train.jsonl: does not exist; give the folder of a training" in missing.stderr
+    other = run_here(main, "train-report", OUTPUT, "--curve", "curve.gif")
+    assert other.returncode == ConfigError.exit_code

@@ -73,10 +73,12 @@ def _hgdeploy(argv: Sequence[str] | None) -> Command:
     from hgdeploy.cli.tools.eval import add_eval
     from hgdeploy.cli.tools.infer import add_infer
     from hgdeploy.cli.tools.train import add_train
+    from hgdeploy.cli.tools.train_report import add_train_report
 
     add_all = (
         add_predict,
         add_train,
+        add_train_report,
         add_infer,
         add_eval,
         add_export,

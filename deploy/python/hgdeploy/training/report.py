@@ -120,6 +120,7 @@ def curve_png(events: Sequence[Event], title: str) -> bytes:
     lower.plot(numbers, [each.learning_rate for each in epochs], color=_TRAINED)
     lower.set_ylabel("learning rate")
     lower.set_xlabel("epoch")
+    lower.xaxis.get_major_locator().set_params(integer=True)
     for axes in (upper, middle, lower):
         axes.grid(color="#e4e4e4")
     stream = io.BytesIO()

@@ -80,6 +80,20 @@ def require_engine(name: str) -> None:
         pytest.skip(f"the {name} engine {found.notes[0]}")
 
 
+@pytest.fixture(scope="session")
+def cpp_build() -> Path:
+    """The folder in which `make cpp` has built; another in HGDEPLOY_CPP_BUILD."""
+    build = Path(os.environ.get("HGDEPLOY_CPP_BUILD", REPO / "build" / "cpp"))
+    if not (build / "hgdeploy-predict").is_file():
+        if "cpp" in os.environ.get("HGDEPLOY_REQUIRED_ENGINES", "").split(","):
+            pytest.fail(f"the C++ part is required here, and is not built in {build}")
+        pytest.skip(
+            f"the C++ part is not built in {build}: `make cpp` builds it where the packages of "
+            "deploy/cpp/packages.txt are installed"
+        )
+    return build
+
+
 @pytest.fixture(scope="session", autouse=True)
 def current_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty current folder, so that tests find nothing that a user left in the checkout."""

@@ -39,12 +39,16 @@ struct Param {
   std::vector<std::int64_t> shape;
 };
 
+std::string shown(const std::vector<std::int64_t>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
 std::string shown(const Param& param) {
   const auto found = floats.find(param.dtype);
-  std::string text = std::string(found == floats.end() ? "not float" : found->second) + " [";
-  for (std::size_t i = 0; i < param.shape.size(); ++i)
-    text += (i ? ", " : "") + std::to_string(param.shape[i]);
-  return text + "]";
+  return std::string(found == floats.end() ? "not float " : std::string(found->second) + " ") +
+         shown(param.shape);
 }
 
 std::int64_t product(const std::vector<std::int64_t>& shape) {
@@ -81,7 +85,11 @@ class Walk {
       throw std::runtime_error("a tensor has the unknown element type " + std::to_string(param.dtype));
     const std::int64_t size = product(param.shape);
     if (size < 0) throw std::runtime_error(no_params);
-    skip(static_cast<std::uint64_t>(product({size, static_cast<std::int64_t>(item->second)})));
+    const std::int64_t bytes = product({size, static_cast<std::int64_t>(item->second)});
+    if (bytes > end_ - at_)
+      throw std::runtime_error("a tensor of shape " + shown(param.shape) + " ends " +
+                               std::to_string(bytes - (end_ - at_)) + " bytes after it");
+    skip(static_cast<std::uint64_t>(bytes));
     return param;
   }
 

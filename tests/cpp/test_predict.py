@@ -59,7 +59,7 @@ def test_lines_and_messages_are_pythons(mini, cpp, run_here, tmp_path):
     (folder / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     (folder / "empty.png").write_bytes(b"")
     (folder / "a.heic").write_bytes(b"x")
-    labels = ("8", "1.5", "yes", "True", "it's", "both \" and '", "tab\t", "é日本", "'7'", "1e5")
+    labels = ("8", "1.5", "yes", "True", "it's", "both \" and '", r'"tab\t"', "é日本", "'7'", "1e5")
     description = mini / "inference.yml"
     text = description.read_text(encoding="utf-8")
     for i, label in enumerate(labels):

@@ -45,7 +45,7 @@ def test_the_recipes_of_pphgnet_are_read_as_they_are(size, magnitude, erasing, a
         False,
         16,
     )
-    assert Pipeline(train.ops, "ops").shape == (3, 224, 224)
+    assert Pipeline(train.ops, 0, "ops").shape == (3, 224, 224)
     evaluation = read_section(loader["Eval"], training=False)
     resize = ResizeImage(resize_short=short, interpolation="bicubic", backend="pil")
     assert evaluation.ops == (
@@ -55,7 +55,7 @@ def test_the_recipes_of_pphgnet_are_read_as_they_are(size, magnitude, erasing, a
         NormalizeImage(order=""),
     )
     assert (evaluation.batch_ops, evaluation.shuffle) == ((), False)
-    assert Pipeline(evaluation.ops, "ops").shape == (3, 224, 224)
+    assert Pipeline(evaluation.ops, 0, "ops").shape == (3, 224, 224)
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -137,5 +137,5 @@ NORMALIZE, ERASE = {"NormalizeImage": {"order": ""}}, {"RandomErasing": None}
 def test_orders_that_cannot_work_are_refused(ops, words):
     section = read_section(changed(OPS, ops), training=True)
     with pytest.raises(ConfigError) as caught:
-        Pipeline(section.ops, "ops")
+        Pipeline(section.ops, 0, "ops")
     assert words in str(caught.value)

@@ -201,6 +201,13 @@ def child_processes(pid: int | None = None) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> Iterator[int]:
+    """Yield the children of a process, their children, and so on."""
+    for child in child_processes(pid):
+        yield child
+        yield from descendants(child)
+
+
 def peak_memory_mb(pid: int | None = None) -> float | None:
     """Return the most memory this process, or that of `pid`, has had in use, in MiB.
 

@@ -19,15 +19,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, cast
 
 from hgdeploy.errors import EngineError, error_from_kind, one_line
-from hgdeploy.system.machine import child_processes, out_of_memory_kills
+from hgdeploy.system.machine import descendants, out_of_memory_kills
 from hgdeploy.system.messages import LINE, Message, read_message, write_message
 from hgdeploy.system.progress import OnLine, nothing
 
+Fds = Collection[int]
 # Before anything is imported: Python 3.10 has the current folder first in the path in any case.
 _START = (
     "import sys; sys.path = [entry for entry in sys.path if entry]; import runpy; "
@@ -96,12 +97,15 @@ class ChildProcess:
         module: what it runs; it calls `serve`.
         folder: its current folder; None for that of this process.
         quiet: only keep what it prints, instead of passing it on to stderr.
+        files: numbers of open files that it gets, under the same numbers; not on Windows.
 
     Raises:
         EngineError: the system starts no process.
     """
 
-    def __init__(self, module: str, *, folder: Path | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, module: str, *, folder: Path | None = None, quiet: bool = False, files: Fds = ()
+    ) -> None:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, module],
@@ -110,6 +114,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                pass_fds=files,
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
             )
@@ -236,7 +241,7 @@ class ChildProcess:
         """End the process, its group, and what has left the group, such as children like this."""
         if self._process.returncode is not None:
             return  # its number may be another's by now
-        others = list(_descendants(self.pid))
+        others = list(descendants(self.pid))
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -284,12 +289,6 @@ def _environment() -> dict[str, str]:
     if _PACKAGE_ROOT not in path:  # found in the current folder, which the child's path leaves out
         path.insert(0, _PACKAGE_ROOT)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for child in child_processes(pid):
-        yield child
-        yield from _descendants(child)
 
 
 def _signal_name(number: int) -> str:

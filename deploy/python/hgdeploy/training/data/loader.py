@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of labelled images, read ahead by threads."""
+"""Batches of labelled images, read ahead by other processes."""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import ImageError, InputError
-from hgdeploy.images.reader import use_one_opencv_thread
+from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import cut
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.training.data.batch import Batch
 from hgdeploy.training.data.chance import Drawn, stream
+from hgdeploy.training.data.crew import CAN_SHARE, Crew
 from hgdeploy.training.data.options import DataOptions
 from hgdeploy.training.data.pipeline import Pipeline
 from hgdeploy.training.data.sampler import Sampler
@@ -27,7 +29,11 @@ from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
 # Of so many images, more than half have to be readable; else their disk is not there any more.
 _ENOUGH = 100
 # Batches that are read while one is trained on, of which each may be 77 MB (128 images of 224).
-_AHEAD = 4
+_AHEAD = 2
+# The most images that a process is asked for at once.
+_MOST_ASKED = 32
+# A batch's place in its epoch, and its images.
+_Planned: TypeAlias = tuple[int, NDArray[np.int64]]
 
 
 class TrainingData:
@@ -50,7 +56,8 @@ class TrainingData:
 
     def __init__(self, section: Section, options: DataOptions) -> None:
         where = f"DataLoader.{'Train' if options.training else 'Eval'}.dataset"
-        self._pipeline = Pipeline(section.ops, f"{where}.transform_ops")
+        self._ops = section.ops
+        self._pipeline = Pipeline(section.ops, options.seed, f"{where}.transform_ops")
         if section.dataset == SEVERAL_LABELS and section.listed is not None:
             found = read_multilabel(section.root, section.listed)
         else:
@@ -76,6 +83,11 @@ class TrainingData:
         )
         asked = min(section.workers, available_cpus())
         self._workers = asked if options.workers is None else options.workers
+        if self._workers and not CAN_SHARE:
+            options.on_warning("images are read in one process: more of them need Linux")
+            self._workers = 0
+        self._crews: list[Crew] = []  # those that read no epoch at present
+        weakref.finalize(self, _close_all, self._crews)
         self._skipped: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -130,69 +142,104 @@ class TrainingData:
                 )
             yield batch
 
-    def _batches(
-        self, number: int, batches: Sequence[tuple[int, NDArray[np.int64]]]
-    ) -> Iterator[Batch]:
-        """Read batches in order, of which each is its place in the epoch and its images."""
-        if self._workers == 0:
-            for place, indices in batches:
-                rows = np.empty((len(indices), *self.shape), np.float32)
-                here = (self._read(number, *one) for one in zip(indices, rows, strict=True))
-                yield self._finished(number, place, indices, rows, here)
+    def close(self) -> None:
+        """End the processes that read images; an epoch that is read later starts others."""
+        _close_all(self._crews)
+
+    def _batches(self, number: int, batches: Sequence[_Planned]) -> Iterator[Batch]:
+        """Read batches in order."""
+        if self._workers:
+            yield from self._by_crew(number, batches)
             return
-        use_one_opencv_thread()
-        readers = ThreadPoolExecutor(self._workers, "hgdeploy reader")
-        finisher = ThreadPoolExecutor(1, "hgdeploy batch")
+        for place, indices in batches:
+            rows = np.empty((len(indices), *self.shape), np.float32)
+            failed = {}
+            for row, index in enumerate(indices):
+                try:
+                    self._pipeline(self._found.files[index].path, number, int(index), rows[row])
+                except ImageError as error:
+                    failed[row] = str(error)
+            yield self._finished((number, place), indices, rows, failed)
+
+    def _by_crew(self, number: int, batches: Sequence[_Planned]) -> Iterator[Batch]:
+        """Read batches in order, in other processes, ahead of their use."""
+        crew = self._crews.pop() if self._crews else self._new_crew()
+        askers = ThreadPoolExecutor(self._workers, "hgdeploy reader")
+        finishers = ThreadPoolExecutor(_AHEAD + 1, "hgdeploy batch")
+        piece = max(1, min(_MOST_ASKED, self.batch_size // (2 * self._workers)))
         waiting: deque[Future[Batch]] = deque()
         try:
-            for place, indices in batches:
-                rows = np.empty((len(indices), *self.shape), np.float32)
-                pairs = zip(indices, rows, strict=True)
-                reading = [readers.submit(self._read, number, *one) for one in pairs]
-                read = map(Future.result, reading)
-                waiting.append(finisher.submit(self._finished, number, place, indices, rows, read))
+            for turn, (place, indices) in enumerate(batches):
+                first = turn % (_AHEAD + 1) * self.batch_size  # its rows in the shared memory
+                images = [
+                    (first + row, int(index), str(self._found.files[index].path.absolute()))
+                    for row, index in enumerate(indices)
+                ]
+                asked = [
+                    askers.submit(crew.read, number, images[start : start + piece])
+                    for start in range(0, len(images), piece)
+                ]
+                rows = crew.rows[first : first + len(indices)]
+                waiting.append(
+                    finishers.submit(self._gathered, (number, place), indices, rows, (first, asked))
+                )
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # also where the caller stops in the middle
-            readers.shutdown(wait=False, cancel_futures=True)
-            finisher.shutdown(wait=False, cancel_futures=True)
+        finally:  # also where the caller stops in the middle; nothing writes to the rows after it
+            askers.shutdown(wait=True, cancel_futures=True)
+            finishers.shutdown(wait=True, cancel_futures=True)
+            self._crews.append(crew)
 
-    def _read(self, epoch: int, index: int, out: NDArray[np.float32]) -> bool:
-        """Read one image; return whether it could be read."""
-        file = self._found.files[index]
-        try:
-            rng = stream(self._options.seed, Drawn.IMAGE, epoch, int(index))
-            self._pipeline(file.path, rng, out)
-        except ImageError as error:
-            with self._lock:
-                new = file.place not in self._skipped
-                self._skipped[file.place] = str(error)
-            if new:
-                self._options.on_warning(f"{cut(file.name)} {error}; it is left out")
-            return False
-        return True
+    def _new_crew(self) -> Crew:
+        shape = ((_AHEAD + 1) * self.batch_size, *self.shape)
+        return Crew(self._ops, self._options.seed, shape)
+
+    def _gathered(
+        self,
+        place: tuple[int, int],
+        indices: NDArray[np.int64],
+        rows: NDArray[np.float32],
+        pieces: tuple[int, Sequence[Future[dict[int, str]]]],
+    ) -> Batch:
+        """Wait for the pieces of a batch, and copy it from the shared memory."""
+        first, asked = pieces
+        failed = {row - first: why for one in asked for row, why in one.result().items()}
+        return self._finished(place, indices, rows.copy(), failed)
 
     def _finished(
         self,
-        epoch: int,
-        place: int,
+        place: tuple[int, int],
         indices: NDArray[np.int64],
         rows: NDArray[np.float32],
-        read: Iterable[bool],
+        failed: Mapping[int, str],
     ) -> Batch:
-        """Wait for the images of a batch, and make the batch of those that could be read."""
-        whole = np.fromiter(read, bool, len(indices))
-        if not whole.all():
-            indices, rows = indices[whole], rows[whole]
+        """Make a batch, the second of `place` in its epoch, of the images that could be read."""
+        for row, reason in failed.items():
+            self._skip(self._found.files[indices[row]], reason)
+        if failed:
+            kept = [row for row in range(len(indices)) if row not in failed]
+            indices, rows = indices[kept], rows[kept]
         labels: NDArray[Any] = self._found.labels[indices]
         if self.soft and labels.ndim == 1:
             labels = np.eye(self.classes, dtype=np.float32)[labels]
         for number, mix in enumerate(self._batch_ops):
             if len(indices):
                 options = self._options
-                rng = stream(options.seed, Drawn.MIX, epoch, place, options.rank, number)
+                rng = stream(options.seed, Drawn.MIX, *place, options.rank, number)
                 labels = mix(rows, labels, rng)
         paths = tuple(self._found.files[index].place for index in indices)
-        return Batch(place, rows, labels, paths, indices)
+        return Batch(place[1], rows, labels, paths, indices)
+
+    def _skip(self, file: ImageFile, reason: str) -> None:
+        with self._lock:
+            new = file.place not in self._skipped
+            self._skipped[file.place] = reason
+        if new:
+            self._options.on_warning(f"{cut(file.name)} {reason}; it is left out")
+
+
+def _close_all(crews: list[Crew]) -> None:
+    while crews:
+        crews.pop().close()

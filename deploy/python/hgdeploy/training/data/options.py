@@ -24,7 +24,7 @@ class DataOptions:
         classes: classes of the network; None for as many as the labels have.
         names: the classes' names by id, for folders and lists that name them; None to number the
             names in alphabetical order. An evaluation takes `TrainingData.names` of its training.
-        workers: threads that read images; 0 for none but the caller's. None for the config's
+        workers: processes that read images; 0 for none but the caller's own. None for the config's
             `num_workers`, though not more than there are CPUs. It changes no result.
         on_warning: called with a line for each thing the user should know, such as the first time
             that an image cannot be read; from any thread.

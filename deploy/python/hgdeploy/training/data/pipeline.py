@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.images.decode import read_image
+from hgdeploy.training.data.chance import Drawn, stream
 from hgdeploy.training.data.operators import (
     RandCropImage,
     RandFlipImage,
@@ -33,6 +35,7 @@ class Pipeline:
 
     Args:
         ops: the operators, in the order in which they run.
+        seed: of what is random.
         where: names the list in errors.
 
     Attributes:
@@ -42,7 +45,7 @@ class Pipeline:
         ConfigError: an order that cannot work, or results that are not float32 of one size.
     """
 
-    def __init__(self, ops: Sequence[AnyOp], where: str) -> None:
+    def __init__(self, ops: Sequence[AnyOp], seed: int, where: str) -> None:
         fixed = [_as_fixed(op) for op in ops]
         kept = [op for op in fixed if op is not None]
         check_sequence(kept, where)
@@ -58,27 +61,41 @@ class Pipeline:
                 "(RandCropImage, CropImage, or ResizeImage with size)"
             )
         self.shape = (3, *size)
+        self._seed = seed
         self._before = _stages(ops[:at])
         self._normalize = Preprocessor((normalize, ToCHWImage()))
         self._after = [op for op in ops[at + 1 :] if isinstance(op, RandomErasing)]
 
-    def __call__(self, path: Path, rng: np.random.Generator, out: NDArray[np.float32]) -> None:
+    def __call__(self, path: Path, epoch: int, index: int, out: NDArray[np.float32]) -> None:
         """Make one sample.
 
         Args:
             path: the image's file.
-            rng: what is random is drawn from it.
+            epoch: the epoch; with the index, it decides all that is random.
+            index: the image's place in the data set.
             out: where to put the sample: a contiguous array of the shape.
 
         Raises:
             ImageError: the file cannot be read or decoded; the message is the reason.
         """
+        rng = stream(self._seed, Drawn.IMAGE, epoch, index)
         image = read_image(path)
         for stage in self._before:
             image = stage(image) if isinstance(stage, Preprocessor) else stage(image, rng)
         self._normalize(image, out)
         for erase in self._after:
             erase(out, rng)
+
+
+def ops_to_json(ops: Sequence[AnyOp]) -> list[tuple[str, dict[str, Any]]]:
+    """Return operators as JSON can hold them, for `ops_from_json` in another process."""
+    return [(type(op).__name__, dataclasses.asdict(op)) for op in ops]
+
+
+def ops_from_json(listed: Sequence[tuple[str, dict[str, Any]]]) -> list[AnyOp]:
+    """Return the operators that `ops_to_json` was given."""
+    kinds: dict[str, type[AnyOp]] = {kind.__name__: kind for kind in get_args(AnyOp)}
+    return [kinds[name](**values) for name, values in listed]
 
 
 def _as_fixed(op: AnyOp) -> Op | None:

@@ -64,7 +64,7 @@ class Section:
         batch_size: images a batch of one rank.
         shuffle: in another order each epoch.
         drop_last: leave out the last batch where it is not full.
-        workers: how many read images at once.
+        workers: processes that read images.
     """
 
     dataset: str

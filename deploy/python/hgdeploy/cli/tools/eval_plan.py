@@ -20,6 +20,7 @@ from hgdeploy.system.progress import nothing
 if TYPE_CHECKING:
     from hgdeploy.images.find import ImageFile
     from hgdeploy.paddleclas.training.config import TrainingConfig
+    from hgdeploy.paddleclas.training.tasks import EvalTask
     from hgdeploy.validation.evaluation import Metric
 
 Labels = Sequence[Any]
@@ -93,25 +94,17 @@ def _config_job(
     arguments: argparse.Namespace, config: TrainingConfig
 ) -> Iterator[tuple[EvalPlan, PredictJob]]:
     from hgdeploy.classify.settings import ClassifierSettings
-    from hgdeploy.images.labelled import read_attributes, read_labelled_images
     from hgdeploy.paddleclas.training.tasks import read_eval
     from hgdeploy.transforms.postprocess import Postprocess, ScoreOutput
 
     if arguments.folder is not None and arguments.bundle is not None:
         raise ConfigError(f"two bundles were named: {arguments.folder} and {arguments.bundle}")
     task = read_eval(config)
-    files: Sequence[ImageFile]
-    labels: Labels
-    if task.ending == "sigmoid":
-        files, rows = read_attributes(task.labels, task.images)
-        labels = list(rows)
-    else:
-        files, labels = read_labelled_images(
-            task.labels, task.images, None, warn, delimiter=task.delimiter
-        )
+    names = _names(config)
+    files, labels = _labelled(task, names, config.num_classes)
     plan = EvalPlan(
         *(files, labels, task.labels, task.metrics, task.smoothing),
-        names=_names(config),
+        names=names,
         classes=config.num_classes,
         configured=True,
     )
@@ -121,6 +114,26 @@ def _config_job(
     bundle = arguments.folder or arguments.bundle
     with network_job(config, settings, task.ending, bundle) as job:
         yield plan, job
+
+
+def _labelled(
+    task: EvalTask, names: Mapping[int, str], classes: int
+) -> tuple[Sequence[ImageFile], Labels]:
+    """Read the list or the folders of a config, with the classes numbered as in its training."""
+    from hgdeploy.images.labelled import read_attributes
+    from hgdeploy.training.data.samples import read_samples
+
+    if task.ending == "sigmoid":
+        files, rows = read_attributes(task.labels, task.images)
+        return files, list(rows)
+    found = read_samples(task.images, task.labels, task.delimiter, names or None, warn)
+    if not names and found.names is not None and found.classes != classes:
+        raise ConfigError(
+            f"{task.labels} has {found.classes} named classes, and the model {classes}, so their "
+            "numbers are not known; name the labels.txt that the training wrote, with -o "
+            "Infer.PostProcess.class_id_map_file=PATH"
+        )
+    return found.files, found.labels.tolist()
 
 
 def _names(config: TrainingConfig) -> Mapping[int, str]:
@@ -182,6 +195,6 @@ def _bundle_plan(arguments: argparse.Namespace) -> EvalPlan:
         files, rows = read_attributes(source, arguments.images)
         return EvalPlan(files, list(rows), source, (ATTRMetric(),), names=names)
     found, classes = read_labelled_images(
-        source, arguments.images, bundle.labels, warn, delimiter=arguments.delimiter or " "
+        source, arguments.images, bundle.labels, warn, delimiter=arguments.delimiter
     )
     return EvalPlan(found, classes, source, (TopkAcc(),), names=names)

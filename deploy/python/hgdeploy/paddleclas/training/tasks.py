@@ -66,8 +66,8 @@ class EvalTask:
 
     Attributes:
         images: the folder that the list's paths count from.
-        labels: the list of `PATH LABEL` lines.
-        delimiter: what separates the two.
+        labels: the list of `PATH LABEL` lines; or `images`, with a folder for each class.
+        delimiter: what separates the two; None for spaces or a tab.
         preprocess: what is done to the images.
         batch_size: images an inference takes.
         metrics: what is measured, in order.
@@ -76,7 +76,7 @@ class EvalTask:
 
     images: Path
     labels: Path
-    delimiter: str
+    delimiter: str | None
     preprocess: tuple[Op, ...]
     batch_size: int
     metrics: tuple[Metric, ...]
@@ -196,7 +196,8 @@ def read_eval(config: TrainingConfig) -> EvalTask:
             f"{_ATTRIBUTES} by ATTRMetric alone, and {_DATASET} by the others"
         )
     found = keys(_DATASET_KEYS)(place)
-    for key in ("image_root", "cls_label_path", "transform_ops"):
+    needed = ("image_root", "transform_ops", *(("cls_label_path",) if attributes else ()))
+    for key in needed:
         if found.get(key) is None:
             raise place.at(key).refused("a value")
     if found.get("relabel"):
@@ -205,8 +206,8 @@ def read_eval(config: TrainingConfig) -> EvalTask:
     batch = check(f"{given.where}.sampler.batch_size", size.get("batch_size", 1), _BATCH)
     return EvalTask(
         Path(found["image_root"]),
-        Path(found["cls_label_path"]),
-        found.get("delimiter") or " ",
+        Path(found.get("cls_label_path") or found["image_root"]),
+        found.get("delimiter"),
         _of_dataset(place),
         batch,
         metrics,

@@ -106,6 +106,9 @@ class Api:
                 response = await run(request)
             except RefusedError as error:
                 response = refusal(error)
+            except asyncio.CancelledError:  # the server ends, and has waited long enough
+                text = "the server ends, and the request took longer than it waits for; try again"
+                response = refusal(RefusedError(Why.CLOSING, text))
             except ClientDisconnect:
                 response = Response(status_code=GONE)
             except HGDeployError as error:

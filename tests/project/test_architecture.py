@@ -70,6 +70,7 @@ HEAVY = {
         "validation/evaluation/plot.py",
         "training/report.py",
     ),
+    "visualdl": ("training/journal.py",),
     "pyarrow": ("results/tables.py",),
     "ray": ("classify/ray",),
     "yaml": ("system/documents.py", "bundle/description.py"),

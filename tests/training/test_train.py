@@ -221,6 +221,20 @@ def test_several_labels_are_trained_and_measured_as_attributes(train):
     assert f"ma: {last['ma']:.5f}" in evaluated.stdout, evaluated.stderr
 
 
+def test_visualdl_gets_the_figures_or_is_asked_for(train):
+    done = train(training_config(epochs=1), "-o", "Global.use_visualdl=True")
+    try:
+        import visualdl
+    except ImportError:
+        assert "visualdl does not import here" in done.stderr
+        assert "install hgdeploy's extra visualdl" in done.stderr
+        return
+    (log,) = (OUTPUT / "vdl").glob("*.log")
+    reader = visualdl.LogReader(file_path=str(log))
+    (point,) = reader.get_data("scalar", "eval/top1")
+    assert point.value == pytest.approx(events(OUTPUT, "eval")[-1]["top1"])
+
+
 def test_the_report_has_each_epoch_and_a_curve(train, run_here):
     pytest.importorskip("matplotlib")
     config = training_config(epochs=2)

@@ -43,8 +43,13 @@ def _train(arguments: argparse.Namespace, out: TextIO) -> int:
     recipe = read_recipe(loaded_config(arguments), warn)
     if arguments.resume:
         recipe = _resumed(recipe)
-    with _shown(recipe, out) as on_event:
-        progress = train(recipe, on_event, warn)
+    try:
+        with _shown(recipe, out) as on_event:
+            progress = train(recipe, on_event, warn)
+    except KeyboardInterrupt:
+        if is_first_process():
+            say(f"to go on, run the same with --resume, from what is in {recipe.output}")
+        raise
     if not is_first_process():
         return EXIT_OK
     best = "" if progress.best is None else f"; the best metric is {progress.best:.5f}"

@@ -8,7 +8,7 @@ import pytest
 from scripted_chance import ScriptedChance
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.training.data.mixing import CutmixOperator, MixupOperator, OpSampler
+from hgdeploy.training.data.operators.mixing import CutmixOperator, MixupOperator, OpSampler
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from scripted_chance import ScriptedChance
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.training.data.operators import (
+from hgdeploy.training.data.operators.image import (
     RandCropImage,
     RandFlipImage,
     RandomErasing,

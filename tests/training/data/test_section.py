@@ -10,13 +10,13 @@ import pytest
 from training_sets import pphgnet_loader
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.training.data.mixing import CutmixOperator, MixupOperator, OpSampler
-from hgdeploy.training.data.operators import (
+from hgdeploy.training.data.operators.image import (
     RandCropImage,
     RandFlipImage,
     RandomErasing,
     TimmAutoAugment,
 )
+from hgdeploy.training.data.operators.mixing import CutmixOperator, MixupOperator, OpSampler
 from hgdeploy.training.data.pipeline import Pipeline
 from hgdeploy.training.data.section import read_section
 from hgdeploy.transforms.operators import CropImage, DecodeImage, NormalizeImage, ResizeImage

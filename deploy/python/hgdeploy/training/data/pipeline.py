@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hgdeploy.errors import ConfigError
 from hgdeploy.images.decode import read_image
 from hgdeploy.training.data.chance import Drawn, stream
-from hgdeploy.training.data.operators import (
+from hgdeploy.training.data.operators.image import (
     RandCropImage,
     RandFlipImage,
     RandomErasing,

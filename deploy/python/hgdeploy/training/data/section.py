@@ -26,13 +26,19 @@ from hgdeploy.system.kinds import (
     text,
     whole,
 )
-from hgdeploy.training.data.mixing import BatchOp, CutmixOperator, Mixer, MixupOperator, OpSampler
-from hgdeploy.training.data.operators import (
+from hgdeploy.training.data.operators.image import (
     RandCropImage,
     RandFlipImage,
     RandomErasing,
     RandomOp,
     TimmAutoAugment,
+)
+from hgdeploy.training.data.operators.mixing import (
+    BatchOp,
+    CutmixOperator,
+    Mixer,
+    MixupOperator,
+    OpSampler,
 )
 from hgdeploy.training.data.pipeline import AnyOp
 from hgdeploy.transforms.operators_config import (

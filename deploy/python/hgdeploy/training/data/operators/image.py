@@ -19,7 +19,7 @@ from PIL import Image
 from hgdeploy.errors import ConfigError
 from hgdeploy.system.checks import check_fields
 from hgdeploy.system.kinds import exactly, flag, list_of, number, text, whole
-from hgdeploy.training.data.augment import Geometry, RandAugment
+from hgdeploy.training.data.operators.augment import Geometry, RandAugment
 from hgdeploy.transforms.operators import IMAGENET_MEAN, ResizeImage
 from hgdeploy.transforms.preprocess import Preprocessor
 
@@ -118,7 +118,7 @@ class RandFlipImage:
 
 @dataclass(frozen=True)
 class TimmAutoAugment:
-    """Change geometry and colours at random: see `hgdeploy.training.data.augment`.
+    """Change geometry and colours at random: see `hgdeploy.training.data.operators.augment`.
 
     Attributes:
         config_str: the policy, such as `rand-m7-mstd0.5-inc1`.

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PaddleClas's random operators: on an image, and on a batch."""

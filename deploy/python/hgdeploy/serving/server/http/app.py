@@ -68,8 +68,8 @@ class Api:
             ("/metrics", self._metrics),
         ]
         posts: list[tuple[str, Handler]] = [
-            *((path + "/infer", self._asking.infer) for path in both),
             ("/predict", self._asking.predict),
+            *((path + "/infer", self._asking.infer) for path in both),
             (_REPOSITORY + "/index", self._index),
             (_REPOSITORY + "/models/{name}/load", self._control(self._models.load_again)),
             (_REPOSITORY + "/models/{name}/unload", self._control(self._models.unload)),
@@ -82,9 +82,10 @@ class Api:
             ("/v2/health/ready", self._ready),
         ]
         routes = [
+            # First what is asked most: each route that does not match costs time.
+            *(self._route(path, run, "POST") for path, run in posts),
             *(self._route(path, run, "GET", is_open=True) for path, run in open_to_all),
             *(self._route(path, run, "GET") for path, run in gets),
-            *(self._route(path, run, "POST") for path, run in posts),
             *(
                 self._route(start + "{rest:path}", _not_served(text), "GET", "POST")
                 for start, text in _NOT_SERVED.items()
@@ -114,7 +115,7 @@ class Api:
             except HGDeployError as error:
                 response = JSONResponse({"error": one_line(error)}, 500)
             client = request.client.host if request.client else None
-            asked, took = f"{request.method} {request.url.path}", time.perf_counter() - start
+            asked, took = f"{request.method} {request['path']}", time.perf_counter() - start
             self._doors.tell(client, asked, response.status_code, took)
             return response
 

@@ -129,7 +129,7 @@ def _section(name: str, ops: list[Any], more: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "sampler": {**sampler, "drop_last": False},
-        "loader": {"num_workers": 1, "use_shared_memory": True},
+        "loader": {"num_workers": 0, "use_shared_memory": True},
     }
 
 

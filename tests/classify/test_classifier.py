@@ -55,6 +55,23 @@ def assert_right(predictions, names, expected):
         assert prediction.labels == tuple(f"name {i}, the" for i in prediction.class_ids)
 
 
+def test_an_engine_that_plans_for_each_shape_gets_full_batches(mini, expected, tmp_path):
+    """As ONNX Runtime on a GPU: another batch size than the last costs seconds."""
+    require_engine("onnxruntime")
+    (tmp_path / "0.jpg").write_bytes(b"no image")
+    files = [tmp_path / "0.jpg", *PHOTOS]
+    with Classifier(mini, "onnxruntime", batch_size=8) as classifier:
+        engine, shapes = classifier.engine, []
+        infer, engine.fills_batches = engine.infer, True
+        engine.infer = lambda feeds: (shapes.append(feeds["x"].shape), infer(feeds))[1]
+        failed, *found = [one for path in files for one in classifier.predict(path)]
+        failed_too, *together = classifier.predict([str(path) for path in files])
+    assert shapes == [(8, 3, 64, 64)] * (len(PHOTOS) + 1)
+    assert failed.error and failed_too.error
+    assert_right(found, [photo.name for photo in PHOTOS], expected)
+    assert_right(together, [photo.name for photo in PHOTOS], expected)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
 def test_a_folder_is_classified_in_order(mini, engine_name, batch_size, expected):
     with Classifier(mini, engine_name, batch_size=batch_size) as classifier:

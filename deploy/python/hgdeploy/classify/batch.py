@@ -49,7 +49,11 @@ class Answer:
 
 
 def rows_of(
-    images: Sequence[Image], engine: Engine, preprocessor: Preprocessor, times: StageTimes
+    images: Sequence[Image],
+    engine: Engine,
+    preprocessor: Preprocessor,
+    times: StageTimes,
+    batch_size: int = 1,
 ) -> list[NDArray[Any] | ImageError]:
     """Return what the model gives for each image, (classes,), or why the image cannot be read.
 
@@ -58,6 +62,7 @@ def rows_of(
         engine: the loaded model.
         preprocessor: what makes the images' tensors; says their shape, where they have one.
         times: the seconds of each stage are added to it.
+        batch_size: the images of a full batch.
 
     Raises:
         EngineError: the engine failed.
@@ -83,6 +88,6 @@ def rows_of(
         places = list(group)
         start = time.perf_counter()
         same = np.stack([tensors[i] for i in places]) if batch is None else batch[: len(places)]
-        rows.update(zip(places, infer_rows(engine, same), strict=True))
+        rows.update(zip(places, infer_rows(engine, same, batch_size), strict=True))
         times.infer += time.perf_counter() - start
     return [rows[place] for place in range(len(images))]

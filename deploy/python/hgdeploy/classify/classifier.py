@@ -247,7 +247,7 @@ class Classifier:
             EngineError: the engine failed.
         """
         times = StageTimes(images=len(images))
-        rows = rows_of(images, self.engine, self.reader.preprocessor, times)
+        rows = rows_of(images, self.engine, self.reader.preprocessor, times, self.batch_size)
         start = time.perf_counter()
         pairs = zip(images, rows, strict=True)
         answers = [self._answer(image.name, row) for image, row in pairs]

@@ -141,6 +141,10 @@ class Engine(Protocol):
     def concurrency(self) -> int:
         """How many `infer` calls may run at once."""
 
+    @property
+    def fills_batches(self) -> bool:
+        """Whether a batch of another size than the last costs far more than a full batch."""
+
     def infer(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         """Run the model once and wait for it."""
 
@@ -192,10 +196,13 @@ class CheckedEngine(abc.ABC):
     Attributes:
         warnings: what the user should know of how the model runs, one line each.
         once_seconds: how long loading took for what is done once for a model on a machine.
+        fills_batches: whether a batch of another size than the last costs far more than a full
+            batch.
     """
 
     warnings: tuple[str, ...] = ()
     once_seconds = 0.0
+    fills_batches = False
 
     def __init__(
         self,

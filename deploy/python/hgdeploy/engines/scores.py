@@ -82,14 +82,16 @@ def class_count(shape: Sequence[int]) -> int | None:
     return known[0] if known else (-1 if sizes else 1)
 
 
-def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
+def infer_rows(engine: Engine, rows: NDArray[Any], batch_size: int = 1) -> NDArray[Any]:
     """Run a model of one input and one output on `rows` and return the scores of each.
 
-    A model of a larger fixed batch gets zeros after the real rows.
+    A model of a larger fixed batch gets zeros after the real rows, as does an engine to which a
+    batch of another size costs more than a full one.
 
     Args:
         engine: the loaded model.
         rows: shape (n, ...), with the input's dtype; n is at most a fixed batch.
+        batch_size: the rows of a full batch.
 
     Returns:
         The scores as (n, classes); the caller owns them.
@@ -100,8 +102,8 @@ def infer_rows(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
         EngineError: the engine failed.
     """
     given, declared, count = engine.inputs[0], engine.outputs[0], len(rows)
-    missing = max(given.shape[0] - count, 0)
-    if missing:
+    missing = max(given.shape[0], batch_size if engine.fills_batches else 0) - count
+    if missing > 0:
         rows = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
     output = engine.infer({given.name: rows})[declared.name]
     wanted, found = class_count(declared.shape), class_count(output.shape)

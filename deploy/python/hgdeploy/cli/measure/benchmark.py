@@ -148,7 +148,7 @@ def run_benchmark(arguments: argparse.Namespace, out: TextIO) -> int:
         bundle_folder(case, arguments.bundles)
     head = Head(
         suite=suite.name,
-        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        command=("hgdeploy", *sys.argv[1:]),
         settings=_settings(suite),
         environment=describe_environment(),
     )

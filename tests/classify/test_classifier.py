@@ -67,7 +67,8 @@ def test_an_engine_that_plans_for_each_shape_gets_full_batches(mini, expected, t
         failed, *found = [one for path in files for one in classifier.predict(path)]
         failed_too, *together = classifier.predict([str(path) for path in files])
     assert shapes == [(8, 3, 64, 64)] * (len(PHOTOS) + 1)
-    assert failed.error and failed_too.error
+    assert failed.error
+    assert failed_too.error
     assert_right(found, [photo.name for photo in PHOTOS], expected)
     assert_right(together, [photo.name for photo in PHOTOS], expected)
 

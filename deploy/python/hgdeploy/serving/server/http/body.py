@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ class Bodies:
         self.limits = limits
         self._most = int(limits.max_body_mb * _MB)
         self._held = 0
+        # Which would say on stderr of every form what its sender is told.
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     @contextlib.asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:

@@ -34,8 +34,10 @@ def refusal(error: RefusedError, document: dict[str, Any] | None = None) -> Resp
         document: what to say instead of `{"error": ...}`.
     """
     headers = {"Retry-After": "1"} if error.why in (Why.BUSY, Why.CLOSING) else {}
-    if error.why in (Why.TOO_LARGE, Why.TOO_SLOW):
-        headers["Connection"] = "close"  # what is left of the body is not read
+    if error.why is Why.TOO_SLOW:
+        headers["Connection"] = "close"
+    # What is left of a body that is too large is read and dropped for a while: a client that still
+    # sends would find the connection cut, and not this answer.
     return JSONResponse(document or {"error": one_line(error)}, _STATUS[error.why], headers)
 
 

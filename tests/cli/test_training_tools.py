@@ -254,6 +254,27 @@ def test_eval_leaves_out_what_the_model_has_no_classes_for(small, run):
     assert "top11" not in done.stdout
 
 
+def test_eval_takes_a_folder_for_each_class_numbered_as_in_the_training(small, run):
+    labels = probabilities(small, Path("photos")).argmax(1)
+    photos = sorted(Path("photos").glob("*.jpg"))
+    for photo, label in zip(photos, labels, strict=True):
+        folder = Path("val", f"class {label}")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder)
+    Path("labels.txt").write_text("".join(f"{i} class {i}\n" for i in range(10)))
+    given = (
+        "-o", "DataLoader.Eval.dataset.cls_label_path=None",
+        "-o", "DataLoader.Eval.dataset.image_root=val",
+    )  # fmt: skip
+    named = ("-o", "Infer.PostProcess.class_id_map_file=labels.txt")
+    done = run("eval.py", *ON_ONNX, "--bundle", small, *given, *named)
+    assert done.returncode == 0, done.stderr
+    assert "top1: 1.00000" in done.stdout
+    refused = run("eval.py", *ON_ONNX, "--bundle", small, *given)
+    assert refused.returncode == 2
+    assert "named classes, and the model 10, so their numbers are not known" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "change", "code", "told"),
     [

@@ -54,9 +54,9 @@ def plain_part(
 
 
 @pytest.mark.parametrize("draws", [[0.0, 0.0], [0.3, 0.5], [1.0, 0.9], [0.7, 0.2]])
-@pytest.mark.parametrize("backend", ["pil", "cv2"])
-def test_the_crop_has_the_drawn_area_and_shape_and_is_resized(image, draws, backend):
-    crop = RandCropImage((32, 24), interpolation="bicubic", backend=backend)
+@pytest.mark.parametrize(("backend", "kernel"), [("pil", "bicubic"), ("cv2", "bilinear")])
+def test_the_crop_has_the_drawn_area_and_shape_and_is_resized(image, draws, backend, kernel):
+    crop = RandCropImage((32, 24), interpolation=kernel, backend=backend)
     width, height = plain_part((80, 60), (0.08, 1.0), (3 / 4, 4 / 3), draws)
     left, top = 80 - width, (60 - height) // 2
     chance = ScriptedChance(*draws, left, top)
@@ -66,7 +66,7 @@ def test_the_crop_has_the_drawn_area_and_shape_and_is_resized(image, draws, back
     if backend == "pil":
         expected = np.asarray(Image.fromarray(part).resize((32, 24), Image.Resampling.BICUBIC))
     else:
-        expected = cv2.resize(part, (32, 24), interpolation=cv2.INTER_CUBIC)
+        expected = cv2.resize(part, (32, 24), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(result, expected)
 
 

@@ -18,6 +18,7 @@ import pytest
 from training_set import curve, events, run_training, training_config, write_images
 
 from conftest import require_engine
+from hgdeploy.errors import ConfigError, InputError
 from hgdeploy.training.checkpoint import read_checkpoint
 from hgdeploy.training.journal import Event, OnEvent
 from hgdeploy.zoo.weights.load import read_weights
@@ -132,3 +133,34 @@ def test_sigkill_leaves_what_resume_goes_on_from(place):
 def curve_so_far() -> list[Any]:
     whole = (OUTPUT / "train.jsonl").read_text().rpartition("\n")[0]
     return re.findall('"step"', whole)
+
+
+def test_within_an_epoch_only_the_same_batches_go_on(place):
+    config = training_config(save_minutes=1e-9, eval_during_train=False)
+    with pytest.raises(KilledError):
+        run_training(config, on_event=dying("step", 3))
+    config["DataLoader"]["Train"]["sampler"]["batch_size"] = 4
+    with pytest.raises(ConfigError, match="within an epoch, after 2 batches, and was trained with"):
+        run_training(config, GO_ON)
+
+
+def test_a_new_training_says_what_it_will_replace(place):
+    config = training_config(epochs=1, eval_during_train=False)
+    told: list[str] = []
+    run_training(config, on_warning=told.append)
+    assert not [line for line in told if "another training" in line]
+    run_training(config, on_warning=told.append)
+    (line,) = [line for line in told if "another training" in line]
+    assert "latest.checkpoint is of another training, after 1 epochs, and this one will" in line
+
+
+def test_images_that_are_gone_end_a_training_that_would_learn_nothing(place):
+    config = training_config(epochs=3, eval_during_train=False)
+
+    def unmount(event: Event) -> None:
+        if event["event"] == "epoch":
+            shutil.rmtree("set/train", ignore_errors=True)
+
+    with pytest.raises(InputError, match=r"cannot be read.*; go on with --resume once"):
+        run_training(config, on_event=unmount)
+    assert read_checkpoint(LATEST.with_suffix(".checkpoint")).progress.epoch == 1

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hgdeploy.errors import TrainingError
+import numpy as np
+
+from hgdeploy.errors import InputError, TrainingError
 from hgdeploy.system.checks import cut
 from hgdeploy.system.libraries import import_library
 from hgdeploy.training.data import Batch, TrainingData
@@ -152,6 +154,8 @@ class Loop:
         """
         if not len(batch) and self._ranks.count == 1:
             return 0.0
+        weight = 1.0 if len(batch) else 0.0
+        batch = batch if len(batch) else self._stand_in()
         paddle = import_library("paddle", "cpu")
         place = (state.epoch * len(self._data) + batch.number) * self._ranks.count
         paddle.seed((state.seed * 1_000_003 + place + self._ranks.rank) % _LARGE)
@@ -161,9 +165,16 @@ class Loop:
             value = float(loss)
             if not math.isfinite(value):
                 raise TrainingError(self._lost(state, batch, value))
-            part = loss / group
+            part = loss * (weight / group)
             (part if state.scaler is None else state.scaler.scale(part)).backward()
         return value
+
+    def _stand_in(self) -> Batch:
+        """Return a batch for none, so that the other processes do not wait for this one's part."""
+        data = self._data
+        shape, soft = (1, *data.shape), (1, data.classes)
+        labels: Any = np.zeros(soft, np.float32) if data.soft else np.zeros(1, np.int64)
+        return Batch(0, np.zeros(shape, np.float32), labels, (), np.zeros(0, np.int64))
 
     def _loss(self, state: State, batch: Batch) -> Any:
         paddle = import_library("paddle", "cpu")
@@ -228,7 +239,10 @@ class Loop:
 
     def _end(self, state: State, clock: _Clock) -> None:
         """Tell of a complete epoch, and begin the next."""
-        loss = self._ranks.mean(state.loss_sum) / max(self._ranks.mean(state.images), 1)
+        images = self._ranks.mean(state.images)
+        if not images:
+            raise InputError(f"none of the {self._data.samples} images for training can be read")
+        loss = self._ranks.mean(state.loss_sum) / images
         state.epoch, state.batch = state.epoch + 1, 0
         self._on_event(
             {

@@ -26,9 +26,13 @@ from hgdeploy.zoo.weights.load import load_into
 _SEEDS = 1 << 31
 
 
-def check_goes_on(start: Checkpoint, recipe: Recipe, on_warning: OnLine) -> None:
-    """Refuse a checkpoint of another network, and tell what else has changed."""
-    was, now = start.progress.settings, recipe.settings()
+def check_goes_on(start: Checkpoint, recipe: Recipe, ranks: Ranks, on_warning: OnLine) -> None:
+    """Refuse a checkpoint of another network, and tell what else has changed.
+
+    Raises:
+        ConfigError: it is of another network, within an epoch of other batches, or at its end.
+    """
+    was, now = start.progress.settings, recipe.settings(ranks.count)
     for name in ("arch", "classes"):
         if was.get(name) != now[name]:
             raise ConfigError(
@@ -36,7 +40,13 @@ def check_goes_on(start: Checkpoint, recipe: Recipe, on_warning: OnLine) -> None
                 f"but the config is of {now['arch']} with {now['classes']}"
             )
     changed = [name for name in now if was.get(name) != now[name]]
-    if changed:
+    if start.progress.batch and not {"images", "processes", "update_every"}.isdisjoint(changed):
+        raise ConfigError(
+            f"{recipe.checkpoint} is within an epoch, after {start.progress.batch} batches, and "
+            f"was trained with another {', '.join(changed)}; go on with the same, or from an "
+            "epoch_N"
+        )
+    if changed and ranks.leads:
         on_warning(
             f"{recipe.checkpoint} was trained with another {', '.join(changed)}: the training goes "
             "on with the config's"

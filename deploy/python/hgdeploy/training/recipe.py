@@ -100,15 +100,19 @@ class Recipe:
         """Whether an image may have several of the classes."""
         return any(isinstance(metric, ATTRMetric) for metric in self.metrics)
 
-    def settings(self) -> dict[str, Any]:
-        """Return what must stay as it is for a training to go on as if it had never stopped."""
+    def settings(self, ranks: int) -> dict[str, Any]:
+        """Return what must stay as it is for a training to go on as if it had never stopped.
+
+        Args:
+            ranks: how many processes train together.
+        """
         kept = ("arch", "classes", "epochs", "average", "update_every", "to_static")
         parts = {name: getattr(self, name) for name in kept}
         parts["losses"] = [dataclasses.asdict(term) for term in self.losses]
         parts["optimizer"] = _plain(self.optimizer)
         parts["schedule"] = _plain(self.schedule)
-        parts["train"] = self.train
-        return parts
+        parts["images"] = {k: self.train[k] for k in ("dataset", "sampler") if k in self.train}
+        return parts | {"processes": ranks}
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hgdeploy import zoo
-from hgdeploy.errors import ConfigError, TrainingError
+from hgdeploy.errors import ConfigError, InputError, TrainingError, WeightsError
 from hgdeploy.system.files import remove_leftovers, write_text, writing
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.locks import claim
@@ -67,11 +68,12 @@ def train(recipe: Recipe, on_event: OnEvent, on_warning: OnLine = nothing) -> Pr
     start = None
     if recipe.checkpoint is not None:
         start = read_checkpoint(checkpoint_file(recipe.checkpoint))
-        check_goes_on(start, recipe, on_warning)
+        check_goes_on(start, recipe, ranks, on_warning)
     seed = chosen_seed(recipe, start, ranks)
     data, held_out = open_data(recipe, seed, ranks, on_warning)
     state = make_state(recipe, seed, start, ranks, on_warning)
     progress = start.progress if start is not None else Progress(seed=seed)
+    progress = dataclasses.replace(progress, settings=recipe.settings(ranks.count))
     with contextlib.ExitStack() as held:
         tell: OnEvent = _nobody
         if ranks.leads:
@@ -79,8 +81,9 @@ def train(recipe: Recipe, on_event: OnEvent, on_warning: OnLine = nothing) -> Pr
             _write_labels(recipe.output / LABELS, data)
         stop = held.enter_context(stop_signals())
         tell(_start_event(recipe, data, state, ranks))
-        run = _Run(recipe, state, progress, tell, stop)
-        run.epochs(Loop(recipe, data, ranks, tell, run.pausing), held_out)
+        run = _Run(recipe, state, progress, tell, stop, on_warning)
+        loop = Loop(recipe, data, ranks, tell, run.pausing)
+        run.epochs(loop, held_out)
         return run.progress
 
 
@@ -92,9 +95,15 @@ class _Run:
     """
 
     def __init__(
-        self, recipe: Recipe, state: State, progress: Progress, tell: OnEvent, stop: Stop
+        self,
+        recipe: Recipe,
+        state: State,
+        progress: Progress,
+        tell: OnEvent,
+        stop: Stop,
+        on_warning: OnLine,
     ) -> None:
-        self.progress = progress
+        self.progress, self._on_warning = progress, on_warning
         self._recipe, self._state, self._tell, self._stop = recipe, state, tell, stop
         self._saved = time.monotonic()
 
@@ -106,6 +115,10 @@ class _Run:
     def epochs(self, loop: Loop, held_out: TrainingData | None) -> None:
         """Train all epochs that are left.
 
+        Args:
+            loop: trains one.
+            held_out: what is measured after it; None for nothing.
+
         Raises:
             KeyboardInterrupt: a signal asked to stop.
         """
@@ -115,6 +128,8 @@ class _Run:
                 complete = loop.epoch(state)
             except TrainingError as error:
                 raise TrainingError(f"{error}; {self._last_good()}") from None
+            except InputError as error:
+                raise InputError(f"{error}; go on with --resume once they are there") from None
             if loop.leads:
                 if complete and held_out is not None and self._is_due():
                     self._evaluate(held_out)
@@ -164,7 +179,6 @@ class _Run:
             loss_sum=state.loss_sum,
             images=state.images,
             scale=scale_of(state.scaler),
-            settings=recipe.settings(),
         )
         average = {} if state.average is None else state.average.arrays()
         optimizer = optimizer_state(state.optimizer, state.network)
@@ -174,9 +188,25 @@ class _Run:
             kept.append(recipe.output / f"epoch_{state.epoch}")
         for prefix in kept:
             write_checkpoint(prefix, checkpoint)
+        self._check_room(kept[0])
         self._saved = time.monotonic()
         place = {"event": "saved", "epoch": state.epoch, "batch": state.batch}
         self._tell({**place, "paths": [str(one) for one in kept]})
+
+    def _check_room(self, latest: Path) -> None:
+        """Tell, after the first checkpoint, where the disk has no room for all that are to come."""
+        on_warning, self._on_warning = self._on_warning, nothing
+        files = (latest.with_name(f"{latest.name}{each}") for each in (SUFFIX, WEIGHTS_SUFFIX))
+        size = sum(path.stat().st_size for path in files)
+        recipe = self._recipe
+        count = recipe.epochs // recipe.save_every - self._state.epoch // recipe.save_every + 2
+        free = shutil.disk_usage(recipe.output).free
+        if count * size > free:
+            on_warning(
+                f"{count} more checkpoints of {size / 1e9:.1f} GB take more than the "
+                f"{free / 1e9:.1f} GB that are free on the disk of {recipe.output}; give a larger "
+                "Global.save_interval (the latest is kept in any case)"
+            )
 
     def _last_good(self) -> str:
         """Return the end of an error: what is left, and what to do."""
@@ -206,6 +236,8 @@ def _writing(
     with claim(folder, busy, on_warning):
         for name in (LATEST, BEST):
             remove_leftovers(*(folder / f"{name}{each}" for each in (SUFFIX, WEIGHTS_SUFFIX)))
+        if recipe.checkpoint is None:
+            _warn_of_another(folder / LATEST, on_warning)
         with journal(folder, progress.epoch, progress.batch, scalars=recipe.scalars) as write:
 
             def tell(event: Any) -> None:
@@ -213,6 +245,16 @@ def _writing(
                 on_event(event)
 
             yield tell
+
+
+def _warn_of_another(latest: Path, on_warning: OnLine) -> None:
+    """Tell of a checkpoint that the first one of this training will replace."""
+    with contextlib.suppress(WeightsError):
+        was = read_checkpoint(checkpoint_file(latest)).progress
+        on_warning(
+            f"{latest}{SUFFIX} is of another training, after {was.epoch} epochs, and this one will "
+            "replace it; to go on with that one, stop now and give --resume"
+        )
 
 
 def _write_labels(path: Path, data: TrainingData) -> None:

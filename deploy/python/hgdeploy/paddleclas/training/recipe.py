@@ -52,6 +52,9 @@ _ELSEWHERE = (
 )
 
 
+_STOCHASTIC = ("EfficientNetB", "SwinTransformer")
+
+
 def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     """Return the training that a config asks for.
 
@@ -64,6 +67,13 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     """
     settings = _global(config, on_warning)
     _refuse_pretrained(config)
+    if config.raw.get("Slim") is not None:
+        raise ConfigError("Slim cannot be served: train in float32, and then hgdeploy quantize")
+    if config.arch.startswith(_STOCHASTIC):
+        on_warning(
+            f"PaddleClas trains {config.arch} with stochastic depth, which the network here has "
+            "not: that is fine for fine-tuning, and less so from random weights"
+        )
     loader = Given("DataLoader", config.raw.get("DataLoader")).or_empty()
     optimizer = Given("Optimizer", config.raw.get("Optimizer")).or_empty()
     metrics = read_metrics(config)

@@ -150,6 +150,14 @@ def test_a_short_chain_measures_every_artifact_and_fp32_is_the_same_on_every_eng
     assert "onnxruntime:int8 is " in printed
 
 
+def test_the_table_of_the_page_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    chain = importlib.import_module("chain")
+    found = json.loads((REPO / "benchmarks" / "results" / "chain.json").read_text())
+    assert "\n".join(chain.lines_of(found)) in PAGE
+    assert all(chain.as_good(found, run) for run in ("onnxruntime:int8", "openvino:int8"))
+
+
 def test_the_chain_reads_fashion_mnist_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(REPO / "benchmarks")
     data = importlib.import_module("chain_data")

@@ -20,7 +20,7 @@ from training_set import curve, events, run_training, training_config, write_ima
 from conftest import require_engine
 from hgdeploy.errors import ConfigError, InputError
 from hgdeploy.training.checkpoint import read_checkpoint
-from hgdeploy.training.journal import Event, OnEvent
+from hgdeploy.training.journal import Event, OnEvent, read_journal
 from hgdeploy.zoo.weights.load import read_weights
 
 OUTPUT = Path("output/PPLCNet_x0_25")
@@ -152,6 +152,7 @@ def test_a_new_training_says_what_it_will_replace(place):
     run_training(config, on_warning=told.append)
     (line,) = [line for line in told if "another training" in line]
     assert "latest.checkpoint is of another training, after 1 epochs, and this one will" in line
+    assert len(curve(read_journal(OUTPUT / "train.previous.jsonl"))) == 3
 
 
 def test_images_that_are_gone_end_a_training_that_would_learn_nothing(place):

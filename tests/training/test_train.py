@@ -60,6 +60,10 @@ def test_what_is_trained_is_evaluated_as_it_was_in_the_training(train):
     assert done.returncode == 0, done.stderr
     assert re.findall(r"\[Eval\]\[Epoch (\d)\]\[best metric", done.stdout) == ["1", "2"]
     assert "epoch 2/2, batch 3/3: loss" in done.stderr
+    import paddle
+
+    stored = paddle.load(str(OUTPUT / "latest.pdparams"))  # as PaddleClas reads it
+    assert same_shapes({k: v.numpy() for k, v in stored.items()}, network_weights())
     last = events(OUTPUT, "eval")[-1]
     weights = f"Global.pretrained_model={OUTPUT / 'latest'}"
     evaluated = train(config, "-o", weights, script="eval.py")
@@ -159,7 +163,7 @@ def test_a_student_learns_from_a_frozen_teacher_and_is_what_other_verbs_see(trai
     assert all(math.isfinite(loss) for loss in losses)
     assert load_training_config(Path("config.yaml")).arch == "PPLCNet_x0_25"
     own = read_weights(Path("output/DistillationModel/best_model.pdparams"))
-    assert same_shapes(own, zoo.build("PPLCNet_x0_25", CLASSES).state_dict())
+    assert same_shapes(own, network_weights())
     refused = train(config, "-o", "Arch.models.0.Teacher.pretrained=True")
     assert "Arch.models.0.Teacher.pretrained is True, expected the teacher's weights" in (
         refused.stderr
@@ -195,6 +199,10 @@ def test_the_folder_of_a_training_is_its_own(place):
 
     run_training(config, on_event=second)
     assert caught
+
+
+def network_weights() -> dict[str, Any]:
+    return zoo.build("PPLCNet_x0_25", CLASSES).state_dict()
 
 
 def same_shapes(arrays: dict[str, Any], tensors: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,13 +18,15 @@ Event = Mapping[str, Any]
 """`event` says what it is: `start`, `step`, `epoch`, `eval`, `saved`; the rest are its values."""
 OnEvent = Callable[[Event], None]
 
-LOG = "train.jsonl"
+LOG, PREVIOUS = "train.jsonl", "train.previous.jsonl"
 SCALARS = "vdl"
 
 
 @contextlib.contextmanager
 def journal(folder: Path, epoch: int, batch: int, *, scalars: bool) -> Iterator[OnEvent]:
     """Yield what writes events to the file `train.jsonl` in a folder, one line each.
+
+    A training that begins anew leaves that of the one before it as `train.previous.jsonl`.
 
     Args:
         folder: the training's.
@@ -38,10 +40,11 @@ def journal(folder: Path, epoch: int, batch: int, *, scalars: bool) -> Iterator[
         EngineError: VisualDL is asked for and not installed.
     """
     path = folder / LOG
-    kept = [line for line in _lines(path) if _is_before(line, epoch, batch)]
-    if not epoch and not batch:
-        kept = []
-    write_text(path, "".join(f"{json.dumps(line)}\n" for line in kept))
+    found = _lines(path)
+    kept = [line for line in found if (epoch or batch) and _is_before(line, epoch, batch)]
+    if found and not kept:
+        _write(folder / PREVIOUS, found)
+    _write(path, kept)
     with contextlib.ExitStack() as closing, writing(path):
         file = closing.enter_context(path.open("a", encoding="utf-8"))
         also = closing.enter_context(_scalars(folder / SCALARS)) if scalars else None
@@ -70,6 +73,10 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     if not events:
         raise ConfigError(f"{file}: has no line of a training")
     return events
+
+
+def _write(path: Path, events: Sequence[Event]) -> None:
+    write_text(path, "".join(f"{json.dumps(event)}\n" for event in events))
 
 
 def _append(path: Path, file: IO[str], event: Event) -> None:

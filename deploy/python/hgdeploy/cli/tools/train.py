@@ -7,13 +7,14 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hgdeploy.cli.terminal import Verbs, say, warn
 from hgdeploy.cli.tools.common import add_config_arguments, loaded_config
 from hgdeploy.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
+    from hgdeploy.system.progress import OnLine
     from hgdeploy.training.journal import Event, OnEvent
     from hgdeploy.training.recipe import Recipe
 
@@ -90,7 +91,7 @@ def _shown(recipe: Recipe, out: TextIO) -> Iterator[OnEvent]:
 
     columns = (
         rich_progress.TextColumn("hgdeploy:"),
-        rich_progress.BarColumn(),
+        rich_progress.BarColumn(16),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TextColumn("{task.fields[told]}"),
     )
@@ -100,14 +101,16 @@ def _shown(recipe: Recipe, out: TextIO) -> Iterator[OnEvent]:
         def show(event: Event) -> None:
             if event["event"] == "step":
                 total, done = event["batches"], event["batch"] + 1
-                bar.update(task, total=total, completed=done, told=_step(event, recipe))
-            else:
-                _print(event, recipe, out, lambda line: bar.console.print(f"hgdeploy: {line}"))
+                bar.update(task, total=total, completed=done, told=_short_step(event, recipe))
+                return
+            bar.stop()  # which clears its line, where stdout may be the same terminal
+            _print(event, recipe, out, say)
+            bar.start()
 
         yield show
 
 
-def _print(event: Event, recipe: Recipe, out: TextIO, tell: Any) -> None:
+def _print(event: Event, recipe: Recipe, out: TextIO, tell: OnLine) -> None:
     from hgdeploy.paddleclas.answers import write_logged
 
     kind, epochs = event["event"], recipe.epochs
@@ -147,6 +150,14 @@ def _step(event: Event, recipe: Recipe) -> str:
         f"{event['images_per_second']:.1f} images/s ({event['waiting_per_batch']:.3f} of "
         f"{event['seconds_per_batch']:.3f} s a batch waiting for data), "
         f"{_duration(event['seconds_left'])} left"
+    )
+
+
+def _short_step(event: Event, recipe: Recipe) -> str:
+    """Return what a terminal of 80 columns has room for beside a bar."""
+    return (
+        f"epoch {event['epoch']}/{recipe.epochs}, loss {event['loss']:.3f}, "
+        f"{event['images_per_second']:.0f}/s, {_duration(event['seconds_left'])}"
     )
 
 

@@ -17,14 +17,12 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "deploy" / "python"))
 
-import numpy as np
 from serving_cases import (
     TRITON_RUNS,
     Expected,
@@ -39,11 +37,12 @@ from serving_cases import (
 )
 from serving_load import Load
 from serving_local import Local
-from serving_rounds import MANY, OVERLOAD, QUICK, LocalProcess, Plan, Rounds, poisoned, say
+from serving_report import lines_of
+from serving_rounds import MANY, QUICK, LocalProcess, Plan, Rounds, poisoned, say
 
 from hgdeploy.benchmark.machine import describe_environment
-from hgdeploy.benchmark.stats import Ratio, compare_samples
 from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.errors import ConfigError
 from hgdeploy.system.machine import available_cpus
 
 _DISTINCT = 48
@@ -103,96 +102,6 @@ def measure(
         return found
 
 
-def ratio_of(found: dict[str, Any], case: str, reference: str) -> Ratio | None:
-    """Return how many times as many images a second a case answers as another; None without it."""
-    cases = found["cases"]
-    if case not in cases or reference not in cases:
-        return None
-    sides = [
-        [[1 / max(rate_of(run), 1e-9)] for run in cases[name]["runs"]] for name in (reference, case)
-    ]
-    return compare_samples(*sides)
-
-
-def rate_of(run: dict[str, Any]) -> float:
-    """Return the images a second of a run."""
-    return float(run["per_s"] if "per_s" in run else run["images"] / run["seconds"])
-
-
-def capacity_of(found: dict[str, Any]) -> str:
-    """Return the closed loop that answers the most."""
-    closed: list[str] = [name for name in found["cases"] if name.startswith("closed")]
-    return max(closed, key=lambda one: _rate(found, one), default="")
-
-
-def _rate(found: dict[str, Any], case: str) -> float:
-    return float(np.median([rate_of(run) for run in found["cases"][case]["runs"]]))
-
-
-def lines_of(document: dict[str, Any]) -> Iterator[str]:
-    """Yield the results as text."""
-    head = ("model", "case", "answers/s", "of the folder's", "median ms", "p99 ms", "refused",
-            "wrong or lost", "load generator")  # fmt: skip
-    yield f"| {' | '.join(head)} |"
-    yield f"|---|---|{'---:|' * (len(head) - 2)}"
-    for found in document["models"]:
-        for case, kept in found["cases"].items():
-            yield _table_row(found, case, kept)
-    for found in document["models"]:
-        yield from _verdicts(found)
-
-
-def _table_row(found: dict[str, Any], case: str, kept: dict[str, Any]) -> str:
-    runs, latency, title = kept["runs"], kept["latency"], f"{found['model']}, {found['engine']}"
-    cells = [f"{title} {found['precision']}", case]
-    if case.startswith("predict"):
-        cells += ["", "", f"{latency['p50_ms']:.1f}", f"{latency['p99_ms']:.1f}", "", "", ""]
-        return f"| {' | '.join(cells)} |"
-    cells.append(f"{_rate(found, case):.1f}")
-    if case == "folder":
-        return f"| {' | '.join([*cells, '', '', '', '', '', ''])} |"
-    share = ratio_of(found, case, "folder")
-    of_capacity = case.startswith(("closed", "protocol", "triton"))
-    cells.append(f"{100 * share.ratio:.0f} %" if share is not None and of_capacity else "")
-    cells += [f"{latency[key]:.1f}" if latency else "" for key in ("p50_ms", "p99_ms")]
-    sums = {key: sum(run[key] for run in runs) for key in ("refused", "wrong", "lost")}
-    cells += [str(sums["refused"]), str(sums["wrong"] + sums["lost"])]
-    used = sum(run["cpu_seconds"] for run in runs) / sum(run["seconds"] for run in runs)
-    return f"| {' | '.join([*cells, f'{100 * used / available_cpus():.1f} %'])} |"
-
-
-def _verdicts(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what the figures say of a model, one line for each aim."""
-    name, cases = found["model"], found["cases"]
-    if cases:
-        best = capacity_of(found)
-        for case, reference, words in (
-            (best, "folder", "of the folder's pipeline"),
-            (f"open {OVERLOAD} %", best, "of the capacity"),
-            *(("protocol", one, f"of {one}") for one in cases if one.startswith("triton")),
-        ):
-            times = ratio_of(found, case, reference)
-            if times is not None:
-                low, high = 100 * times.low, 100 * times.high
-                share = f"{100 * times.ratio:.1f} % ({low:.1f} to {high:.1f})"
-                yield f"{name}, {case}: {share} {words}"
-        for case, reference in (
-            ("closed 1", "predict"),
-            ("one stream, closed 1", "predict, all CPUs"),
-        ):
-            if case in cases and reference in cases:
-                added = cases[case]["latency"]["p50_ms"] - cases[reference]["latency"]["p50_ms"]
-                yield f"{name}, {case}: the median is {added:.2f} ms above that of {reference}"
-    if "poison" in found:
-        kept = found["poison"]
-        memory = [sample["memory_mb"] for sample in kept["samples"]]
-        yield (
-            f"{name}, 1 % poison for {sum(one['seconds'] for one in kept['samples']):.0f} s: "
-            f"{kept['sent']} requests, {kept['wrong']} wrong, {kept['lost']} lost, "
-            f"{memory[0]:.0f} MiB at first, {memory[-1]:.0f} at the end, {max(memory):.0f} at most"
-        )
-
-
 def plan_of(arguments: argparse.Namespace) -> Plan:
     """Return what the arguments ask for."""
     if arguments.quick:
@@ -211,7 +120,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def main() -> None:
     """Measure what the arguments name, save it, and print it."""
     parser = argparse.ArgumentParser(description="Measure hgdeploy serve under load.")
-    parser.add_argument("--bundle", nargs="+", type=Path, required=True, help="models' folders")
+    parser.add_argument("--bundle", nargs="+", type=Path, default=[], help="models' folders")
+    parser.add_argument("--report", nargs="+", type=Path, default=[], metavar="FILE",
+                        help="print saved results instead")  # fmt: skip
     parser.add_argument("--engine", default="openvino:fp32", metavar="ENGINE:PRECISION")
     parser.add_argument(
         "--rounds", type=int, default=6, help="0 for none, but for --poison-minutes"
@@ -231,7 +142,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.triton and arguments.engine != TRITON_RUNS:
         parser.error(f"--triton needs --engine {TRITON_RUNS}, as Triton's Python runs it")
-    plan = plan_of(arguments)
+    if bool(arguments.bundle) == bool(arguments.report):
+        parser.error("give --bundle to measure, or --report to print what was measured")
+    if arguments.report:
+        saved = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.report]
+        print("\n".join(lines_of(saved)))
+        return
+    try:
+        plan = plan_of(arguments)
+    except ConfigError as error:
+        parser.error(str(error))
     document: dict[str, Any] = {
         "schema": 1,
         "environment": describe_environment(),
@@ -246,7 +166,7 @@ def main() -> None:
         if arguments.output is not None:  # a later failure loses nothing
             text = json.dumps(document, indent=1) + "\n"
             arguments.output.write_text(text, encoding="utf-8")
-    print("\n".join(lines_of(document)))
+    print("\n".join(lines_of([document])))
 
 
 if __name__ == "__main__":

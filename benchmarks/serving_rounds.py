@@ -16,6 +16,8 @@ from serving_load import Load, Result
 from serving_local import Local
 
 from hgdeploy.errors import HGDeployError
+from hgdeploy.system.checks import check_fields
+from hgdeploy.system.kinds import list_of, number, whole
 from hgdeploy.system.messages import Message
 from hgdeploy.system.processes import ChildError, ChildProcess
 
@@ -51,6 +53,17 @@ class Plan:
     loads: Sequence[int] = (50, 80, 95, OVERLOAD)
     poison_seconds: float = 0.0
     single: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            rounds=whole(0, 1000),
+            seconds=number(above=0, most=60),
+            photos=whole(1, 100_000),
+            clients=list_of(whole(1, 512), 1),
+            loads=list_of(whole(1, 1000)),
+            poison_seconds=number(0, 36_000),
+        )
 
 
 QUICK = Plan(1, 0.2, 8, (1, 4), (80, OVERLOAD), 0.2, single=False)
@@ -152,12 +165,12 @@ class Rounds:
         if self._plan.rounds > 1:
             for turn in self._turns.values():
                 turn()
-        for number in range(self._plan.rounds):
+        for turns in range(self._plan.rounds):
             for name, turn in self._turns.items():
                 found, times = turn()
                 cases[name]["runs"].append({**found, **_percentiles(times)})
                 latencies[name] += times
-            say(f"round {number + 1} of {self._plan.rounds}")
+            say(f"round {turns + 1} of {self._plan.rounds}")
         for name, times in latencies.items():
             cases[name]["latency"] = _percentiles(times)
         return cases

@@ -17,6 +17,7 @@ from hgdeploy.cli.tools.eval_plan import EvalPlan, evaluation_job
 from hgdeploy.cli.tools.eval_print import print_outcome
 from hgdeploy.errors import ConfigError, InputError
 from hgdeploy.system.checks import cut
+from hgdeploy.system.progress import OnLine, once
 
 if TYPE_CHECKING:
     from hgdeploy.classify.classifier import Classifier
@@ -84,18 +85,19 @@ def _eval(arguments: argparse.Namespace, out: TextIO) -> int:
         if arguments.against is not None:
             other = reference_job(job, arguments.against, exported=exported)
         check_outputs(arguments, plan, job)
-        outcome, summary = _evaluated(plan, job)
+        on_warning = once(warn)  # both runs have the same images and the same description
+        outcome, summary = _evaluated(plan, job, on_warning)
         reference = None
         if other is not None:
             say(f"and the same images with {arguments.against}")
-            reference, _ = _evaluated(plan, other, outcome)
+            reference, _ = _evaluated(plan, other, on_warning, outcome)
     print_outcome(out, plan, outcome, reference, as_paddleclas=arguments.config is not None)
     write_outputs(arguments, plan, outcome, reference)
     return summary.exit_code
 
 
 def _evaluated(
-    plan: EvalPlan, job: PredictJob, first: Outcome | None = None
+    plan: EvalPlan, job: PredictJob, on_warning: OnLine, first: Outcome | None = None
 ) -> tuple[Outcome, Summary]:
     """Classify the images and gather the figures; a second run says nothing of the images again."""
     from hgdeploy.classify.folder import classify_files
@@ -108,7 +110,7 @@ def _evaluated(
         evaluation = _evaluation(classifier, plan, told=first is not None)
         _check_labels(plan, evaluation.classes)
         taker = _Taker(Outcome(classifier.engine.runtime, evaluation), plan)
-        classify_files(classifier, plan.files, [taker, progress], warn, summary)
+        classify_files(classifier, plan.files, [taker, progress], on_warning, summary)
     say(summary.text())
     outcome = taker.outcome
     outcome.failed = summary.failed

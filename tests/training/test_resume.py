@@ -18,7 +18,7 @@ import pytest
 from training_set import curve, events, run_training, training_config, write_images
 
 from conftest import require_engine
-from hgdeploy.errors import ConfigError, InputError
+from hgdeploy.errors import ConfigError, InputError, WeightsError
 from hgdeploy.training.checkpoint import read_checkpoint
 from hgdeploy.training.journal import Event, OnEvent, read_journal
 from hgdeploy.zoo.weights.load import read_weights
@@ -165,3 +165,40 @@ def test_images_that_are_gone_end_a_training_that_would_learn_nothing(place):
     with pytest.raises(InputError, match=r"cannot be read.*; go on with --resume once"):
         run_training(config, on_event=unmount)
     assert read_checkpoint(LATEST.with_suffix(".checkpoint")).progress.epoch == 1
+
+
+@pytest.fixture
+def trained(place) -> dict[str, Any]:
+    """A config whose training has its first checkpoint."""
+    config = training_config(epochs=1, eval_during_train=False)
+    run_training(config)
+    config["Global"]["epochs"] = 2
+    return config
+
+
+def test_a_checkpoint_in_part_is_refused(trained):
+    file = LATEST.with_suffix(".checkpoint")
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for damaged in (b"", whole[:100], whole[:middle], whole[:-1], flipped, b"\x93NUMPY" + whole):
+        file.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"latest.checkpoint: is no whole checkpoint: "):
+            run_training(trained, GO_ON)
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"begin with them by -o Global.pretrained_model=output"):
+        run_training(trained, GO_ON)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("Arch.name=PPLCNet_x0_35", "is of PPLCNet_x0_25 with 3 classes, but the config is of"),
+        ("Arch.class_num=4", "is of PPLCNet_x0_25 with 3 classes, but the config is of"),
+        ("Optimizer={'name': 'AdamW', 'lr': {'learning_rate': 0.1}}", "trained with Momentum, and"),
+        ("Global.epochs=1", "has 1 epochs, and Global.epochs is 1: there is nothing to train"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(trained, change, told):
+    with pytest.raises(ConfigError, match=told):
+        run_training(trained, GO_ON, change)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import WeightsError
+from hgdeploy.errors import WeightsError, one_line
 from hgdeploy.system.documents import parse_json
 from hgdeploy.system.files import replacing
 from hgdeploy.system.libraries import import_library
@@ -30,6 +32,11 @@ LATEST, BEST = "latest", "best_model"
 _PARTS = ("weights", "optimizer", "average")
 _PROGRESS = "progress"
 _FORMAT = 1
+# What numpy and zipfile let through of a file that is none of ours, or only a part of one.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     parts: dict[str, dict[str, NDArray[Any]]] = {part: {} for part in _PARTS}
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             told = parse_json(str(stored[_PROGRESS]))
             for written in stored.files:
                 part, _, name = written.partition("/")
@@ -143,5 +150,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if told.pop("format") != _FORMAT:
             raise ValueError("it is of another version of HGDeploy")
         return Checkpoint(Progress(**told), **parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: is no whole checkpoint: {error}") from None
+    except _DAMAGED as error:
+        raise WeightsError(f"{path}: is no whole checkpoint: {one_line(error)}") from None

@@ -39,6 +39,13 @@ def check_goes_on(start: Checkpoint, recipe: Recipe, ranks: Ranks, on_warning: O
                 f"{recipe.checkpoint} is of {was.get('arch')} with {was.get('classes')} classes, "
                 f"but the config is of {now['arch']} with {now['classes']}"
             )
+    kind = was.get("optimizer", {}).get("kind")
+    if kind != recipe.optimizer.kind:
+        raise ConfigError(
+            f"{recipe.checkpoint} was trained with {kind}, and Optimizer.name is "
+            f"{recipe.optimizer.kind}, which remembers other things; to change it, begin anew with "
+            f"-o Global.pretrained_model={recipe.checkpoint}"
+        )
     changed = [name for name in now if was.get(name) != now[name]]
     if start.progress.batch and not {"images", "processes", "update_every"}.isdisjoint(changed):
         raise ConfigError(

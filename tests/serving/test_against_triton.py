@@ -13,7 +13,8 @@ import http.client
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ import protocol_requests as asked
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from protocol_requests import FILES, IMAGES, SCORES, TENSORS, X
+from served import pictures
 from triton_server import Triton, triton_server, why_not
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
+
+from hgdeploy.bundle.model_bundle import open_bundle
+from hgdeploy.triton import TritonOptions, triton_repository
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +147,7 @@ def assert_alike(left: dict[str, tuple[object, ...]], right: dict[str, tuple[obj
 
 def split_class(text: str) -> tuple[object, ...]:
     """SCORE:INDEX:LABEL with a rounded score, or any other text."""
-    match = re.match(r"([0-9.]+):(\d+):(.*)", text)
+    match = re.fullmatch(r"([0-9.]+):(\d+)(?::(.*))?", text)
     return (round(float(match[1]), 4), match[2], match[3]) if match else (text,)
 
 
@@ -361,3 +366,122 @@ def test_metrics_have_the_same_names(triton, ours):
         assert status == 200
         names.append(set(re.findall(r"^(nv_inference_\w+)\{", body.decode(), re.MULTILINE)))
     assert names[1] <= names[0]
+
+
+def test_a_stream_has_the_same_answers(triton, ours):
+    names = ("raw", "id", "infer other model", "another size", "files", "a bad file", "classes")
+    found = []
+    for where in (triton.grpc, ours["grpc"]):
+        requests = []
+        for place, name in enumerate(names):
+            request = pb.ModelInferRequest.FromString(asked.GRPC[name].SerializeToString())
+            request.id = str(place)
+            if where == ours["grpc"] and request.model_name == IMAGES:
+                request.model_name = TENSORS
+            requests.append(request)
+        with grpc.insecure_channel(where) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            answers = list(stub.ModelStreamInfer(iter(requests), timeout=DEADLINE))
+        found.append({one.infer_response.id: one for one in answers})
+    assert found[0].keys() == found[1].keys() == set(map(str, range(len(names))))
+    for place, one in found[0].items():
+        own = found[1][place]
+        assert bool(own.error_message) == bool(one.error_message), (one, own)
+        if not one.error_message:
+            final = "triton_final_response"
+            assert own.infer_response.parameters[final] == one.infer_response.parameters[final]
+            both = (answer.infer_response for answer in (one, own))
+            assert_alike(*map(outputs_of_message, both))
+
+
+def fix_batch(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    model = onnx.load(bundle / "inference.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, bundle / "inference.onnx")
+
+
+def forget_labels(bundle: Path) -> None:
+    description = bundle / "inference.yml"
+    description.write_text(description.read_text().partition("PostProcess:")[0])
+
+
+KINDS: dict[str, tuple[Callable[[Path], None] | None, dict[str, int]]] = {
+    "fixed": (fix_batch, {}),
+    "unlabelled": (forget_labels, {}),
+    "alone": (None, {"max_batch": 1}),
+    "joined": (None, {"queue_delay_us": 20_000, "instances": 2, "threads": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Triton, with a model of each kind for tensors and for images."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("kinds")
+    for name, (change, options) in KINDS.items():
+        made = mini_bundle(folder / name)
+        if change is not None:
+            change(made)
+        for backend in ("onnxruntime", "python"):
+            served = TritonOptions(backend=backend, name=f"{name}_{backend}", **options)
+            triton_repository(open_bundle(made), folder / "models", served, lambda _: None)
+    with triton_server(folder / "models") as server:
+        yield server.http
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_repository_is_served(kinds, ours, name):
+    count = 4 if name == "fixed" else 1
+    with http_client.InferenceServerClient(kinds) as client:
+        found = []
+        for backend, given in (("onnxruntime", tensors_of(count)), ("python", files_of(count))):
+            result = client.infer(f"{name}_{backend}", [given])
+            found.append(result.as_numpy(SCORES))
+            best = http_client.InferRequestedOutput(SCORES, class_count=1)
+            if backend == "python" or count == 1:
+                classes = client.infer(f"{name}_{backend}", [given], outputs=[best])
+                texts = texts_of(classes.as_numpy(SCORES))
+                label = "name 2, the" if name != "unlabelled" else None
+                assert {one[1:] for one in texts} == {("2", label)}
+    with http_client.InferenceServerClient(ours["http"]) as client:
+        for given, scores in zip((tensors_of(count), files_of(count)), found, strict=True):
+            expected = client.infer(TENSORS, [given]).as_numpy(SCORES)
+            assert np.allclose(scores, expected, atol=1e-5)
+
+
+def tensors_of(count: int) -> Any:
+    given = http_client.InferInput("x", [count, 3, 64, 64], "FP32")
+    return given.set_data_from_numpy(X[:count])
+
+
+def files_of(count: int) -> Any:
+    given = http_client.InferInput("image", [count, 1], "BYTES")
+    return given.set_data_from_numpy(np.array([[FILES[i % 2]] for i in range(count)], object))
+
+
+def test_requests_that_triton_joins_get_their_own_answers(kinds, ours):
+    """Many at once, of one or more files, some of which fail."""
+    files = [b"bad", *pictures(11)]
+    groups = [files[i % 12 : i % 12 + 1 + i % 3] for i in range(60)]
+
+    def ask(where: str, model: str, group: list[bytes]) -> tuple[np.ndarray, list[bytes]]:
+        given = http_client.InferInput("image", [len(group), 1], "BYTES")
+        given.set_data_from_numpy(np.array([[one] for one in group], object))
+        wanted = [http_client.InferRequestedOutput(one) for one in (SCORES, "error")]
+        with http_client.InferenceServerClient(where, network_timeout=DEADLINE) as client:
+            result = client.infer(model, [given], outputs=wanted)
+            return result.as_numpy(SCORES), list(result.as_numpy("error").ravel())
+
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(lambda group: ask(kinds, "joined_python", group), groups))
+    for group, (scores, reasons) in zip(groups, found, strict=True):
+        expected, own_reasons = ask(ours["http"], TENSORS, group)
+        assert np.allclose(scores, expected, atol=1e-5, equal_nan=True)
+        assert reasons == own_reasons
+    status, _, body = answer_of(kinds, asked.Request("/v2/models/joined_python/stats"))
+    assert status == 200
+    (counted,) = json.loads(body)["model_stats"]
+    assert counted["execution_count"] < counted["inference_count"]

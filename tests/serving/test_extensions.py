@@ -153,6 +153,7 @@ def test_a_stream_answers_each_request_in_order(models: Models, calls: str):
             else:
                 assert error is None
                 assert result.get_response().id == str(place)
+                assert result.get_response().parameters["triton_final_response"].bool_param
                 assert np.array_equal(result.as_numpy(model.output.name)[0], one.row)
         client.async_stream_infer("other", [image_input(files[0])])
         result, error = answers.get(timeout=DEADLINE)

@@ -20,6 +20,7 @@ _IN_FLIGHT = 32
 # A stream that brings nothing for so long is cancelled, and one whose answer is not taken.
 _IDLE_SECONDS = 300.0
 _ANSWER_SECONDS = 30.0
+_FINAL = "triton_final_response"
 
 _Refused: TypeAlias = tuple[str, HGDeployError]
 
@@ -66,11 +67,14 @@ class Stream:
         if not isinstance(one, Begun):
             return _failed(*one)
         try:
-            return pb.ModelStreamInferResponse(infer_response=one.answer())
+            answer = pb.ModelStreamInferResponse(infer_response=one.answer())
         except HGDeployError as error:
             return _failed(one.name, error)
         finally:
             self._begun.discard(one)
+        # Clients that take several answers to a request look for the last one by this.
+        answer.infer_response.parameters[_FINAL].bool_param = True
+        return answer
 
     def _read(self) -> None:
         try:

@@ -121,6 +121,7 @@ def test_a_loss_that_is_no_number_stops_with_the_images_and_what_is_left(train):
         ("Loss.Train=[{'DistillationCELoss': {}}]", 2, "needs a teacher: Arch.name DistillationM"),
         ("Arch.pretrained=True", 2, "nothing is downloaded here without being asked for"),
         ("Arch.lr_mult_list=[1]", 2, "Arch.lr_mult_list cannot be served in a training"),
+        ("Global.new_head=True", 2, "give them with -o Global.pretrained_model=PATH, or train"),
         ("Global.checkpoints=gone", 8, "gone.checkpoint: does not exist"),
         ("Global.device=gpu", 6, "give -o Global.device=cpu"),
         ("Global.epochs=0", 2, "Global.epochs is '0', expected a whole number from 1"),

@@ -106,6 +106,12 @@ def make_state(
         load_into(network, start.weights, recipe.checkpoint or Path())
     elif recipe.pretrained is not None:
         load_pretrained(network, recipe.pretrained, on_progress, new_head=recipe.new_head)
+    elif recipe.new_head:
+        raise ConfigError(
+            "Global.new_head leaves the last layer of weights out, and there are none; give them "
+            "with -o Global.pretrained_model=PATH, or train from random ones with -o "
+            "Global.new_head=False"
+        )
     network.train()
     teacher = None
     if recipe.teacher is not None:

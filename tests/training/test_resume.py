@@ -114,24 +114,31 @@ def test_ctrl_c_saves_within_the_epoch_and_the_rest_is_the_same(place):
 def test_sigkill_leaves_what_resume_goes_on_from(place):
     config = training_config(epochs=10, save_minutes=1e-9, eval_during_train=False)
     unbroken = curve(run_training(config))
-    shutil.rmtree(OUTPUT)
-    words = [sys.executable, "-m", "hgdeploy", "train", "-c", "config.yaml"]
-    # A training of its own sets these before it imports Paddle, and each changes the last bits.
-    same = {"MKL_DEBUG_CPU_TYPE": "0", "OMP_NUM_THREADS": "1", **os.environ}
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL, env=same) as process:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if (OUTPUT / "train.jsonl").exists() and len(curve_so_far()) > 3:
-                break
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    for _ in range(3):  # on a busy machine, a training may end before the kill
+        shutil.rmtree(OUTPUT)
+        if killed_after_some_steps() == -signal.SIGKILL:
+            break
+    assert 3 < len(steps_so_far()) < len(unbroken)
     assert curve(run_training(config, GO_ON)) == unbroken
     assert not list(OUTPUT.glob(".latest*.tmp"))
 
 
-def curve_so_far() -> list[Any]:
-    whole = (OUTPUT / "train.jsonl").read_text().rpartition("\n")[0]
+def killed_after_some_steps() -> int | None:
+    """Train in a process of its own, kill it, and return how it ended."""
+    # A training of its own sets these before it imports Paddle, and each changes the last bits.
+    same = {"MKL_DEBUG_CPU_TYPE": "0", "OMP_NUM_THREADS": "1", **os.environ}
+    words = [sys.executable, "-m", "hgdeploy", "train", "-c", "config.yaml"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, env=same) as process:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and len(steps_so_far()) < 4:
+            time.sleep(0.01)
+        process.kill()
+    return process.returncode
+
+
+def steps_so_far() -> list[str]:
+    log = OUTPUT / "train.jsonl"
+    whole = log.read_text().rpartition("\n")[0] if log.exists() else ""
     return re.findall('"step"', whole)
 
 

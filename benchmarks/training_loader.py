@@ -40,6 +40,7 @@ from hgdeploy.benchmark.machine import describe_environment
 from hgdeploy.system.files import write_text
 from hgdeploy.system.machine import available_cpus
 from hgdeploy.training.data import Batch, DataOptions, TrainingData
+from hgdeploy.training.ranks import use_device
 
 CLASSES = 1000
 SIDE = 224
@@ -114,7 +115,8 @@ def rate(batches: Iterator[Batch], step: Step, seconds: float) -> float:
 
 
 def network_step(model: str) -> Step:
-    """Return a function that trains a network on a batch."""
+    """Return a function that trains a network on a batch, with the CPUs as `hgdeploy train` has."""
+    use_device("cpu")
     import paddle
 
     network = zoo.build(model, CLASSES)

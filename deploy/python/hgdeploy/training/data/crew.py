@@ -7,6 +7,7 @@ images a second on 16 CPUs, where a GPU trains on 3,000.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -65,19 +66,16 @@ class Crew:
         Raises:
             ResourceError: the system starts no more processes, or gives them no memory.
         """
-        child = self._child()
-        try:
-            answer = child.ask(Message({"do": "read", "epoch": epoch, "images": images}))
-            return {int(row): reason for row, reason in answer.values["failed"].items()}
-        except ChildError as error:
-            if len(images) == 1:  # it is this one, of those that the process was to read
-                return {images[0][0]: f"crashed the decoder ({error.how})"}
-        finally:
-            if child.alive:
-                self._idle.put(child)
-            else:
-                child.close()
-        return {row: why for one in images for row, why in self.read(epoch, [one]).items()}
+        with contextlib.suppress(ChildError):
+            return self._ask(epoch, images)
+        # Perhaps not for an image's sake: each is tried again, after which it is known which.
+        failed = {}
+        for image in images:
+            try:
+                failed.update(self._ask(epoch, [image]))
+            except ChildError as error:
+                failed[image[0]] = f"crashed the decoder ({error.how})"
+        return failed
 
     def close(self) -> None:
         """End the processes, and give the memory back once `rows` is not used any more."""
@@ -89,6 +87,17 @@ class Crew:
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
+
+    def _ask(self, epoch: int, images: Sequence[tuple[int, int, str]]) -> dict[int, str]:
+        child = self._child()
+        try:
+            answer = child.ask(Message({"do": "read", "epoch": epoch, "images": images}))
+            return {int(row): reason for row, reason in answer.values["failed"].items()}
+        finally:
+            if child.alive:
+                self._idle.put(child)
+            else:
+                child.close()
 
     def _child(self) -> ChildProcess:
         """Return a process that is ready to read."""

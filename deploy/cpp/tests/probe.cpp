@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens the library's doors for the tests in Python, in one process: it reads commands that end with a
-// null byte, and answers each with a line, or a line and bytes.
+// Opens the library's doors for the tests in Python, in one process: it reads commands that end
+// with a null byte, and answers each with a line, or a line and bytes.
 //
 //   O<YAML>   use these transform_ops
 //   D         use none: files are decoded to RGB
@@ -11,8 +11,8 @@
 //   I<input>  find images; inputs are separated by line feeds
 //   T<text>   show a text as Python does: its repr, and what of it may be printed
 //
-// The answers are `ok DTYPE SIDE SIDE SIDE` with the bytes, `ok JSON`, `ok NUMBER` with the places and
-// names of files that end with a null byte, or `error CODE REASON`.
+// The answers are `ok DTYPE SIDE SIDE SIDE` with the bytes, `ok JSON`, `ok NUMBER` with the places
+// and names of files that end with a null byte, or `error CODE REASON`.
 #include <cstdint>
 #include <cstring>
 #include <iostream>
@@ -21,8 +21,8 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
 #include <yaml-cpp/yaml.h>
+#include <nlohmann/json.hpp>
 
 #include "errors.hpp"
 #include "images/decode.hpp"
@@ -56,16 +56,15 @@ class Probe {
     switch (command.at(0)) {
       case 'O':
         preprocessor_ = nullptr;
-        preprocessor_ = std::make_unique<Preprocessor>(Preprocessor::from_config(YAML::Load(given)));
+        preprocessor_ =
+            std::make_unique<Preprocessor>(Preprocessor::from_config(YAML::Load(given)));
         std::cout << "ok\n";
         return;
       case 'D':
         preprocessor_ = nullptr;
         std::cout << "ok\n";
         return;
-      case 'F':
-        write(hgdeploy::read_image(given));
-        return;
+      case 'F': write(hgdeploy::read_image(given)); return;
       case 'B': {
         const std::vector<char> data = following(given);
         hgdeploy::DecodeOptions options;
@@ -85,14 +84,11 @@ class Probe {
         std::cout << "ok " << json_of(postprocess_("x.jpg", scores.data(), scores.size())) << '\n';
         return;
       }
-      case 'I':
-        find(given);
-        return;
+      case 'I': find(given); return;
       case 'T':
         std::cout << "ok " << hgdeploy::repr(given) << '\0' << hgdeploy::printable(given) << '\n';
         return;
-      default:
-        throw hgdeploy::ConfigError("unknown command");
+      default: throw hgdeploy::ConfigError("unknown command");
     }
   }
 
@@ -124,8 +120,8 @@ class Probe {
       inputs.push_back(line);
     }
     std::vector<std::string> warnings;
-    const auto files = hgdeploy::find_images(
-        inputs, [&](const std::string& line) { warnings.push_back(line); });
+    const auto files =
+        hgdeploy::find_images(inputs, [&](const std::string& line) { warnings.push_back(line); });
     std::cout << "ok " << files.size() << ' ' << hgdeploy::join(warnings, " | ") << '\n';
     for (const hgdeploy::ImageFile& file : files) {
       std::cout << file.place << '\0' << file.name << '\0';

@@ -7,8 +7,8 @@
 namespace hgdeploy {
 namespace {
 
-// OpenCV reads no more. A decoder takes four bytes for each pixel of each of them, and a header of a
-// few bytes may declare thousands.
+// OpenCV reads no more. A decoder takes four bytes for each pixel of each of them, and a header of
+// a few bytes may declare thousands.
 constexpr std::uint64_t most_components = 4;
 
 // Start and end of the contents of a box.

@@ -75,7 +75,8 @@ std::string why_none(const ImageHeader& header) {
 
 // The picture as it is stored.
 cv::Mat decode_with_opencv(const Bytes& data, const ImageHeader& header, int divisor, int flags) {
-  static const auto silenced = cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+  static const auto silenced =
+      cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
   (void)silenced;
   flags |= divisor == 1 ? 0 : 8 * divisor;  // its flags are 16, 32 and 64
   const cv::Mat encoded(1, static_cast<int>(data.size()), CV_8U,
@@ -125,8 +126,7 @@ cv::Mat decode_webp(const Bytes& data, const ImageHeader& header, int flags) {
       decode_with_opencv(Bytes(frame->file.data(), frame->file.size()), header, 1, flags);
   const auto side = [](std::uint64_t pixels) { return static_cast<int>(pixels); };
   const cv::Rect place(frame->left, frame->top, picture.cols, picture.rows);
-  cv::Mat canvas =
-      cv::Mat::zeros(side(header.sides.height), side(header.sides.width), CV_8UC3);
+  cv::Mat canvas = cv::Mat::zeros(side(header.sides.height), side(header.sides.width), CV_8UC3);
   if (place.x + place.width > canvas.cols || place.y + place.height > canvas.rows) {
     throw ImageError(why_none(header));
   }

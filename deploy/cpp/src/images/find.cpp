@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
-#include <map>
-#include <string_view>
+#include <set>
 #include <utility>
 
 #include <sys/stat.h>
@@ -14,89 +12,13 @@
 
 #include "errors.hpp"
 #include "images/search.hpp"
+#include "images/suffixes.hpp"
 #include "system/access.hpp"
 #include "system/lines.hpp"
 #include "system/text.hpp"
 
 namespace hgdeploy {
 namespace {
-
-constexpr std::array<std::string_view, 20> image_suffixes{
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib",
-    ".webp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm"};
-constexpr std::string_view last_image_suffix = ".pnm";
-constexpr std::array<std::string_view, 3> list_suffixes{".txt", ".lst", ".list"};
-// Suffixes of files that are no pictures and often lie beside them; others are named, as they may be
-// pictures of a kind that is not read.
-constexpr std::array<std::string_view, 18> no_pictures{
-    ".txt", ".lst", ".list", ".md",   ".rst", ".json", ".jsonl", ".csv", ".tsv",
-    ".parquet", ".xml", ".yml", ".yaml", ".ini", ".html", ".log", ".py", ".sh"};
-constexpr std::size_t shown_suffixes = 5;
-
-template <std::size_t count>
-bool is_among(std::string_view text, const std::array<std::string_view, count>& known) {
-  return std::find(known.begin(), known.end(), text) != known.end();
-}
-
-bool is_image_suffix(std::string_view suffix) {
-  return is_among(suffix, image_suffixes) || suffix == last_image_suffix;
-}
-
-// A file's name, and its suffix in lower case.
-std::pair<std::string, std::string> split(const std::string& place) {
-  const std::string name = place.substr(place.rfind('/') + 1);
-  const std::size_t dot = name.rfind('.');
-  const bool has_suffix = dot != std::string::npos && dot > 0 && dot + 1 < name.size();
-  return {name, has_suffix ? lower(name.substr(dot)) : ""};
-}
-
-// What counts the suffixes of files that were left out, in the order of their first.
-struct Others {
-  std::vector<std::pair<std::string, std::size_t>> counts;
-
-  void add(const std::string& suffix) {
-    const auto found = std::find_if(counts.begin(), counts.end(),
-                                    [&](const auto& each) { return each.first == suffix; });
-    if (found == counts.end()) {
-      counts.emplace_back(suffix, 1);
-    } else {
-      ++found->second;
-    }
-  }
-
-  // The end of a line: the files that were left out, or nothing if there are none.
-  std::string shown() const {
-    if (counts.empty()) {
-      return "";
-    }
-    auto most = counts;
-    std::sort(most.begin(), most.end());
-    std::stable_sort(most.begin(), most.end(),
-                     [](const auto& a, const auto& b) { return a.second > b.second; });
-    std::size_t number = 0;
-    std::vector<std::string> kinds;
-    for (const auto& [suffix, count] : most) {
-      number += count;
-      if (kinds.size() < shown_suffixes) {
-        kinds.push_back(std::to_string(count) + " " + described(suffix));
-      }
-    }
-    if (most.size() > shown_suffixes) {
-      kinds.emplace_back("...");
-    }
-    return ": " + std::to_string(number) + " other file" + (number > 1 ? "s" : "") +
-           " left out, by suffix: " + join(kinds, ", ");
-  }
-
-  static std::string described(const std::string& suffix) {
-    const bool heic = suffix == ".heic" || suffix == ".heif" || suffix == ".hif";
-    const std::string name = suffix.empty() ? "without a suffix" : printable(suffix);
-    if (!heic && suffix != ".jxl") {
-      return name;
-    }
-    return name + " (" + (heic ? "HEIC" : "JPEG XL") + ": convert to JPEG or PNG)";
-  }
-};
 
 std::string relative(const std::string& place, const std::string& base) {
   if (base == ".") {
@@ -119,22 +41,19 @@ std::vector<ImageFile> images(const Search& found, const std::string& base,
   for (const auto& each : found.closed()) {
     places.insert(each.first);
   }
-  Others others;
+  LeftOut others;
   const std::set<std::string> files(found.files().begin(), found.files().end());
   for (const std::string& place : files) {
-    const auto [name, suffix] = split(place);
+    const auto [name, suffix] = split_suffix(place);
     if (is_image_suffix(suffix) || is_image_suffix(lower(name))) {  // also a file called .jpg
       places.insert(place);
-    } else if (!is_among(suffix, no_pictures) && suffix != ".db" &&
-               (!suffix.empty() || name[0] != '.')) {
-      others.add(suffix);
+    } else {
+      others.add(name, suffix);
     }
   }
   const std::string left_out = others.shown();
   if (places.empty()) {
-    std::vector<std::string> suffixes(image_suffixes.begin(), image_suffixes.end());
-    suffixes.emplace_back(last_image_suffix);
-    throw InputError(shown + ": no images found (searched for " + join(suffixes, ", ") + ")" +
+    throw InputError(shown + ": no images found (searched for " + image_suffixes() + ")" +
                      left_out);
   }
   if (!left_out.empty() && on_warning) {
@@ -163,8 +82,7 @@ std::vector<ImageFile> in_folder(const ImageFile& listed, const OnLine& on_warni
   try {
     Search found;
     found.walk(listed.place);
-    std::vector<ImageFile> result =
-        images(found, listed.place, printable(listed.name), on_warning);
+    std::vector<ImageFile> result = images(found, listed.place, printable(listed.name), on_warning);
     for (ImageFile& file : result) {
       file.name = listed.name + "/" + file.name;
     }
@@ -201,7 +119,7 @@ std::vector<ImageFile> read_list(const std::string& path, const OnLine& on_warni
     }
     const ImageFile file{joined_path(folder_of(path), line), path_text(line)};
     // Nothing is asked of the disk for a million lines that name images.
-    if (is_image_suffix(split(line).second)) {
+    if (is_image_suffix(split_suffix(line).second)) {
       files.push_back(file);
       continue;
     }
@@ -242,8 +160,8 @@ std::string target_of(const std::string& link) {
   return path_text(std::string(room.data(), size < 0 ? 0 : static_cast<std::size_t>(size)));
 }
 
-// The system's number of the reason why there is nothing at a path; 0 where there is something. Other
-// reasons than that it is not there end the search.
+// The system's number of the reason why there is nothing at a path; 0 where there is something.
+// Other reasons than that it is not there end the search.
 int missing(const std::string& path, const std::string& shown, struct stat& status) {
   if (::stat(path.c_str(), &status) == 0) {
     return 0;
@@ -265,7 +183,7 @@ std::vector<ImageFile> find_one(const std::string& text, const OnLine& on_warnin
   const std::string shown = printable(text);
   struct stat status {};
   const int reason = missing(path, shown, status);
-  if (reason == 0 && S_ISREG(status.st_mode) && is_among(split(path).second, list_suffixes)) {
+  if (reason == 0 && S_ISREG(status.st_mode) && is_list_suffix(split_suffix(path).second)) {
     return read_list(path, on_warning);
   }
   if (reason == 0 && !S_ISDIR(status.st_mode)) {

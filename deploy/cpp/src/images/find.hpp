@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds image files: in folders, by patterns, in text lists; as deploy/python/hgdeploy/images/find.py.
+// Finds image files: in folders, by patterns, in text lists; as
+// deploy/python/hgdeploy/images/find.py.
 #pragma once
 
 #include <functional>
@@ -18,7 +19,8 @@ struct ImageFile {
 using OnLine = std::function<void(const std::string&)>;
 
 // Finds the image files that the inputs name, each a folder, a text list (.txt, .lst, .list), any
-// other file, or a pattern with `*`, `?`, `[...]` or `**`; see the Python function of the same name.
+// other file, or a pattern with `*`, `?`, `[...]` or `**`; see the Python function of the same
+// name.
 //
 // Returns at least one file. Throws InputError: an input does not exist, cannot be searched, or has
 // no images.

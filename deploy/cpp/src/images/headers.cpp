@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "errors.hpp"
+#include "images/pnm.hpp"
 #include "images/tiff.hpp"
 #include "system/text.hpp"
 
@@ -14,8 +15,6 @@ namespace hgdeploy {
 namespace {
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 ImageHeader read_jpeg(const Bytes& data) {
   JpegHeader jpeg = read_jpeg_header(data);
@@ -113,71 +112,9 @@ ImageHeader read_tiff(const Bytes& data) {
   return {"TIFF", tiff.sides, {}, {}, {}, std::move(tiff.rare)};
 }
 
-// Reads the words of a PNM's header.
-class PnmReader {
- public:
-  explicit PnmReader(std::string_view text) : text_(text) {}
+ImageHeader read_pnm(const Bytes& data) { return {"PNM", read_pnm_size(data), {}, {}, {}, ""}; }
 
-  // A number behind spaces and comments; nothing where there is none.
-  std::optional<std::uint64_t> number() {
-    const std::size_t before = at_;
-    while (skip_space() || skip_comment()) {
-    }
-    const std::size_t start = at_;
-    while (at_ < text_.size() && is_digit(text_[at_])) {
-      ++at_;
-    }
-    const std::size_t digits = at_ - start;
-    if (start == before || digits < 1 || digits > 10) {
-      return std::nullopt;
-    }
-    return std::strtoull(std::string(text_.substr(start, digits)).c_str(), nullptr, 10);
-  }
-
-  bool at_space() const { return at_ < text_.size() && is_space(text_[at_]); }
-
- private:
-  bool skip_space() {
-    if (!at_space()) {
-      return false;
-    }
-    ++at_;
-    return true;
-  }
-
-  bool skip_comment() {
-    if (at_ >= text_.size() || text_[at_] != '#') {
-      return false;
-    }
-    const std::size_t end = text_.find_first_of("\r\n", at_);
-    if (end == std::string_view::npos) {
-      return false;
-    }
-    at_ = end + 1;
-    return true;
-  }
-
-  std::string_view text_;
-  std::size_t at_ = 2;
-};
-
-ImageHeader read_pnm(const Bytes& data) {
-  PnmReader reader(data.view());
-  const std::optional<std::uint64_t> width = reader.number();
-  const std::optional<std::uint64_t> height = width ? reader.number() : std::nullopt;
-  if (height && reader.at_space()) {
-    return {"PNM", {*width, *height}, {}, {}, {}, ""};
-  }
-  const std::string_view rest = data.view().substr(2);
-  if (std::all_of(rest.begin(), rest.end(), [](char c) { return is_space(c) || is_digit(c); })) {
-    throw PastTheEnd();
-  }
-  throw Damage("its size is missing");
-}
-
-ImageHeader read_avif(const Bytes& data) {
-  return {"AVIF", read_avif_size(data), {}, {}, {}, ""};
-}
+ImageHeader read_avif(const Bytes& data) { return {"AVIF", read_avif_size(data), {}, {}, {}, ""}; }
 
 ImageHeader read_jpeg2000(const Bytes& data) {
   return {"JPEG 2000", read_jpeg2000_size(data), {}, {}, {}, ""};
@@ -224,7 +161,9 @@ constexpr std::array<Format, 9> formats{{
      read_gif},
     {"AVIF", is_avif, read_avif},
     {"JPEG 2000",
-     [](const Bytes& data) { return data.starts_with(jp2_signature) || data.starts_with(codestream); },
+     [](const Bytes& data) {
+       return data.starts_with(jp2_signature) || data.starts_with(codestream);
+     },
      read_jpeg2000},
     {"PNM", is_pnm, read_pnm},
 }};
@@ -264,9 +203,8 @@ std::string unread_kind(const Bytes& data) {
   if (is_heic(data)) {
     return "HEIC";
   }
-  const auto* found = std::find_if(starts.begin(), starts.end(), [&](const auto& each) {
-    return data.starts_with(each.second);
-  });
+  const auto* found = std::find_if(starts.begin(), starts.end(),
+                                   [&](const auto& each) { return data.starts_with(each.second); });
   if (found != starts.end()) {
     return found->first;
   }

@@ -57,9 +57,9 @@ bool check_scans(const Bytes& data, std::size_t start, std::uint64_t pixels) {
   const std::uint64_t few = most_scanned_pixels / std::max<std::uint64_t>(pixels, 1);
   const std::uint64_t limit = std::min(most_scans, std::max(most_scans_of_any, few));
   if (scans > limit) {
-    throw Damage("its picture comes in " + std::to_string(scans) + " scans, more than the limit of " +
-                 std::to_string(limit) + " for " + std::to_string(pixels) +
-                 " pixels (each may cost a pass over all of them)");
+    throw Damage("its picture comes in " + std::to_string(scans) +
+                 " scans, more than the limit of " + std::to_string(limit) + " for " +
+                 std::to_string(pixels) + " pixels (each may cost a pass over all of them)");
   }
   return data.find("\xff\xe1"sv, start) == Bytes::none;
 }
@@ -128,7 +128,8 @@ JpegHeader read_jpeg_header(const Bytes& data) {
       header.plain = frames == 1 && frame >= 0xC0 && frame <= 0xC2 && precision == 8 &&
                      (colours == 1 || colours == 3);
       if (frame != 0xC0 || data.byte(at + 2) != colours) {
-        header.plain = check_scans(data, at, header.sides.width * header.sides.height) && header.plain;
+        header.plain =
+            check_scans(data, at, header.sides.width * header.sides.height) && header.plain;
       }
       const std::size_t end = data.view().rfind(end_marker);
       header.whole = end != Bytes::none && end > at;
@@ -167,7 +168,8 @@ std::optional<cv::Mat> decode_plain_jpeg(const Bytes& data, const JpegHeader& he
   int subsampling = 0;
   int colourspace = 0;
   const auto size = static_cast<unsigned long>(data.size());
-  if (tjDecompressHeader3(handle, data.data(), size, &width, &height, &subsampling, &colourspace) != 0) {
+  if (tjDecompressHeader3(handle, data.data(), size, &width, &height, &subsampling, &colourspace) !=
+      0) {
     return std::nullopt;
   }
   const tjscalingfactor factor{1, divisor};
@@ -178,8 +180,8 @@ std::optional<cv::Mat> decode_plain_jpeg(const Bytes& data, const JpegHeader& he
     return std::nullopt;
   }
   // What libjpeg-turbo only warns of is left to OpenCV.
-  if (tjDecompress2(handle, data.data(), size, image.data, image.cols,
-                    static_cast<int>(image.step), image.rows, TJPF_BGR, 0) != 0) {
+  if (tjDecompress2(handle, data.data(), size, image.data, image.cols, static_cast<int>(image.step),
+                    image.rows, TJPF_BGR, 0) != 0) {
     return std::nullopt;
   }
   return turned(image, exif_orientation_of_jpeg(header.exif));

@@ -30,7 +30,8 @@ struct JpegHeader {
 // Reads the segments before the first scan; throws PastTheEnd and Damage.
 JpegHeader read_jpeg_header(const Bytes& data);
 
-// 1, 2, 4 or 8: the most that both sides can be divided by, down to `shrink_to`; 0 for the full size.
+// 1, 2, 4 or 8: the most that both sides can be divided by, down to `shrink_to`; 0 for the full
+// size.
 int scale_divisor(const JpegHeader& header, int shrink_to);
 
 // Decodes a plain and faultless JPEG to BGR; nothing if OpenCV has to decode the file itself.

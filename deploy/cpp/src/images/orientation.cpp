@@ -171,19 +171,12 @@ cv::Mat turned(const cv::Mat& image, int orientation) {
   cv::Mat flipped;
   switch (orientation) {
     case 2:
-    case 6:
-      cv::flip(result, flipped, 1);
-      return flipped;
+    case 6: cv::flip(result, flipped, 1); return flipped;
     case 3:
-    case 7:
-      cv::flip(result, flipped, -1);
-      return flipped;
+    case 7: cv::flip(result, flipped, -1); return flipped;
     case 4:
-    case 8:
-      cv::flip(result, flipped, 0);
-      return flipped;
-    default:
-      return result;
+    case 8: cv::flip(result, flipped, 0); return flipped;
+    default: return result;
   }
 }
 

@@ -18,8 +18,8 @@ namespace {
 // Goes through the members of a [...] in a pattern, up to its end.
 class CharacterSet {
  public:
-  // `at` stands behind the opening bracket; it is moved behind the closing one. Nothing is a set that
-  // has no end.
+  // `at` stands behind the opening bracket; it is moved behind the closing one. Nothing is a set
+  // that has no end.
   static bool read(std::u32string_view pattern, std::size_t& at, CharacterSet& set) {
     std::size_t end = at;
     if (end < pattern.size() && pattern[end] == '!') {
@@ -117,9 +117,7 @@ bool is_folder(const std::string& path) {
   return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-bool is_pattern(const std::string& text) {
-  return text.find_first_of("*?[") != std::string::npos;
-}
+bool is_pattern(const std::string& text) { return text.find_first_of("*?[") != std::string::npos; }
 
 bool matches(const std::string& pattern, const std::string& name) {
   return matches_all(characters(pattern), characters(name));

@@ -16,8 +16,8 @@ class Search {
  public:
   // Meets all files in a folder and below it; links are followed, each folder only once.
   void walk(const std::string& folder);
-  // Meets the files that a pattern matches below a folder, and those in matching folders. `parts` has a
-  // pattern for each level; `**` stands for any number of levels, and does not follow links.
+  // Meets the files that a pattern matches below a folder, and those in matching folders. `parts`
+  // has a pattern for each level; `**` stands for any number of levels, and does not follow links.
   void glob(const std::string& base, const std::vector<std::string>& parts);
 
   // The files, in no order. A link whose target is gone counts as a file.

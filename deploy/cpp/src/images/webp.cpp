@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "images/webp.hpp"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -10,8 +9,7 @@ namespace {
 
 constexpr unsigned animation_flag = 0x02;
 constexpr unsigned known_flags = 0x3E;
-constexpr char alpha_flag = 0x10;
-constexpr std::size_t frame_header = 16;
+constexpr std::uint64_t frame_header = 16;
 
 std::string little_endian(std::uint64_t value, int bytes) {
   std::string result;
@@ -25,18 +23,23 @@ std::string chunk(const std::string& name, const std::string& body) {
   return name + little_endian(body.size(), 4) + body + std::string(body.size() % 2, '\0');
 }
 
-// A frame, which begins with its place and size, as a file of its own.
+// A frame, which begins with its place and size, as a file of its own. Its alpha is left out, as no
+// colour depends on it; so is its size, as libwebp believes the picture's own.
 WebpFrame alone(const Bytes& frame) {
   WebpFrame result;
   result.left = static_cast<int>(2 * frame.little_endian(0, 3));
   result.top = static_cast<int>(2 * frame.little_endian(3, 3));
-  const std::string sides(frame.text(6, 6));
-  const std::string picture(frame.text(frame_header, frame.size() - std::min(frame.size(), frame_header)));
-  const bool alpha = picture.rfind("ALPH", 0) == 0 || picture.rfind("VP8L", 0) == 0;
-  const std::string flags{alpha ? alpha_flag : '\0', '\0', '\0', '\0'};
-  const std::string body = "WEBP" + chunk("VP8X", flags + sides) + picture;
-  const std::string file = "RIFF" + little_endian(body.size(), 4) + body;
-  result.file.assign(file.begin(), file.end());
+  for (std::uint64_t at = frame_header; result.file.empty();) {
+    const std::uint64_t length = frame.little_endian(at + 4, 4);
+    const std::string name(frame.text(at, 4));
+    if (name == "VP8 " || name == "VP8L") {
+      const std::string picture(frame.text(at + 8, static_cast<std::size_t>(length)));
+      const std::string body = "WEBP" + chunk(name, picture);
+      const std::string file = "RIFF" + little_endian(body.size(), 4) + body;
+      result.file.assign(file.begin(), file.end());
+    }
+    at += 8 + length + length % 2;
+  }
   return result;
 }
 

@@ -33,14 +33,13 @@ std::string cut(const Value& value) {
   Value shown = value;
   shown.tuple = false;
   const std::u32string all = characters(on_one_line(repr(shown)));
-  return all.size() <= most_shown ? bytes_of(all)
-                                  : bytes_of(all.substr(0, most_shown - 3)) + "...";
+  return all.size() <= most_shown ? bytes_of(all) : bytes_of(all.substr(0, most_shown - 3)) + "...";
 }
 
 std::string joined(const std::string& where, const Value& key) {
   const std::size_t size = characters(key.text).size();
-  const bool plain = key.is(Value::Kind::text) && is_printable(key.text) && size > 0 &&
-                     size <= most_shown;
+  const bool plain =
+      key.is(Value::Kind::text) && is_printable(key.text) && size > 0 && size <= most_shown;
   const std::string name = plain ? key.text : cut(key);
   if (where.empty()) {
     return name;
@@ -99,8 +98,7 @@ double number(const Given& given, double least, bool finite) {
   const double value = given.value.real;
   // A whole number that is too large for a float is none.
   const bool fits = given.value.is_number() && !std::isnan(value) && value >= least &&
-                    (std::isfinite(value) ||
-                     (!finite && given.value.is(Value::Kind::real)));
+                    (std::isfinite(value) || (!finite && given.value.is(Value::Kind::real)));
   if (!fits) {
     std::string start;
     if (std::isfinite(least)) {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of Python's literals that a config may hold: numbers, texts, lists, None, True and False.
+// The part of Python's literals that a config may hold: numbers, texts, lists, None, True and
+// False.
 #include <algorithm>
-#include <cctype>
 #include <cstdlib>
 #include <optional>
-#include <regex>
 
 #include "system/text.hpp"
 #include "system/value.hpp"
@@ -125,45 +124,63 @@ class Literal {
     return Value::of(std::string(inside));
   }
 
+  std::string_view run_of_digits() {
+    std::size_t end = 0;
+    const auto is_digit = [&](std::size_t at) {
+      return at < left_.size() && left_[at] >= '0' && left_[at] <= '9';
+    };
+    while (is_digit(end) ||
+           (end > 0 && end < left_.size() && left_[end] == '_' && is_digit(end + 1))) {
+      ++end;
+    }
+    const std::string_view run = left_.substr(0, end);
+    left_.remove_prefix(end);
+    return run;
+  }
+
+  bool take_one(std::string_view letters) {
+    if (left_.empty() || letters.find(left_[0]) == std::string_view::npos) {
+      return false;
+    }
+    left_.remove_prefix(1);
+    return true;
+  }
+
   std::optional<Value> number() {
-    static const std::regex form(
-        "([-+ ]*)(?:(0|[1-9](?:_?[0-9])*|0(?:_?0)*)(?![.eE_0-9xXoObB])"
-        "|((?:[0-9](?:_?[0-9])*)?\\.?(?:[0-9](?:_?[0-9])*)?(?:[eE][-+]?[0-9]+)?))");
-    std::cmatch found;
-    const std::string held(left_.substr(0, 400));
-    if (!std::regex_search(held.c_str(), found, form, std::regex_constants::match_continuous)) {
+    bool negative = false;
+    for (skip(); !left_.empty() && (left_[0] == '-' || left_[0] == '+'); skip()) {
+      negative = negative != (left_[0] == '-');
+      left_.remove_prefix(1);
+    }
+    const std::string_view start = left_;
+    const std::string_view whole = run_of_digits();
+    bool real = take_one(".");
+    if (run_of_digits().empty() && whole.empty()) {
       return std::nullopt;
     }
-    std::string digits = found[2].matched ? found[2].str() : found[3].str();
-    digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
-    if (digits.find_first_of("0123456789") == std::string::npos ||
-        digits.find_first_of("0123456789") > digits.find_first_of("eE")) {
-      return std::nullopt;
-    }
-    left_.remove_prefix(static_cast<std::size_t>(found.length(0)));
-    if (!left_.empty() && (std::isalnum(static_cast<unsigned char>(left_[0])) || left_[0] == '_')) {
-      return std::nullopt;
-    }
-    const std::string signs = found[1].str();
-    const bool negative = std::count(signs.begin(), signs.end(), '-') % 2 != 0;
-    if (!found[2].matched) {
-      const bool leading_zero =
-          digits.size() > 1 && digits.find_first_not_of("0123456789") == std::string::npos;
-      if (leading_zero) {  // 010, which Python refuses
+    if (take_one("eE")) {
+      real = true;
+      take_one("+-");
+      if (run_of_digits().empty()) {
         return std::nullopt;
       }
-      const double real = std::strtod(digits.c_str(), nullptr);
-      return Value::of(negative ? -real : real);
     }
-    if (digits.size() > 18) {
-      Value large = Value::of(std::strtod(digits.c_str(), nullptr) * (negative ? -1 : 1));
-      large.kind = Value::Kind::integer;
-      large.whole = negative ? INT64_MIN : INT64_MAX;
-      large.text = (negative ? "-" : "") + digits;
-      return large;
+    const bool ends = left_.empty() || left_.find_first_not_of(" \t,])") != 0;
+    const bool octal = !real && whole[0] == '0' &&  // which Python refuses
+                       whole.find_first_not_of("0_") != std::string_view::npos;
+    if (!ends || octal) {
+      return std::nullopt;
     }
-    const std::int64_t whole = std::strtoll(digits.c_str(), nullptr, 10);
-    return Value::of(negative ? -whole : whole);
+    std::string digits(start.substr(0, start.size() - left_.size()));
+    digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+    if (real) {
+      const double size = std::strtod(digits.c_str(), nullptr);
+      return Value::of(negative ? -size : size);
+    }
+    const Value size =
+        scalar_of((negative ? "-" : "") +
+                  digits.substr(std::min(digits.find_first_not_of('0'), digits.size() - 1)));
+    return size;
   }
 
   std::string_view left_;

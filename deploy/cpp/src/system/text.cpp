@@ -22,8 +22,12 @@ constexpr std::pair<char32_t, char32_t> unprintable[] = {
 std::size_t length_at(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) -> unsigned { return static_cast<unsigned char>(text[i]); };
   const unsigned first = byte(at);
-  const std::size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2
-                             : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+  const std::size_t length = first < 0x80   ? 1
+                             : first < 0xC2 ? 0
+                             : first < 0xE0 ? 2
+                             : first < 0xF0 ? 3
+                             : first < 0xF5 ? 4
+                                            : 0;
   if (length == 0 || at + length > text.size()) {
     return 0;
   }
@@ -69,9 +73,11 @@ void append(std::string& text, char32_t c) {
 }
 
 bool is_printable(char32_t c) {
-  const auto after = std::upper_bound(
-      std::begin(unprintable), std::end(unprintable), c,
-      [](char32_t value, const std::pair<char32_t, char32_t>& range) { return value < range.first; });
+  const auto after =
+      std::upper_bound(std::begin(unprintable), std::end(unprintable), c,
+                       [](char32_t value, const std::pair<char32_t, char32_t>& range) {
+                         return value < range.first;
+                       });
   return after == std::begin(unprintable) || c > std::prev(after)->second;
 }
 
@@ -99,36 +105,6 @@ bool is_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
          c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
          c == 0x205F || c == 0x3000;
-}
-
-// The longest block that two texts share, between these places; the first of equal ones, as difflib's.
-struct Match {
-  std::size_t a = 0, b = 0, size = 0;
-};
-
-Match longest_match(std::string_view a, std::string_view b) {
-  Match best;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      std::size_t size = 0;
-      while (i + size < a.size() && j + size < b.size() && a[i + size] == b[j + size]) {
-        ++size;
-      }
-      if (size > best.size) {
-        best = {i, j, size};
-      }
-    }
-  }
-  return best;
-}
-
-std::size_t matching(std::string_view a, std::string_view b) {
-  const Match match = longest_match(a, b);
-  if (match.size == 0) {
-    return 0;
-  }
-  return match.size + matching(a.substr(0, match.a), b.substr(0, match.b)) +
-         matching(a.substr(match.a + match.size), b.substr(match.b + match.size));
 }
 
 }  // namespace
@@ -208,8 +184,9 @@ std::string repr(double value) {
     return value < 0 ? "-inf" : "inf";
   }
   std::array<char, 40> room{};
-  const auto end = std::to_chars(room.data(), room.data() + room.size(), value,
-                                 std::chars_format::scientific).ptr;
+  const auto end =
+      std::to_chars(room.data(), room.data() + room.size(), value, std::chars_format::scientific)
+          .ptr;
   std::string digits(room.data(), end);
   const std::string sign = digits[0] == '-' ? "-" : "";
   digits.erase(0, sign.size());
@@ -281,25 +258,6 @@ std::string join(const std::vector<std::string>& parts, std::string_view between
     result += part;
   }
   return result;
-}
-
-std::string nearest(const std::string& name, std::vector<std::string> allowed) {
-  std::sort(allowed.begin(), allowed.end());
-  const std::string* best = nullptr;
-  double least = 0.6;  // difflib's own
-  for (const std::string& other : name.size() > 1000 ? std::vector<std::string>{} : allowed) {
-    const double ratio = name.size() + other.size() == 0
-                             ? 1.0
-                             : 2.0 * static_cast<double>(matching(other, name)) /
-                                   static_cast<double>(name.size() + other.size());
-    // Of equally near ones difflib gives the last.
-    if (ratio >= least) {
-      least = ratio;
-      best = &*std::find(allowed.begin(), allowed.end(), other);
-    }
-  }
-  return best != nullptr ? "did you mean " + repr(*best) + "?"
-                         : "expected one of: " + join(allowed, ", ");
 }
 
 }  // namespace hgdeploy

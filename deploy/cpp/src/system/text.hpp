@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text as Python shows it. Texts are UTF-8; a byte that is not UTF-8 is kept, and shown as the half of
-// a surrogate pair that Python makes of it.
+// Text as Python shows it. Texts are UTF-8; a byte that is not UTF-8 is kept, and shown as the half
+// of a surrogate pair that Python makes of it.
 #pragma once
 
 #include <cstdint>

@@ -2,13 +2,7 @@
 #include "system/value.hpp"
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
-#include <limits>
-#include <optional>
-#include <regex>
+#include <iterator>
 
 #include <yaml-cpp/yaml.h>
 
@@ -21,125 +15,7 @@ namespace {
 using Kind = Value::Kind;
 
 constexpr int most_depth = 64;
-constexpr std::size_t most_digits = 1000;
 constexpr long most_values = 1'000'000;
-
-std::string without(std::string text, char unwanted) {
-  text.erase(std::remove(text.begin(), text.end(), unwanted), text.end());
-  return text;
-}
-
-// A whole number of some base from its digits.
-std::optional<Value> integer(const std::string& digits, int base, bool negative) {
-  if (digits.empty() || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos) {
-    return std::nullopt;
-  }
-  Value value;
-  value.kind = Kind::integer;
-  std::uint64_t size = 0;
-  const char* end = digits.data() + digits.size();
-  const auto [stop, error] = std::from_chars(digits.data(), end, size, base);
-  if (stop != end) {
-    return std::nullopt;
-  }
-  const bool large = error == std::errc::result_out_of_range ||
-                     size > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  if (large) {
-    value.whole = negative ? std::numeric_limits<std::int64_t>::min()
-                           : std::numeric_limits<std::int64_t>::max();
-    const std::size_t first = std::min(digits.find_first_not_of('0'), digits.size() - 1);
-    value.text = (negative ? "-" : "") + digits.substr(first);
-    value.real = std::strtod(value.text.c_str(), nullptr);
-    return value;
-  }
-  value.whole = negative ? -static_cast<std::int64_t>(size) : static_cast<std::int64_t>(size);
-  value.real = static_cast<double>(value.whole);
-  value.text = std::to_string(value.whole);
-  return value;
-}
-
-// 1:30:00 and 1:30.5, numbers of base 60.
-std::optional<Value> base60(std::string digits, bool negative, bool whole) {
-  double size = 0;
-  for (std::size_t at = 0; at <= digits.size();) {
-    const std::size_t colon = std::min(digits.find(':', at), digits.size());
-    size = size * 60 + std::strtod(digits.substr(at, colon - at).c_str(), nullptr);
-    at = colon + 1;
-  }
-  size = negative ? -size : size;
-  return whole ? Value::of(static_cast<std::int64_t>(size)) : Value::of(size);
-}
-
-std::optional<Value> yaml_integer(const std::string& text) {
-  static const std::regex form(
-      "[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+"
-      "|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+");
-  if (!std::regex_match(text, form)) {
-    return std::nullopt;
-  }
-  std::string digits = without(text, '_');
-  const bool negative = digits[0] == '-';
-  if (negative || digits[0] == '+') {
-    digits.erase(0, 1);
-  }
-  if (digits.find(':') != std::string::npos) {
-    return base60(digits, negative, true);
-  }
-  if (digits.rfind("0b", 0) == 0) {
-    return integer(digits.substr(2), 2, negative);
-  }
-  if (digits.rfind("0x", 0) == 0) {
-    return integer(digits.substr(2), 16, negative);
-  }
-  return digits.size() > 1 && digits[0] == '0' ? integer(digits, 8, negative)
-                                               : integer(digits, 10, negative);
-}
-
-std::optional<Value> yaml_float(const std::string& text) {
-  static const std::regex form(
-      "[-+]?(?:[0-9][0-9_]*)\\.[0-9_]*(?:[eE][-+][0-9]+)?|\\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
-      "|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\\.[0-9_]*|[-+]?\\.(?:inf|Inf|INF)|\\.(?:nan|NaN|NAN)");
-  if (!std::regex_match(text, form)) {
-    return std::nullopt;
-  }
-  std::string digits = lower(without(text, '_'));
-  const bool negative = digits[0] == '-';
-  if (negative || digits[0] == '+') {
-    digits.erase(0, 1);
-  }
-  if (digits.find(':') != std::string::npos) {
-    return base60(digits, negative, false);
-  }
-  double size = digits == ".inf"   ? std::numeric_limits<double>::infinity()
-                : digits == ".nan" ? std::numeric_limits<double>::quiet_NaN()
-                                   : std::strtod(digits.c_str(), nullptr);
-  return Value::of(negative ? -size : size);
-}
-
-// What YAML 1.1 makes of a scalar without quotes.
-Value resolved(const std::string& text) {
-  static const std::set<std::string> nulls{"~", "null", "Null", "NULL", ""};
-  static const std::set<std::string> yes{"yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"};
-  static const std::set<std::string> no{"no",    "No",  "NO",  "false", "False",
-                                        "FALSE", "off", "Off", "OFF"};
-  if (nulls.count(text) != 0) {
-    Value value;
-    value.kind = Kind::null;
-    return value;
-  }
-  if (yes.count(text) != 0 || no.count(text) != 0) {
-    return Value::of(yes.count(text) != 0);
-  }
-  if (std::string("-+.0123456789").find(text[0]) != std::string::npos && text.size() <= 10'000) {
-    if (std::optional<Value> found = yaml_integer(text); found || (found = yaml_float(text))) {
-      if (text.size() > most_digits) {
-        throw ConfigError("it holds a number of " + std::to_string(text.size()) + " digits");
-      }
-      return *found;
-    }
-  }
-  return Value::of(text);
-}
 
 // Walks a tree of nodes.
 class Reader {
@@ -167,7 +43,7 @@ class Reader {
     if (node.IsMap()) {
       return mapping(node, depth);
     }
-    return resolved("");
+    return scalar_of("");
   }
 
  private:
@@ -176,16 +52,14 @@ class Reader {
   static Value scalar(const YAML::Node& node) {
     const std::string tag = node.Tag();
     const bool made = tag == "?" || tag.rfind("tag:yaml.org,2002:", 0) == 0;
-    return made && tag != "tag:yaml.org,2002:str" ? resolved(node.Scalar())
+    return made && tag != "tag:yaml.org,2002:str" ? scalar_of(node.Scalar())
                                                   : Value::of(node.Scalar());
   }
 
   static Value as_written(const YAML::Node& node) {
     Value value = scalar(node);
-    Value text = Value::of(node.IsNull() ? std::string() : node.Scalar());
-    if (node.IsNull() && node.Tag() == "?") {
-      text.text = node.Scalar();
-    }
+    // yaml-cpp does not say how null was written.
+    Value text = Value::of(node.IsNull() ? "null" : node.Scalar());
     const bool printed = value.is(Kind::boolean) || value.is_number();
     text.bare = printed && str(value) == text.text;
     return text;

@@ -45,12 +45,15 @@ std::string repr(const Value& value);
 // Python's str of it: texts without quotes.
 std::string str(const Value& value);
 
-// Resolves a node. Under the keys `texts`, at any depth, nothing is made of numbers, switches, null or
-// dates: they stay texts, as they are written. Throws ConfigError: a number of too many digits, values
-// nested too deep, or one key twice; the text is the reason alone.
+// Resolves a node. Under the keys `texts`, at any depth, nothing is made of numbers, switches, null
+// or dates: they stay texts, as they are written. Throws ConfigError: a number of too many digits,
+// values nested too deep, or one key twice; the text is the reason alone.
 Value value_of(const YAML::Node& node, const std::set<std::string>& texts = {});
 // The keys that hold names of classes.
 const std::set<std::string>& label_keys();
+
+// What YAML 1.1 makes of a scalar without quotes. Throws ConfigError: a number of too many digits.
+Value scalar_of(const std::string& text);
 
 // What a Python literal in a text means; a text that is none, and no text, as it is.
 Value parse_literal(const Value& value);

@@ -25,8 +25,7 @@ inline std::uint16_t to_half(float value) {
   const std::uint32_t middle = 1U << (drop - 1);
   std::uint32_t kept = digits >> drop;
   kept += rest > middle || (rest == middle && (kept & 1U) != 0) ? 1 : 0;
-  const std::uint32_t base =
-      exponent < -14 ? 0 : static_cast<std::uint32_t>(exponent + 14) << 10;
+  const std::uint32_t base = exponent < -14 ? 0 : static_cast<std::uint32_t>(exponent + 14) << 10;
   const std::uint32_t result = base + kept;
   return static_cast<std::uint16_t>(sign | (result > 0x7C00U ? 0x7C00U : result));
 }

@@ -4,10 +4,13 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
+
+#include "system/value.hpp"
 
 namespace hgdeploy {
 
@@ -61,6 +64,12 @@ using Op = std::variant<DecodeImage, ResizeImage, CropImage, NormalizeImage, ToC
 
 // The name of the operator as configs write it.
 const char* name_of(const Op& op);
+
+// The parameters of an operator, by name, as a config's values are read.
+using OpValues = std::map<std::string, Value>;
+// Makes an operator of its name and parameters, and checks them. Throws ConfigError: a value that
+// the operator does not take.
+Op make_op(const std::string& name, OpValues values);
 
 // What each of the three channels makes of each value 0..255, in float32: PaddleClas's roundings.
 std::vector<float> table(const NormalizeImage& op);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operators from `transform_ops` of a config: deploy/python/hgdeploy/transforms/operators_config.py.
+// Operators from `transform_ops` of a config:
+// deploy/python/hgdeploy/transforms/operators_config.py.
 #pragma once
 
 #include <string>
@@ -10,8 +11,8 @@
 
 namespace hgdeploy {
 
-// Reads PaddleClas's `transform_ops`; `where` is the path of the list in its file. Throws ConfigError:
-// an operator, parameter, value or sequence that cannot be served.
+// Reads PaddleClas's `transform_ops`; `where` is the path of the list in its file. Throws
+// ConfigError: an operator, parameter, value or sequence that cannot be served.
 std::vector<Op> parse_ops(const Value& config, const std::string& where);
 
 // Throws ConfigError where an operator cannot follow those before it.

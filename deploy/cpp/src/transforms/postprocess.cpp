@@ -144,8 +144,9 @@ Prediction predict(const ScoreOutput& output, const Row& row) {
 template <class Kind, class = std::enable_if_t<is_attributes<Kind>>>
 Prediction predict(const Kind& output, const Row& row) {
   if (row.count != Kind::classes) {
-    throw BundleError("the model gives " + std::to_string(row.count) + " scores for an image, but " +
-                      Kind::name + " is for " + std::to_string(Kind::classes) +
+    throw BundleError("the model gives " + std::to_string(row.count) +
+                      " scores for an image, but " + Kind::name + " is for " +
+                      std::to_string(Kind::classes) +
                       "; give the PostProcess that belongs to the model");
   }
   Prediction prediction;
@@ -177,9 +178,9 @@ void check_labels(const Labels& labels, long classes, const std::string& model) 
   if (static_cast<long>(labels.size()) == classes && first == 0 && last == classes - 1) {
     return;
   }
-  throw BundleError(model + " has " + std::to_string(classes) + " classes, but the label list has " +
-                    std::to_string(labels.size()) + " (ids " + std::to_string(first) + " to " +
-                    std::to_string(last) +
+  throw BundleError(model + " has " + std::to_string(classes) +
+                    " classes, but the label list has " + std::to_string(labels.size()) + " (ids " +
+                    std::to_string(first) + " to " + std::to_string(last) +
                     "); give the model's own class_id_map_file, or null for no names");
 }
 

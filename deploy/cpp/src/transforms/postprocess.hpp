@@ -90,8 +90,8 @@ struct TableAttribute {
   double angle_threshold = 0.5;
 };
 
-using Output = std::variant<Topk, ThreshOutput, MultiLabelThreshOutput, ScoreOutput, PersonAttribute,
-                            FaceAttribute, VehicleAttribute, TableAttribute>;
+using Output = std::variant<Topk, ThreshOutput, MultiLabelThreshOutput, ScoreOutput,
+                            PersonAttribute, FaceAttribute, VehicleAttribute, TableAttribute>;
 
 // What is made of a row of scores; safe to call from many threads at once.
 class Postprocess {
@@ -102,9 +102,10 @@ class Postprocess {
   // Turns a key's name and a path in it into the path to open.
   using Resolve = std::function<std::string(const std::string& key, const std::string& path)>;
 
-  // Reads PaddleClas's `PostProcess` section. Throws ConfigError: a name or value is wrong, or a label
-  // file cannot be read.
-  static Postprocess from_config(const YAML::Node& section, const std::string& where = "PostProcess",
+  // Reads PaddleClas's `PostProcess` section. Throws ConfigError: a name or value is wrong, or a
+  // label file cannot be read.
+  static Postprocess from_config(const YAML::Node& section,
+                                 const std::string& where = "PostProcess",
                                  const Resolve& resolve = {});
 
   const Output& output() const { return output_; }
@@ -123,12 +124,12 @@ class Postprocess {
   Postprocess with_topk(long topk) const;
   // The same with names for the classes; an output without classes stays as it is.
   Postprocess with_labels(Labels labels) const;
-  // Throws BundleError where the labels are not one for each of the model's classes; -1 where the model
-  // does not say how many it has. `model` names its file.
+  // Throws BundleError where the labels are not one for each of the model's classes; -1 where the
+  // model does not say how many it has. `model` names its file.
   void check_classes(long classes, const std::string& model) const;
 
-  // Turns one row of scores into a prediction. Throws BundleError: the model of an attribute output has
-  // another number of scores.
+  // Turns one row of scores into a prediction. Throws BundleError: the model of an attribute output
+  // has another number of scores.
   Prediction operator()(const std::string& name, const float* scores, std::size_t count) const;
 
  private:

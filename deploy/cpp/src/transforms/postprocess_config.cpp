@@ -3,12 +3,10 @@
 // deploy/python/hgdeploy/transforms/postprocess_config.py.
 #include <algorithm>
 #include <limits>
-#include <system_error>
 
 #include <yaml-cpp/yaml.h>
 
 #include "system/checks.hpp"
-#include "system/lines.hpp"
 #include "system/text.hpp"
 #include "transforms/postprocess.hpp"
 
@@ -19,14 +17,18 @@ using Kind = Value::Kind;
 using Names = std::vector<std::string>;
 
 constexpr std::int64_t most_decimals = 15;  // of a float64
-constexpr std::size_t most_shown = 60;
 // PaddleClas's request, beside an output, to sort copies of the images into folders by class.
 constexpr const char* save = "SavePreLabel";
 
 const Names& outputs() {
-  static const Names names{Topk::name,           ThreshOutput::name,     MultiLabelThreshOutput::name,
-                           ScoreOutput::name,    PersonAttribute::name,  FaceAttribute::name,
-                           VehicleAttribute::name, TableAttribute::name};
+  static const Names names{Topk::name,
+                           ThreshOutput::name,
+                           MultiLabelThreshOutput::name,
+                           ScoreOutput::name,
+                           PersonAttribute::name,
+                           FaceAttribute::name,
+                           VehicleAttribute::name,
+                           TableAttribute::name};
   return names;
 }
 
@@ -62,8 +64,8 @@ bool is_null(const Given& given, const Names& also = {}) {
   if (value.is(Kind::null) || value.is(Kind::missing)) {
     return true;
   }
-  return value.is(Kind::text) && (value.text == "None" || std::find(also.begin(), also.end(),
-                                                                    value.text) != also.end());
+  return value.is(Kind::text) &&
+         (value.text == "None" || std::find(also.begin(), also.end(), value.text) != also.end());
 }
 
 // How null is written: a value after `-o` is no YAML, and labels are texts as they are written.
@@ -92,9 +94,7 @@ long whole_literal(const Given& given, std::int64_t least,
   return whole(given.as_literal().rounded(), least, most);
 }
 
-std::string label_delimiter(const Given& given) {
-  return is_null(given) ? " " : text(given);
-}
+std::string label_delimiter(const Given& given) { return is_null(given) ? " " : text(given); }
 
 // The labels that a section speaks of.
 struct Spoken {
@@ -130,8 +130,7 @@ Spoken read_spoken_labels(const Given& given, const Postprocess::Resolve& resolv
     }
   }
   if (!spoken.labels && file) {
-    const std::string path =
-        resolve ? resolve(given.where + ".class_id_map_file", *file) : *file;
+    const std::string path = resolve ? resolve(given.where + ".class_id_map_file", *file) : *file;
     spoken.labels = read_labels(path, delimiter);
   }
   return spoken;
@@ -168,7 +167,8 @@ Output read_parameters(const std::string& name, const Given& given) {
     return output;
   }
   if (name == ScoreOutput::name) {  // it has no default
-    return ScoreOutput{static_cast<int>(whole_literal(given.at("decimal_places"), 0, most_decimals))};
+    return ScoreOutput{
+        static_cast<int>(whole_literal(given.at("decimal_places"), 0, most_decimals))};
   }
   if (name == PersonAttribute::name) {
     PersonAttribute output;
@@ -254,7 +254,8 @@ std::optional<std::string> main_of(const Given& functions) {
 void check_served(const Given& functions) {
   static const Names unserved{"MultiLabelTopk", "Binarize", "MultiTaskTopk"};
   for (const auto& [key, value] : functions.value.entries) {
-    if (key.is(Kind::text) && std::find(unserved.begin(), unserved.end(), key.text) != unserved.end()) {
+    if (key.is(Kind::text) &&
+        std::find(unserved.begin(), unserved.end(), key.text) != unserved.end()) {
       throw ConfigError(functions.where + "." + key.text + " cannot be served; HGDeploy has " +
                         join(outputs(), ", ") + ", " + save);
     }
@@ -290,50 +291,6 @@ Postprocess Postprocess::from_config(const YAML::Node& section, const std::strin
                       ", expected one of: " + join(names, ", "));
   }
   return read_output(*main, functions.at(*main), resolve);
-}
-
-Labels read_labels(const std::string& given_path, const std::string& delimiter) {
-  const std::string path = path_text(given_path);
-  if (delimiter.empty()) {
-    throw ConfigError("delimiter is '', expected a text");
-  }
-  Labels labels;
-  try {
-    std::size_t number = 0;
-    for (const std::string& line : split_lines(read_text(path))) {
-      ++number;
-      if (strip(line).empty()) {
-        continue;
-      }
-      const std::size_t end = std::min(line.find(delimiter), line.size());
-      const std::string key = strip(line.substr(0, end));
-      const std::string place = "label file " + path + ", line " + std::to_string(number) + ": ";
-      if (!is_class_id(key)) {
-        const std::string shown = bytes_of(characters(line).substr(0, most_shown));
-        throw ConfigError(place + repr(shown) + " is not " + repr("ID" + delimiter + "NAME"));
-      }
-      const long long id = std::stoll(key);
-      const std::string name =
-          end == line.size() ? "" : line.substr(end + delimiter.size());
-      if (!labels.emplace(id, Label{name}).second) {
-        throw ConfigError(place + "class " + std::to_string(id) + " stands twice");
-      }
-    }
-  } catch (const UnreadableText& reason) {
-    if (reason.kind == UnreadableText::Kind::not_utf8) {
-      throw ConfigError("label file " + path + " is not UTF-8 text");
-    }
-    if (reason.kind == UnreadableText::Kind::too_large) {
-      throw ConfigError("label file " + path + " cannot be read: it is larger than 256 MiB");
-    }
-    throw ConfigError("label file " + path + " cannot be read: " +
-                      std::generic_category().message(reason.error_number) +
-                      "; give another class_id_map_file, or null for no names");
-  }
-  if (labels.empty()) {
-    throw ConfigError("label file " + path + " is empty");
-  }
-  return labels;
 }
 
 }  // namespace hgdeploy

@@ -18,8 +18,8 @@ struct Prediction {
   std::vector<double> scores;
   // One name a class; empty without labels.
   std::vector<std::string> label_names;
-  // For each name, whether YAML made a number or a switch of it, which Python prints without quotes.
-  // Empty: of none.
+  // For each name, whether YAML made a number or a switch of it, which Python prints without
+  // quotes. Empty: of none.
   std::vector<bool> bare_names;
   // Nothing, or the reason why the image failed; then the other fields are empty.
   std::optional<std::string> error;

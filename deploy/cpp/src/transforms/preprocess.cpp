@@ -65,8 +65,8 @@ cv::Mat crop(const CropImage& op, const cv::Mat& image) {
   }
   const auto left = static_cast<int>((size.width - op.size.width) / 2);
   const auto top = static_cast<int>((size.height - op.size.height) / 2);
-  return image(cv::Rect(left, top, static_cast<int>(op.size.width),
-                        static_cast<int>(op.size.height)));
+  return image(
+      cv::Rect(left, top, static_cast<int>(op.size.width), static_cast<int>(op.size.height)));
 }
 
 cv::Mat run(const Op& op, const cv::Mat& image) {
@@ -80,8 +80,8 @@ cv::Mat run(const Op& op, const cv::Mat& image) {
 }
 
 std::string shown_depth(const cv::Mat& image) {
-  static const char* const names[] = {"uint8",   "int8",    "uint16", "int16",
-                                      "int32",   "float32", "float64", "float16"};
+  static const char* const names[] = {"uint8", "int8",    "uint16",  "int16",
+                                      "int32", "float32", "float64", "float16"};
   return names[image.depth()];
 }
 
@@ -214,24 +214,25 @@ void Preprocessor::operator()(const cv::Mat& bgr, void* out, DType type, const S
 void Preprocessor::operator()(const cv::Mat& bgr, float* out) const {
   const std::optional<Shape> shape = output_shape();
   if (!shape) {
-    throw TensorError("the preprocessing makes a shape that depends on the image; ask for a Tensor");
+    throw TensorError(
+        "the preprocessing makes a shape that depends on the image; ask for a Tensor");
   }
   (*this)(bgr, out, DType::float32, *shape);
 }
 
-// The image after the operators up to NormalizeImage as uint8 in BGR order; where others follow it, as
-// float32 in the model's order.
+// The image after the operators up to NormalizeImage as uint8 in BGR order; where others follow it,
+// as float32 in the model's order.
 cv::Mat Preprocessor::prepared(const cv::Mat& bgr) const {
   check_image(bgr);
   cv::Mat image = bgr;
   for (std::size_t i = 0; i < at_; ++i) {
     image = run(ops_[i], image);
   }
-  const bool more = std::any_of(ops_.begin() + static_cast<std::ptrdiff_t>(std::min(at_ + 1, ops_.size())),
-                                ops_.end(), [](const Op& op) {
-                                  return std::holds_alternative<ResizeImage>(op) ||
-                                         std::holds_alternative<CropImage>(op);
-                                });
+  const bool more = std::any_of(
+      ops_.begin() + static_cast<std::ptrdiff_t>(std::min(at_ + 1, ops_.size())), ops_.end(),
+      [](const Op& op) {
+        return std::holds_alternative<ResizeImage>(op) || std::holds_alternative<CropImage>(op);
+      });
   if (!more) {
     return image;
   }

@@ -59,7 +59,8 @@ class Preprocessor {
   Tensor operator()(const cv::Mat& bgr) const;
   // Writes the result into `out`, which has room for `output_shape` of `dtype`. Throws TensorError
   // where the result has another shape or type.
-  void operator()(const cv::Mat& bgr, void* out, DType type, const std::array<long, 3>& shape) const;
+  void operator()(const cv::Mat& bgr, void* out, DType type,
+                  const std::array<long, 3>& shape) const;
   void operator()(const cv::Mat& bgr, float* out) const;
 
  private:

@@ -221,13 +221,12 @@ cv::Mat resize_as_opencv(const cv::Mat& image, const Size& size, const std::stri
                                                                  {"bicubic", cv::INTER_CUBIC},
                                                                  {"area", cv::INTER_AREA},
                                                                  {"lanczos", cv::INTER_LANCZOS4}}};
-  const auto* code = std::find_if(codes.begin(), codes.end(), [&](const auto& each) {
-    return interpolation == each.first;
-  });
+  const auto* code = std::find_if(codes.begin(), codes.end(),
+                                  [&](const auto& each) { return interpolation == each.first; });
   const WithoutIpp without_ipp;
   cv::Mat result;
-  cv::resize(image, result, cv::Size(static_cast<int>(size.width), static_cast<int>(size.height)), 0,
-             0, code->second);
+  cv::resize(image, result, cv::Size(static_cast<int>(size.width), static_cast<int>(size.height)),
+             0, 0, code->second);
   return result;
 }
 
@@ -241,8 +240,8 @@ cv::Mat resize_as_pillow(const cv::Mat& image, const Size& size, const std::stri
     return nearest_as_pillow(image, width, height);
   }
   const Filter filter = filter_of(interpolation);
-  // What is between the two steps is rounded, so their order matters: this is Pillow 13's. Older ones
-  // always begin with the rows.
+  // What is between the two steps is rounded, so their order matters: this is Pillow 13's. Older
+  // ones always begin with the rows.
   if (height < image.rows && image.rows - height > 2 * (image.cols - width)) {
     return resized_rows(resized_columns(image, height, filter), width, filter);
   }

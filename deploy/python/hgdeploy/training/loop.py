@@ -239,6 +239,7 @@ class Loop:
 
     def _end(self, state: State, clock: _Clock) -> None:
         """Tell of a complete epoch, and begin the next."""
+        self._ranks.check_equal(state.network)
         images = self._ranks.mean(state.images)
         if not images:
             raise InputError(f"none of the {self._data.samples} images for training can be read")

@@ -10,9 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.errors import EngineError, one_line
+from hgdeploy.errors import EngineError, TrainingError, one_line
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import available_cpus, cpu_flags, is_amd
+
+_EQUAL = 1e-6  # of a sum: what is left of sums in another order
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,22 @@ class Ranks:
         tensor = paddle.to_tensor([value], dtype="float64")
         paddle.distributed.all_reduce(tensor)
         return float(tensor.item()) / self.count
+
+    def check_equal(self, network: Any) -> None:
+        """Check that all processes have learned the same weights; each must ask.
+
+        Raises:
+            TrainingError: they have not, so that each has trained on a part of the images alone.
+        """
+        if self.count == 1:
+            return
+        learned = [one for one in network.parameters() if not one.stop_gradient]
+        own = sum(float(one.abs().astype("float64").sum().item()) for one in learned)
+        if self.any(abs(self.mean(own) - own) > _EQUAL * own):
+            raise TrainingError(
+                f"the weights of the {self.count} processes differ, though their gradients are "
+                "averaged: do all have the same version of Paddle, and the same config?"
+            )
 
     def any(self, flag: bool) -> bool:
         """Return whether one of the processes says so; each must ask."""

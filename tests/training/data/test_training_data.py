@@ -141,7 +141,7 @@ def test_a_batch_without_a_readable_image_is_empty_so_that_ranks_keep_step(ten, 
 def test_a_folder_without_its_images_stops_the_run(ten, tmp_path):
     for path in tmp_path.glob("*.png"):
         path.unlink()
-    with pytest.raises(InputError, match=r"^10 of the first 10 images of epoch 2 cannot be read; "):
+    with pytest.raises(InputError, match=r"^10 of the first 10 images of epoch 3 cannot be read; "):
         list(opened(ten, workers=0).epoch(2))
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{n}.png 0\n" for n in range(2000)), encoding="utf-8")

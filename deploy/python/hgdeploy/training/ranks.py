@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from hgdeploy.errors import EngineError, TrainingError, one_line
+from hgdeploy.errors import EngineError, one_line
 from hgdeploy.system.libraries import import_library
 from hgdeploy.system.machine import available_cpus, cpu_flags, is_amd
 
@@ -53,14 +53,14 @@ class Ranks:
         """Check that all processes have learned the same weights; each must ask.
 
         Raises:
-            TrainingError: they have not, so that each has trained on a part of the images alone.
+            EngineError: they have not, so that each has trained on a part of the images alone.
         """
         if self.count == 1:
             return
         learned = [one for one in network.parameters() if not one.stop_gradient]
         own = sum(float(one.abs().astype("float64").sum().item()) for one in learned)
         if self.any(abs(self.mean(own) - own) > _EQUAL * own):
-            raise TrainingError(
+            raise EngineError(
                 f"the weights of the {self.count} processes differ, though their gradients are "
                 "averaged: do all have the same version of Paddle, and the same config?"
             )

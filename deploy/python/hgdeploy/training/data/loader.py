@@ -137,7 +137,7 @@ class TrainingData:
             if 2 * read < wanted and (last or wanted >= _ENOUGH):
                 path, reason = next(iter(self.skipped.items()))
                 raise InputError(
-                    f"{wanted - read} of the first {wanted} images of epoch {number} cannot be "
+                    f"{wanted - read} of the first {wanted} images of epoch {number + 1} cannot be "
                     f"read; the first one: {cut(path)} {reason}"
                 )
             yield batch

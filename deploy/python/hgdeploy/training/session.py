@@ -75,6 +75,9 @@ def train(recipe: Recipe, on_event: OnEvent, on_warning: OnLine = nothing) -> Pr
     progress = start.progress if start is not None else Progress(seed=seed)
     progress = dataclasses.replace(progress, settings=recipe.settings(ranks.count))
     with contextlib.ExitStack() as held:
+        for each in (data, held_out):
+            if each is not None:
+                held.callback(each.close)
         tell: OnEvent = _nobody
         if ranks.leads:
             tell = held.enter_context(_writing(recipe, progress, on_event, on_warning))

@@ -15,6 +15,7 @@ import pytest
 from served import asked, http_of, pictures, served
 
 from conftest import DEADLINE, MINI, has, require_engine
+from hgdeploy.errors import ConfigError
 from hgdeploy.serving.server.doors import DoorOptions
 from hgdeploy.serving.server.models import Models
 
@@ -272,3 +273,12 @@ def test_each_version_answers_for_itself(tmp_path: Path):
         listed = [one["version"] for one in asked(address, "/v2/repository/index", b"")[2]]
         assert listed == ["1", "2"]
         assert asked(address, "/predict?version=9", data)[0] == 404
+
+
+def test_a_model_has_the_name_that_it_is_given(tmp_path: Path):
+    bundle = write_bundle(tmp_path / "bundle")
+    assert (model := served(bundle, name="flowers")).name == "flowers"
+    assert model.close()
+    for name in ("", "a/b", "a b"):
+        with pytest.raises(ConfigError, match=r"letters, digits, \., _ and -"):
+            served(bundle, name=name)

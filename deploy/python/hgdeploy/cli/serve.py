@@ -36,6 +36,12 @@ def add_serve(verbs: Verbs) -> None:
     """Add `hgdeploy serve`."""
     parser = verbs.add_parser("serve", help="answer requests for models over HTTP and gRPC")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="a model's folder")
+    parser.add_argument(
+        "--model-name",
+        metavar="NAME",
+        help="what requests call the model, of which the bundles are versions (default: each "
+        "bundle's own name)",
+    )
     parser.add_argument("--engine", help="as for hgdeploy predict")
     parser.add_argument("--precision", help="as for hgdeploy predict")
     parser.add_argument("--device", help="cpu (default) or gpu:N")
@@ -130,6 +136,7 @@ def _serve(arguments: argparse.Namespace, out: TextIO) -> int:
     drain = check("--drain-seconds", arguments.drain_seconds, number(0, 3600))
     limits = BodyLimits(arguments.max_body_mb)
     served = ServedOptions(
+        name=arguments.model_name,
         max_queue=arguments.max_queue,
         max_delay_ms=arguments.max_delay_ms,
         max_pixels=arguments.max_pixels,

@@ -26,7 +26,7 @@ from hgdeploy.images.decode import MAX_PIXELS
 from hgdeploy.images.reader import ReadImage, use_one_opencv_thread
 from hgdeploy.serving.server.counts import Counts
 from hgdeploy.serving.server.scheduler import LONGEST_DELAY_MS, QueueOptions, Scheduler
-from hgdeploy.system.checks import check_fields
+from hgdeploy.system.checks import Given, check_fields
 from hgdeploy.system.kinds import MANY, THREADS, number, optional, whole
 
 # As long as a camera's largest pictures (8192x8192), yet 0.2 GB a thread once decoded.
@@ -34,11 +34,19 @@ _MAX_PIXELS = 1 << 26
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+def _name(given: Given) -> str:
+    """Is the kind of names that stand in addresses."""
+    if not isinstance(given.value, str) or _ODD.search(given.value) or not given.value:
+        raise given.refused("letters, digits, ., _ and -")
+    return given.value
+
+
 @dataclass(frozen=True)
 class ServedOptions:
     """How a model is served.
 
     Attributes:
+        name: what requests call it; None for the name that its bundle has.
         max_queue: the most images that may wait.
         max_delay_ms: how long an image may wait for others to share its inference.
         workers: threads that read, infer and make answers; None for one for each CPU in use, or
@@ -46,6 +54,7 @@ class ServedOptions:
         max_pixels: a picture of more pixels is refused before it is decoded.
     """
 
+    name: str | None = None
     max_queue: int = 128
     max_delay_ms: float = 0.0
     workers: int | None = None
@@ -54,6 +63,7 @@ class ServedOptions:
     def __post_init__(self) -> None:
         check_fields(
             self,
+            name=optional(_name),
             max_queue=whole(1, MANY),
             max_delay_ms=number(0, LONGEST_DELAY_MS),
             workers=optional(THREADS),
@@ -83,7 +93,7 @@ class ServedModel:
         self, bundle: str | Path | ModelBundle, settings: ClassifierSettings, options: ServedOptions
     ) -> None:
         opened = bundle if isinstance(bundle, ModelBundle) else open_bundle(bundle)
-        self.name = _name_of(opened)
+        self.name = options.name or _name_of(opened)
         self.classifier = classifier = Classifier.from_settings(opened, settings)
         try:
             classifier.reader.max_pixels = options.max_pixels

@@ -28,6 +28,21 @@ def rate_of(run: dict[str, Any]) -> float:
     return float(run["per_s"] if "per_s" in run else run["images"] / run["seconds"])
 
 
+def cpu_share(found: dict[str, Any], case: str) -> float:
+    """Return the folder's CPU time of an image by a case's, with the load generator's in it.
+
+    Where all CPUs are busy it is the ratio of the rates, but other programs disturb it less.
+    """
+
+    def of(run: dict[str, Any]) -> float:
+        count = run["right"] if "right" in run else run["images"]
+        return float(run["cpu_seconds"] + run.get("server_cpu_seconds", 0.0)) / max(count, 1)
+
+    sides = (found["cases"][name]["runs"] for name in ("folder", case))
+    folder, other = (float(np.median([of(run) for run in runs])) for runs in sides)
+    return folder / max(other, 1e-9)
+
+
 def capacity_of(found: dict[str, Any]) -> str:
     """Return the closed loop that answers the most."""
     closed: list[str] = [name for name in found["cases"] if name.startswith("closed")]
@@ -40,8 +55,8 @@ def _rate(found: dict[str, Any], case: str) -> float:
 
 def lines_of(documents: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield the results of some runs as text: one table, and what it says."""
-    head = ("model", "case", "answers/s", "of the folder's", "median ms", "p99 ms", "refused",
-            "wrong or lost", "load generator")  # fmt: skip
+    head = ("model", "case", "answers/s", "of the folder's", "by CPU time", "median ms", "p99 ms",
+            "refused", "wrong or lost", "load generator")  # fmt: skip
     yield f"| {' | '.join(head)} |"
     yield f"|---|---|{'---:|' * (len(head) - 2)}"
     for document in documents:
@@ -61,14 +76,15 @@ def _title(found: dict[str, Any]) -> str:
 def _table_row(found: dict[str, Any], case: str, kept: dict[str, Any], cpus: int) -> str:
     runs, latency, cells = kept["runs"], kept["latency"], [_title(found), case]
     if case.startswith("predict"):
-        cells += ["", "", f"{latency['p50_ms']:.1f}", f"{latency['p99_ms']:.1f}", "", "", ""]
+        cells += ["", "", "", f"{latency['p50_ms']:.1f}", f"{latency['p99_ms']:.1f}", "", "", ""]
         return f"| {' | '.join(cells)} |"
     cells.append(f"{_rate(found, case):.1f}")
     if case == "folder":
-        return f"| {' | '.join([*cells, '', '', '', '', '', ''])} |"
+        return f"| {' | '.join([*cells, *[''] * 7])} |"
     share = ratio_of(found, case, "folder")
     of_capacity = case.startswith(("closed", "protocol", "triton"))
     cells.append(f"{100 * share.ratio:.0f} %" if share is not None and of_capacity else "")
+    cells.append(f"{100 * cpu_share(found, case):.0f} %" if of_capacity else "")
     cells += [f"{latency[key]:.1f}" if latency else "" for key in ("p50_ms", "p99_ms")]
     sums = {key: sum(run[key] for run in runs) for key in ("refused", "wrong", "lost")}
     cells += [str(sums["refused"]), str(sums["wrong"] + sums["lost"])]

@@ -19,3 +19,12 @@ def test_the_table_of_what_mnn_and_ncnn_take_is_that_of_the_results(tmp_path: Pa
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout in (REPO / "docs" / "convert.md").read_text(encoding="utf-8")
     assert not (tmp_path / "none").exists(), "it is in the results, so nothing is made"
+
+
+def test_the_table_of_the_server_is_that_of_its_results():
+    runs = ("lite0", "lite0-bf16", "tiny", "triton", "poison")
+    saved = [REPO / "benchmarks" / "results" / f"serving-{run}.json" for run in runs]
+    readme = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    printed = run_command(REPO / "benchmarks" / "serving.py", "--report", *saved)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout in readme

@@ -8,6 +8,7 @@ our model there.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,16 @@ class TritonError:
 
     def code(self) -> int:
         return self._code
+
+
+class Logger:
+    """The server's log."""
+
+    warnings: ClassVar[list[str]] = []
+
+    @classmethod
+    def log_warn(cls, text: str) -> None:
+        cls.warnings.append(text)
 
 
 class Tensor:

@@ -56,6 +56,7 @@ def loaded(folder: Path, **changes: str):
     model.initialize(
         {
             "model_config": json.dumps(config),
+            "model_name": folder.name,
             "model_repository": str(folder),
             "model_version": "1",
             "model_instance_kind": "CPU",
@@ -149,6 +150,19 @@ def test_a_model_that_cannot_be_loaded_says_why(write):
         loaded(folder)
     with pytest.raises(backend.TritonModelException, match="gpu:3"):
         loaded(write(name="other"), model_instance_kind="GPU", model_instance_device_id="3")
+
+
+def test_a_model_of_another_version_is_told(write):
+    folder = write()
+    config = folder / "config.pbtxt"
+    backend.Logger.warnings.clear()
+    loaded(folder).finalize()
+    assert backend.Logger.warnings == []
+    text = config.read_text().replace(r"version\": \"", r"version\": \"0.0.")
+    config.write_text(text)
+    loaded(folder).finalize()
+    (warning,) = backend.Logger.warnings
+    assert "pphgnet_mini_image was written by HGDeploy 0.0." in warning
 
 
 def test_a_model_that_has_run_is_replaced(write):

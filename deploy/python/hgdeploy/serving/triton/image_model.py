@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hgdeploy._version import __version__
 from hgdeploy.classify.batch import Answer
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.errors import HGDeployError, one_line
@@ -51,10 +52,16 @@ class ImageModel:
         import triton_python_backend_utils as triton
 
         config = parse_json(args["model_config"])
+        facts = _facts(config)
+        if facts["version"] != __version__:
+            triton.Logger.log_warn(
+                f"{args['model_name']} was written by HGDeploy {facts['version']}, and this is "
+                f"{__version__}; write it again with hgdeploy build --triton"
+            )
         try:
             self._model = open_images_model(
                 Path(args["model_repository"], args["model_version"]),
-                parse_ops(_facts(config)["preprocess"], "preprocess"),
+                parse_ops(facts["preprocess"], "preprocess"),
                 *_options(config, args),
             )
         except HGDeployError as error:

@@ -199,7 +199,7 @@ def test_paths_with_spaces_and_other_delimiters(tmp_path):
 
 def test_names_in_a_list_are_numbered_in_alphabetical_order(tmp_path):
     listed = write_list(tmp_path, {"a.png": "tabby cat", "b.png": "hen", "c.png": "hen"}, "\t")
-    data = opened(loader_section(tmp_path, listed, delimiter="\t"), workers=0)
+    data = opened(loader_section(tmp_path, listed), workers=0)
     assert data.names == {0: "hen", 1: "tabby cat"}
     labels = [int(y) for b in data.epoch(0) for _, y in sorted(zip(b.paths, b.labels, strict=True))]
     assert labels == [1, 0, 0]

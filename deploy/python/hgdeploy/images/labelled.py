@@ -41,7 +41,7 @@ def read_labelled_images(
         names: the model's labels by class id; None where it has none.
         on_warning: called with a line about files that were left out of the folders.
         delimiter: what stands between path and label in the list, before the label for the last
-            time; None for spaces or a tab.
+            time; None for a tab where a line has one, else spaces.
 
     Returns:
         The images and their classes, in the same order.
@@ -132,7 +132,7 @@ def _labelled_list(
 
 
 def listed_labels(path: Path, delimiter: str | None) -> Iterator[tuple[int, str, str]]:
-    """Read a list of `PATH LABEL` lines; paths and, with a delimiter, labels may have spaces.
+    """Read a list of `PATH LABEL` lines; paths may have spaces, and labels too, behind a tab.
 
     Args:
         path: the list.
@@ -147,7 +147,8 @@ def listed_labels(path: Path, delimiter: str | None) -> Iterator[tuple[int, str,
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        name, *label = line.strip().rsplit(delimiter, 1)
+        between = delimiter or ("\t" if "\t" in line.strip() else None)
+        name, *label = line.strip().rsplit(between, 1)
         if not name.strip() or not label or not label[0].strip():
             raise InputError(
                 f"{path}, line {number}: {line[:60]!r} is not 'PATH{delimiter or ' '}LABEL'"

@@ -63,7 +63,7 @@ class Section:
         dataset: which kind of labels there are: `ONE_LABEL` or `SEVERAL_LABELS`.
         root: the images' folder.
         listed: the list of images and labels; None for a folder for each class.
-        delimiter: what separates path and label in the list; None for spaces or a tab.
+        delimiter: what separates path and label in the list; None for a tab, else spaces.
         ratio: the share of each label is asked for, for the loss.
         ops: what is done to an image.
         batch_ops: what is done to a batch.

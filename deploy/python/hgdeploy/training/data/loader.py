@@ -30,6 +30,10 @@ from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
 _ENOUGH = 100
 # Batches that are read while one is trained on, of which each may be 77 MB (128 images of 224).
 _AHEAD = 2
+# The fewest images that are read ahead, where batches are small: these take turns unevenly.
+_LEAST_AHEAD = 64
+# Threads that make batches of what was read; one may still mix a batch when the next is there.
+_FINISHERS = 3
 # The most images that a process is asked for at once.
 _MOST_ASKED = 32
 # A batch's place in its epoch, and its images.
@@ -86,6 +90,7 @@ class TrainingData:
         if self._workers and not CAN_SHARE:
             options.on_warning("images are read in one process: more of them need Linux")
             self._workers = 0
+        self._ahead = max(_AHEAD, -(-_LEAST_AHEAD // self.batch_size))
         self._crews: list[Crew] = []  # those that read no epoch at present
         weakref.finalize(self, _close_all, self._crews)
         self._skipped: dict[str, str] = {}
@@ -165,12 +170,12 @@ class TrainingData:
         """Read batches in order, in other processes, ahead of their use."""
         crew = self._crews.pop() if self._crews else self._new_crew()
         askers = ThreadPoolExecutor(self._workers, "hgdeploy reader")
-        finishers = ThreadPoolExecutor(_AHEAD + 1, "hgdeploy batch")
+        finishers = ThreadPoolExecutor(_FINISHERS, "hgdeploy batch")
         piece = max(1, min(_MOST_ASKED, self.batch_size // (2 * self._workers)))
         waiting: deque[Future[Batch]] = deque()
         try:
             for turn, (place, indices) in enumerate(batches):
-                first = turn % (_AHEAD + 1) * self.batch_size  # its rows in the shared memory
+                first = turn % (self._ahead + 1) * self.batch_size  # its rows in the shared memory
                 images = [
                     (first + row, int(index), str(self._found.files[index].path.absolute()))
                     for row, index in enumerate(indices)
@@ -183,7 +188,7 @@ class TrainingData:
                 waiting.append(
                     finishers.submit(self._gathered, (number, place), indices, rows, (first, asked))
                 )
-                if len(waiting) > _AHEAD:
+                if len(waiting) > self._ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -193,7 +198,7 @@ class TrainingData:
             self._crews.append(crew)
 
     def _new_crew(self) -> Crew:
-        shape = ((_AHEAD + 1) * self.batch_size, *self.shape)
+        shape = ((self._ahead + 1) * self.batch_size, *self.shape)
         return Crew(self._ops, self._options.seed, shape)
 
     def _gathered(

@@ -218,8 +218,27 @@ def shares(found: dict[str, float]) -> dict[str, float]:
     return quotients
 
 
+def table(result: dict[str, Any]) -> str:
+    """Return the results as a Markdown table."""
+    speed, share = result["images_per_s"], result["shares"]
+    accelerator = "loader with an accelerator that takes as long as the loading"
+    rows = {
+        "loader alone": f"{speed['loader']:.0f}",
+        "network alone, on synthetic tensors": f"{speed['network']:.1f}",
+        "both together": f"{speed['both']:.1f} (share {share['both_of_slower']:.2f})",
+        accelerator: (
+            f"{speed['both_accelerator']:.0f} (share {share['both_accelerator_of_slower']:.2f})"
+        ),
+        "loader without processes, one core": f"{speed['loader_one_core']:.0f}",
+    }
+    if "paddleclas_one_core" in speed:
+        rows["PaddleClas's own operators, one core"] = f"{speed['paddleclas_one_core']:.0f}"
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(["| | images/s |", "|---|---:|", *lines])
+
+
 def main() -> None:
-    """Measure all cases in turns, and write and print the medians of the rounds."""
+    """Measure all cases in turns, and write the rounds with their medians, and print these."""
     parser = argparse.ArgumentParser(description="Measure the loading of training images.")
     parser.add_argument("--model", default="PPHGNet_tiny", metavar="NAME", help="the network")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="images a batch")
@@ -228,8 +247,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--seconds", type=float, default=6.0, metavar="S", help="of each case")
     parser.add_argument("--paddleclas", type=Path, metavar="WHEEL", help="see above")
-    parser.add_argument("--output", type=Path, required=True, help="the results, as JSON")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", type=Path, help="the results, as JSON")
+    target.add_argument("--report", type=Path, help="measure nothing, and print these results")
     arguments = parser.parse_args()
+    if arguments.report is not None:
+        print(table(json.loads(arguments.report.read_text(encoding="utf-8"))))
+        return
     rounds: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = photographs(Path(scratch) / "images", (500, 375), arguments.images)
@@ -251,7 +275,7 @@ def main() -> None:
         "rounds": rounds,
     }
     write_text(arguments.output, json.dumps(result, indent=1) + "\n")
-    print(json.dumps({**medians[0], **medians[1]}, indent=1))
+    print(table(result))
 
 
 def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -21,6 +21,13 @@ def test_the_table_of_what_mnn_and_ncnn_take_is_that_of_the_results(tmp_path: Pa
     assert not (tmp_path / "none").exists(), "it is in the results, so nothing is made"
 
 
+def test_the_table_of_the_training_loader_is_that_of_its_results():
+    saved = REPO / "benchmarks" / "results" / "training-loader.json"
+    printed = run_command(REPO / "benchmarks" / "training_loader.py", "--report", saved)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout in (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_the_server_is_that_of_its_results():
     runs = ("lite0", "lite0-bf16", "tiny", "triton", "poison")
     saved = [REPO / "benchmarks" / "results" / f"serving-{run}.json" for run in runs]

@@ -21,10 +21,11 @@ void test_documents(const Folder& folder) {
     return said<BundleError>([&] { read_yaml(folder.path / "x.yml", "description"); });
   };
   CHECK(contains(refused(std::string(100'000, '[')), "is not valid YAML"));
-  CHECK(contains(refused("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
-                         "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
-                         "e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n"),
-                 "1,000,000 values"));
+  CHECK(contains(
+      refused("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+              "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+              "e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n"),
+      "1,000,000 values"));
   CHECK(contains(refused("a: &a [*a]\n"), "is not valid YAML"));
   CHECK(contains(refused("a: 1\nb: 2\na: 3\n"), "the key 'a' stands twice, in lines 1 and 3"));
   CHECK(contains(refused("- 1\n"), "has no keys"));
@@ -48,7 +49,8 @@ void test_digests(const Folder& folder) {
 }
 
 void test_params(const Folder& folder) {
-  const fs::path program = folder.path / "inference.pdmodel", params = folder.path / "inference.pdiparams";
+  const fs::path program = folder.path / "inference.pdmodel",
+                 params = folder.path / "inference.pdiparams";
   check_params(program);
   const auto size = fs::file_size(params);
   for (const std::uintmax_t kept : {size - 1, size / 2, std::uintmax_t{3}, std::uintmax_t{0}}) {
@@ -76,7 +78,8 @@ void test_sidecars(const Folder& folder) {
                  "it is not the file that inference.onnx.meta.json describes"));
   fs::remove(folder.path / "inference.onnx.meta.json");
   folder.write("inference.meta.json", R"({"files": {"inference.onnx": "0"}})");
-  CHECK(contains(said<BundleError>([&] { check_artifact(onnx); }), "inference.meta.json describes"));
+  CHECK(
+      contains(said<BundleError>([&] { check_artifact(onnx); }), "inference.meta.json describes"));
   fs::remove(folder.path / "inference.meta.json");
   CHECK(onnx_precision(onnx) == "fp32");
   CHECK(model_files(onnx).size() == 1);
@@ -93,7 +96,8 @@ void test_bundle(const fs::path& data, const fs::path&) {
   make_bundle(folder, data);
   CHECK(open_bundle(folder.path).model_name == "pphgnet_mini");
   CHECK(contains(said<BundleError>([&] { open_bundle(folder.path / "none"); }), "does not exist"));
-  CHECK(contains(said<BundleError>([&] { open_bundle(folder.path / "inference.onnx"); }), "is a file"));
+  CHECK(contains(said<BundleError>([&] { open_bundle(folder.path / "inference.onnx"); }),
+                 "is a file"));
   CHECK(contains(said<BundleError>([&] { open_bundle(folder.path).find({"inference.mnn"}); }),
                  "it has inference.onnx, inference.pdiparams, inference.pdmodel"));
   test_documents(folder);

@@ -10,9 +10,9 @@ struct Failed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-#define CHECK(...)                                                                           \
-  do {                                                                                       \
-    if (!(__VA_ARGS__))                                                                      \
+#define CHECK(...)                                                                              \
+  do {                                                                                          \
+    if (!(__VA_ARGS__))                                                                         \
       throw Failed(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " #__VA_ARGS__); \
   } while (false)
 

@@ -93,7 +93,8 @@ void test_classifier(const fs::path& data, const fs::path& images) {
   };
   CHECK(contains(said<EngineError>(refused([](auto& s) { s.engine = "tensorrt"; })), "this build"));
   CHECK(contains(said<ConfigError>(refused([](auto& s) { s.engine = "opnvino"; })), "openvino"));
-  CHECK(contains(said<ConfigError>(refused([](auto& s) { s.precision = "fp8"; })), "unknown precision"));
+  CHECK(contains(said<ConfigError>(refused([](auto& s) { s.precision = "fp8"; })),
+                 "unknown precision"));
   CHECK(contains(said<EngineError>(refused([](auto& s) { s.device = "gpu:7"; })), "gpu:7"));
   CHECK(contains(said<BundleError>(refused([](auto& s) { s.precision = "int8"; })), "int8"));
   CHECK(contains(said<ConfigError>(refused([](auto& s) { s.batch_size = 0; })), "batch size"));
@@ -103,5 +104,6 @@ void test_classifier(const fs::path& data, const fs::path& images) {
   const Prediction a = classifier.predict(image.string()), b = of_paddle.predict(image.string());
   CHECK(a.class_ids == b.class_ids);
   fs::resize_file(folder.path / "inference.pdiparams", 1000);
-  CHECK(contains(said<BundleError>([&] { Classifier(folder.path.string()); }), "inference.pdiparams"));
+  CHECK(contains(said<BundleError>([&] { Classifier(folder.path.string()); }),
+                 "inference.pdiparams"));
 }

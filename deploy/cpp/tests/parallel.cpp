@@ -33,7 +33,8 @@ struct Pieces {
     };
   }
 
-  void run(int workers, const std::function<bool()>& interrupted = [] { return false; }) {
+  void run(
+      int workers, const std::function<bool()>& interrupted = [] { return false; }) {
     WorkerTuner tuner(workers, workers, 2);
     in_order([this] { return take(); }, tuner, interrupted);
   }

@@ -23,11 +23,11 @@ void check_folder(const fs::path& root) {
   const std::string place = root.string();
   std::error_code failed;
   (void)fs::status(root / "inference_int8.pdiparams", failed);
-  const bool missing = failed == std::errc::no_such_file_or_directory ||
-                       failed == std::errc::not_a_directory;
+  const bool missing =
+      failed == std::errc::no_such_file_or_directory || failed == std::errc::not_a_directory;
   if (failed && !missing)
-    throw BundleError("model folder " + place.substr(0, shown) + " cannot be searched: " +
-                      std::generic_category().message(failed.value()));
+    throw BundleError("model folder " + place.substr(0, shown) +
+                      " cannot be searched: " + std::generic_category().message(failed.value()));
   if (!fs::is_directory(root, failed))
     throw BundleError("model folder " + place +
                       (fs::exists(root, failed) ? " is a file, expected the folder it lies in"
@@ -64,8 +64,8 @@ fs::path ModelBundle::find(const std::vector<std::string>& names) const {
     check_artifact(path(name));
     return path(name);
   }
-  static const std::set<std::string> models{".json", ".pdmodel", ".pdiparams", ".onnx",
-                                            ".engine", ".plan",  ".mnn",       ".param"};
+  static const std::set<std::string> models{".json",   ".pdmodel", ".pdiparams", ".onnx",
+                                            ".engine", ".plan",    ".mnn",       ".param"};
   std::vector<std::string> present;
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
@@ -74,9 +74,9 @@ fs::path ModelBundle::find(const std::vector<std::string>& names) const {
       present.push_back(name);
   }
   std::sort(present.begin(), present.end());
-  throw BundleError(root.string() + " has no " + join(names, " or ") + "; " +
-                    (present.empty() ? "there are no model files in it"
-                                     : "it has " + join(present, ", ")));
+  throw BundleError(
+      root.string() + " has no " + join(names, " or ") + "; " +
+      (present.empty() ? "there are no model files in it" : "it has " + join(present, ", ")));
 }
 
 ModelBundle open_bundle(const fs::path& root) {
@@ -93,8 +93,9 @@ ModelBundle open_bundle(const fs::path& root) {
   }
   const YAML::Node before = raw["PreProcess"];
   if (!before.IsDefined() || !before.IsMap() || !before["transform_ops"].IsDefined())
-    throw ConfigError("nothing says how to preprocess images for " + root.string() + ": it has no " +
-                      description_file + " with PreProcess.transform_ops; write one");
+    throw ConfigError("nothing says how to preprocess images for " + root.string() +
+                      ": it has no " + description_file +
+                      " with PreProcess.transform_ops; write one");
   bundle.preprocess = served(path, [&] {
     return Preprocessor::from_config(before["transform_ops"], "PreProcess.transform_ops").ops();
   });

@@ -16,13 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 
 // The numbers of the fields in onnx.proto that lead to tensors, and so to files of weights.
-constexpr int graph_field = 7, function_field = 25, function_node = 7;  // of Model-, FunctionProto
+constexpr int graph_field = 7, function_field = 25, function_node = 7;   // of Model-, FunctionProto
 constexpr int node_field = 1, initializer_field = 5, sparse_field = 15;  // of GraphProto
 constexpr int op_type = 4, attribute_field = 5;                          // of NodeProto
 constexpr int tensor_value = 5, tensors = 10, graph_value = 6, graphs = 11, sparse_value = 22,
-              sparses = 23;                                                  // of AttributeProto
+              sparses = 23;  // of AttributeProto
 constexpr int data_type = 2, external_data = 13, entry_key = 1, entry_value = 2;  // of TensorProto
-constexpr int most_depth = 32;  // graphs within graphs
+constexpr int most_depth = 32;                           // graphs within graphs
 constexpr std::uint64_t fp16_type = 10, bf16_type = 16;  // of TensorProto.DataType
 // What quantizing operators have in their names.
 constexpr const char* quantizing[] = {"QuantizeLinear", "QLinear", "MatMulInteger", "ConvInteger"};
@@ -87,7 +87,8 @@ std::vector<fs::path> external_files(const fs::path& onnx) {
       bool outside = relative.is_absolute();
       for (const fs::path& part : relative) outside = outside || part == "..";
       if (outside)
-        throw BundleError(onnx.string() + " names weights outside of its folder (" + repr(location) +
+        throw BundleError(onnx.string() + " names weights outside of its folder (" +
+                          repr(location) +
                           "); put them beside it, and save it with a name relative to itself");
       const fs::path place = onnx.parent_path() / relative;
       if (!fs::is_regular_file(place))

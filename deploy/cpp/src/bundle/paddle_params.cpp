@@ -18,8 +18,9 @@ namespace fs = std::filesystem;
 
 // Bytes an element takes, by framework.proto's VarType.Type: bool, int16, int32, int64, fp16, fp32,
 // fp64, uint8, int8, bf16, complex64, complex128.
-const std::map<std::int64_t, std::uint64_t> item_bytes{
-    {0, 1}, {1, 2}, {2, 4}, {3, 8}, {4, 2}, {5, 4}, {6, 8}, {20, 1}, {21, 1}, {22, 2}, {23, 8}, {24, 16}};
+const std::map<std::int64_t, std::uint64_t> item_bytes{{0, 1},  {1, 2},  {2, 4},  {3, 8},
+                                                       {4, 2},  {5, 4},  {6, 8},  {20, 1},
+                                                       {21, 1}, {22, 2}, {23, 8}, {24, 16}};
 const std::map<std::int64_t, const char*> floats{{4, "f16"}, {5, "f32"}, {6, "f64"}, {22, "bf16"}};
 constexpr std::int32_t max_description_bytes = 1 << 16;
 constexpr const char* mixed = "check that both files come from one export";
@@ -27,10 +28,11 @@ constexpr const char* ends_inside = "it ends inside a tensor";
 constexpr const char* no_params = "it is no Paddle parameters file";
 
 // The numbers of fields and types in framework.proto.
-constexpr int block_field = 1, variable_field = 3;           // of ProgramDesc, of BlockDesc
+constexpr int block_field = 1, variable_field = 3;  // of ProgramDesc, of BlockDesc
 constexpr int name_field = 1, type_field = 2, persistable_field = 3;  // of VarDesc
-constexpr int kind_field = 1, tensor_field = 3, description_field = 1;  // of VarType, its dense tensor
-constexpr int dtype_field = 1, dims_field = 2;               // of TensorDesc
+constexpr int kind_field = 1, tensor_field = 3,
+              description_field = 1;            // of VarType, its dense tensor
+constexpr int dtype_field = 1, dims_field = 2;  // of TensorDesc
 constexpr std::uint64_t dense_tensor = 7;
 
 struct Param {
@@ -82,7 +84,8 @@ class Walk {
       param.shape.push_back(static_cast<std::int64_t>(size));
     const auto item = item_bytes.find(param.dtype);
     if (item == item_bytes.end())
-      throw std::runtime_error("a tensor has the unknown element type " + std::to_string(param.dtype));
+      throw std::runtime_error("a tensor has the unknown element type " +
+                               std::to_string(param.dtype));
     const std::int64_t size = product(param.shape);
     if (size < 0) throw std::runtime_error(no_params);
     const std::int64_t bytes = product({size, static_cast<std::int64_t>(item->second)});
@@ -140,12 +143,14 @@ std::vector<Param> declared_params(const fs::path& program) {
     const Message block = first(Message{file.begin(), file.end()}.parts(block_field));
     for (const Message& variable : block.parts(variable_field)) {
       const Message kind = first(variable.parts(type_field));
-      const auto persistable = variable.numbers(persistable_field), kinds = kind.numbers(kind_field);
+      const auto persistable = variable.numbers(persistable_field),
+                 kinds = kind.numbers(kind_field);
       if (persistable.empty() || persistable.back() == 0) continue;
       if (std::find(kinds.begin(), kinds.end(), dense_tensor) == kinds.end()) continue;
       const Message tensor = first(first(kind.parts(tensor_field)).parts(description_field));
       Param param{first(variable.parts(name_field)).text(),
-                  static_cast<std::int64_t>(first(tensor.numbers(dtype_field))), {}};
+                  static_cast<std::int64_t>(first(tensor.numbers(dtype_field))),
+                  {}};
       for (const std::uint64_t size : tensor.numbers(dims_field))
         param.shape.push_back(static_cast<std::int64_t>(size));
       found.push_back(std::move(param));
@@ -164,7 +169,8 @@ bool fits(const Param& declared, const Param& stored) {
     return false;
   if (product(declared.shape) == 1 && product(stored.shape) == 1) return true;
   return std::equal(declared.shape.begin(), declared.shape.end(), stored.shape.begin(),
-                    stored.shape.end(), [](auto want, auto size) { return want == -1 || want == size; });
+                    stored.shape.end(),
+                    [](auto want, auto size) { return want == -1 || want == size; });
 }
 
 }  // namespace
@@ -172,8 +178,7 @@ bool fits(const Param& declared, const Param& stored) {
 void check_params(const fs::path& program) {
   const fs::path params = fs::path(program).replace_extension(".pdiparams");
   const std::vector<Param> stored = stored_params(params), declared = declared_params(program);
-  const std::string not_of =
-      params.string() + " is not of " + program.filename().string() + ": ";
+  const std::string not_of = params.string() + " is not of " + program.filename().string() + ": ";
   for (std::size_t i = 0; i < std::min(stored.size(), declared.size()); ++i)
     if (!fits(declared[i], stored[i]))
       throw BundleError(not_of + declared[i].name + " is " + shown(declared[i]) +

@@ -8,8 +8,8 @@
 
 namespace hgdeploy {
 
-// `program` is a `.pdmodel` with its `.pdiparams` beside it. Throws BundleError: the two files are of
-// different exports, or one is missing or damaged.
+// `program` is a `.pdmodel` with its `.pdiparams` beside it. Throws BundleError: the two files are
+// of different exports, or one is missing or damaged.
 void check_params(const std::filesystem::path& program);
 
 }  // namespace hgdeploy

@@ -39,7 +39,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   struct stat found {};
   void* data = nullptr;
   if (::fstat(file, &found) == 0 && found.st_size > 0)
-    data = ::mmap(nullptr, static_cast<std::size_t>(found.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+    data =
+        ::mmap(nullptr, static_cast<std::size_t>(found.st_size), PROT_READ, MAP_PRIVATE, file, 0);
   const BundleError error = failed();
   ::close(file);
   if (found.st_size == 0) return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walks over a protobuf file without its schema: ONNX models and Paddle 2's programs. The encoding is
-// described at https://protobuf.dev/programming-guides/encoding/
+// Walks over a protobuf file without its schema: ONNX models and Paddle 2's programs. The encoding
+// is described at https://protobuf.dev/programming-guides/encoding/
 #pragma once
 
 #include <cstddef>

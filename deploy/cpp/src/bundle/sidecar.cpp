@@ -74,7 +74,8 @@ Digests digests_in(const json& facts, const char* key) {
   if (part == facts.end() || !part->is_object()) return found;
   for (const auto& [name, digest] : part->items()) {
     const bool is_name = !name.empty() && name != "." && name != ".." &&
-                         name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+                         name.find('/') == std::string::npos &&
+                         name.find('\0') == std::string::npos;
     if (is_name && digest.is_string()) found.emplace(name, digest.get<std::string>());
   }
   return found;
@@ -110,8 +111,8 @@ std::vector<std::string> bundle_notes(const fs::path& folder) {
   const fs::path description = folder / description_file;
   const auto made = came.find(description_file);
   if (made != came.end() && is_file(description) && file_sha256(description) != made->second)
-    notes.push_back(description.string() + " has changed since the bundle was made (" + sidecar_file +
-                    " has its digest); it is used as it is now");
+    notes.push_back(description.string() + " has changed since the bundle was made (" +
+                    sidecar_file + " has its digest); it is used as it is now");
   const std::string first = paddle_programs[0], second = paddle_programs[1];
   if (is_file(folder / first) && is_file(folder / second))
     notes.push_back(folder.string() + " has " + first + " and " + second + ": " + first +

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an artifact was made from, whether that still lies beside it, and whether a bundle's files are
-// those that its sidecars describe: deploy/python/hgdeploy/bundle/sidecar.py and integrity.py.
+// What an artifact was made from, whether that still lies beside it, and whether a bundle's files
+// are those that its sidecars describe: deploy/python/hgdeploy/bundle/sidecar.py and integrity.py.
 #pragma once
 
 #include <filesystem>
@@ -25,8 +25,8 @@ nlohmann::json read_bundle_sidecar(const std::filesystem::path& folder);
 // The digests by file name in a part of a sidecar, of files that lie beside it.
 Digests digests_in(const nlohmann::json& facts, const char* key);
 
-// A file that an artifact was made from, directly or not, and that has changed since; nothing if all
-// is well. A source that is not there any more is no change: a model may be deployed alone.
+// A file that an artifact was made from, directly or not, and that has changed since; nothing if
+// all is well. A source that is not there any more is no change: a model may be deployed alone.
 std::optional<std::filesystem::path> changed_source(const std::filesystem::path& artifact);
 
 // Refuses a model whose files are not what a sidecar says, or whose sources have changed since.

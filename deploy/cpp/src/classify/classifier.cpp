@@ -41,9 +41,9 @@ const Settings& checked(const Settings& settings) {
 int fast_size(const std::vector<Op>& ops) {
   for (const Op& op : ops)
     if (const auto* resize = std::get_if<ResizeImage>(&op)) {
-      const double longest = resize->size ? static_cast<double>(std::max(resize->size->width,
-                                                                         resize->size->height))
-                                          : 0;
+      const double longest =
+          resize->size ? static_cast<double>(std::max(resize->size->width, resize->size->height))
+                       : 0;
       return fast_margin * static_cast<int>(std::ceil(resize->resize_short.value_or(longest)));
     }
   return 0;
@@ -128,7 +128,8 @@ std::vector<Prediction> Classifier::Impl::answers(const std::vector<Image>& imag
       check_image(run.engine->input(), tensors[i].shape);
       places.push_back(i);
     } catch (const ImageError& error) {
-      rows[i].failed = Prediction::failed(images[i].name, error.what(), postprocess.of_attributes());
+      rows[i].failed =
+          Prediction::failed(images[i].name, error.what(), postprocess.of_attributes());
     }
     times.slowest.emplace_back(seconds_since(start), images[i].name);
   }
@@ -158,9 +159,9 @@ std::vector<Prediction> Classifier::Impl::answers(const std::vector<Image>& imag
     const bool finite = std::all_of(row.scores.begin(), row.scores.end(),
                                     [](float score) { return std::isfinite(score); });
     if (!row.failed && !finite)
-      row.failed = Prediction::failed(images[i].name,
-                                      "the model's output is not finite (NaN or infinity)",
-                                      postprocess.of_attributes());
+      row.failed =
+          Prediction::failed(images[i].name, "the model's output is not finite (NaN or infinity)",
+                             postprocess.of_attributes());
     if (row.failed) {
       predictions.push_back(std::move(*row.failed));
       continue;
@@ -178,10 +179,10 @@ std::vector<Prediction> Classifier::Impl::answers(const std::vector<Image>& imag
   return predictions;
 }
 
-void Classifier::Impl::infer(const std::vector<std::size_t>& places, const std::array<long, 3>& shape,
-                             std::vector<std::uint8_t>& bytes, std::vector<Row>& rows) {
-  const Scores scores =
-      infer_rows(*run.engine, bytes, static_cast<long>(places.size()), shape);
+void Classifier::Impl::infer(const std::vector<std::size_t>& places,
+                             const std::array<long, 3>& shape, std::vector<std::uint8_t>& bytes,
+                             std::vector<Row>& rows) {
+  const Scores scores = infer_rows(*run.engine, bytes, static_cast<long>(places.size()), shape);
   const long classes = scores.shape[1];
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto start = scores.values.begin() + static_cast<long>(i) * classes;

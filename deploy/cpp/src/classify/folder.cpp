@@ -53,8 +53,8 @@ struct State {
   Work take(int workers) {
     const std::size_t left = files.size() - next, threads = static_cast<std::size_t>(workers);
     if (left == 0) return {};
-    const std::size_t count =
-        std::min<std::size_t>(static_cast<std::size_t>(classifier.batch_size), (left + threads - 1) / threads);
+    const std::size_t count = std::min<std::size_t>(static_cast<std::size_t>(classifier.batch_size),
+                                                    (left + threads - 1) / threads);
     const std::size_t first = next;
     next += count;
     return [this, first, count] { return work(first, count); };
@@ -79,7 +79,8 @@ struct State {
 Settings folder_settings(Settings settings, std::size_t images) {
   if (settings.device != "cpu" || settings.streams > 1) return settings;
   const int all = settings.threads > 0 ? settings.threads : available_cpus();
-  const int streams = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(all), images));
+  const int streams =
+      static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(all), images));
   if (streams < 2) return settings;
   settings.threads = all / streams;
   settings.streams = streams;
@@ -93,7 +94,8 @@ void classify_files(const Classifier& classifier, const std::vector<ImageFile>& 
   State state{classifier.impl(), files, run, summary};
   WorkerTuner tuner = tuner_for(state.classifier, files.size(), run.workers);
   const auto account = [&] {
-    summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    summary.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     summary.times = state.classifier.times();
     summary.workers = tuner.workers();
   };

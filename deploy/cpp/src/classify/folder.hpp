@@ -14,8 +14,8 @@
 
 namespace hgdeploy {
 
-// Settings for many images: on a CPU, inferences side by side on one thread each, which do not wait for
-// one another. `threads` is the number that may be used in all; 0 for all this process may use.
+// Settings for many images: on a CPU, inferences side by side on one thread each, which do not wait
+// for one another. `threads` is the number that may be used in all; 0 for all this process may use.
 Settings folder_settings(Settings settings, std::size_t images);
 
 struct FolderRun {

@@ -11,7 +11,8 @@
 namespace hgdeploy {
 namespace {
 
-// How far the sum of a row of probabilities may be from 1; bf16 and int8 softmax are well within it.
+// How far the sum of a row of probabilities may be from 1; bf16 and int8 softmax are well within
+// it.
 constexpr double sum_tolerance = 0.02;
 
 std::optional<std::vector<std::string>> ending_of(const std::filesystem::path& source) {
@@ -72,7 +73,8 @@ std::optional<std::string> ScoreCheck::operator()(float* row, std::size_t classe
   unchecked_ = false;
   double total = 0;
   for (const float* value = row; value < end; ++value) total += static_cast<double>(*value);
-  if (*std::min_element(row, end) >= 0 && std::abs(total - 1.0) <= sum_tolerance) return std::nullopt;
+  if (*std::min_element(row, end) >= 0 && std::abs(total - 1.0) <= sum_tolerance)
+    return std::nullopt;
   char sum[32];
   std::snprintf(sum, sizeof sum, "%.3g", total);
   if (!ending_)

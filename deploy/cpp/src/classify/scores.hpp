@@ -17,13 +17,13 @@ class ScoreCheck {
  public:
   using OnWarning = std::function<void(const std::string&)>;
 
-  // `softmax` makes probabilities of logits. Throws ConfigError: it was asked for, and the model ends in
-  // an activation already.
+  // `softmax` makes probabilities of logits. Throws ConfigError: it was asked for, and the model
+  // ends in an activation already.
   ScoreCheck(const std::filesystem::path& source, const Postprocess& output, bool softmax,
              const OnWarning& on_warning);
 
-  // Makes the scores of one image, in place, of what the model gave for it. The first row is checked;
-  // what is wrong with it is returned, to be told.
+  // Makes the scores of one image, in place, of what the model gave for it. The first row is
+  // checked; what is wrong with it is returned, to be told.
   std::optional<std::string> operator()(float* row, std::size_t classes);
 
  private:

@@ -8,7 +8,7 @@
 namespace hgdeploy {
 
 struct Settings {
-  std::string engine;  // empty for the first of this build that reads the bundle
+  std::string engine;              // empty for the first of this build that reads the bundle
   std::string precision = "fp32";  // fp32, fp16, bf16 or int8
   std::string device = "cpu";      // cpu, or gpu:N
   int batch_size = 1;              // images per inference

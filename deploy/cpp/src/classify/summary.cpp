@@ -69,7 +69,8 @@ std::string Summary::text() const {
 std::vector<std::string> Summary::details() const {
   std::vector<std::string> lines;
   auto sorted = reasons;
-  std::stable_sort(sorted.begin(), sorted.end(), [](auto& a, auto& b) { return a.second > b.second; });
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [](auto& a, auto& b) { return a.second > b.second; });
   for (std::size_t i = 0; i < std::min(sorted.size(), most_reasons); ++i)
     lines.push_back(format("failed: %zu x ", sorted[i].second) + sorted[i].first);
   if (sorted.size() > most_reasons)

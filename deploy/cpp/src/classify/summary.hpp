@@ -28,7 +28,8 @@ struct Summary {
   std::size_t classified = 0;
   std::size_t failed = 0;
   double seconds = 0;  // without loading the model
-  // How many images failed for each reason, with every number replaced by N, in order of appearance.
+  // How many images failed for each reason, with every number replaced by N, in order of
+  // appearance.
   std::vector<std::pair<std::string, std::size_t>> reasons;
   StageTimes times;
   int workers = 0;

@@ -31,7 +31,7 @@ options:
   --workers N         threads that work on images (default: as many as make it faster)
   --topk N            classes per image (default: what the bundle says)
   --softmax           make probabilities of a model's logits
-  --fast-decode       decode JPEG files at a reduced scale: faster for large ones, slightly other pixels
+  --fast-decode       decode JPEG files at a reduced scale: faster, with slightly other pixels
   --json              print a row of JSON for each image, failed ones too, instead of lines
   --no-cache          keep no compiled model in BUNDLE/.cache
   --version, --help
@@ -128,7 +128,8 @@ Arguments parse_arguments(int argc, char** argv) {
     }
   }
   if (::optind == argc)
-    throw ConfigError(std::string("the following arguments are required: bundle, INPUT") + see_help);
+    throw ConfigError(std::string("the following arguments are required: bundle, INPUT") +
+                      see_help);
   arguments.bundle = argv[::optind];
   arguments.inputs.assign(argv + ::optind + 1, argv + argc);
   if (arguments.inputs.empty())

@@ -13,9 +13,9 @@ struct Arguments {
   std::string bundle;
   std::vector<std::string> inputs;
   Settings settings;
-  bool json = false;   // rows of JSON instead of PaddleClas's lines
-  int workers = 0;     // threads that work on images; 0 for as many as make it faster
-  std::string printed; // what --help or --version prints; nothing else is to be done then
+  bool json = false;    // rows of JSON instead of PaddleClas's lines
+  int workers = 0;      // threads that work on images; 0 for as many as make it faster
+  std::string printed;  // what --help or --version prints; nothing else is to be done then
 };
 
 // Throws ConfigError: an argument is wrong.

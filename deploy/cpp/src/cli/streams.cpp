@@ -52,7 +52,9 @@ void open_lost_streams() {
   }
 }
 
-void say(const std::string& text) { write_all(STDERR_FILENO, "hgdeploy: " + printable(text) + "\n"); }
+void say(const std::string& text) {
+  write_all(STDERR_FILENO, "hgdeploy: " + printable(text) + "\n");
+}
 
 void warn(const std::string& text) { say("warning: " + text); }
 

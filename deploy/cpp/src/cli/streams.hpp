@@ -20,8 +20,9 @@ void warn(const std::string& text);
 // Writes to stdout at once. Throws ReaderGone; OutputError: it cannot be written.
 void print(const std::string& text);
 
-// From now on SIGINT and SIGTERM end this process with their exit codes; after `note_signals` they are
-// only noted, the first of them. A signal that this process was started to ignore stays ignored.
+// From now on SIGINT and SIGTERM end this process with their exit codes; after `note_signals` they
+// are only noted, the first of them. A signal that this process was started to ignore stays
+// ignored.
 void handle_signals();
 void note_signals();
 // The exit code that the noted signal asks for; 0 for none.

@@ -37,10 +37,10 @@ struct RuntimeInfo {
 struct EngineOptions {
   std::string device = "cpu";
   std::string precision = "fp32";
-  int threads = 1;  // CPU threads of one inference
-  int streams = 1;  // inferences that are meant to run at once, each with `threads`
-  std::string output_name;             // the output that has the scores, of a model that has several
-  std::filesystem::path cache_dir;     // where compiled models are kept; empty to keep none
+  int threads = 1;                  // CPU threads of one inference
+  int streams = 1;                  // inferences that are meant to run at once, each with `threads`
+  std::string output_name;          // the output that has the scores, of a model that has several
+  std::filesystem::path cache_dir;  // where compiled models are kept; empty to keep none
 };
 
 // Scores as a model gives them.
@@ -49,7 +49,8 @@ struct Scores {
   std::vector<float> values;
 };
 
-// A loaded model of one image input and one output of scores. Many threads may call `infer` at once.
+// A loaded model of one image input and one output of scores. Many threads may call `infer` at
+// once.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -60,8 +61,8 @@ class Engine {
   // How many `infer` calls may run at once; further ones wait their turn.
   int concurrency() const { return concurrency_; }
 
-  // Runs the model once. `rows` are contiguous, of the input's type. Throws TensorError: the shape does
-  // not fit; EngineError: the library failed.
+  // Runs the model once. `rows` are contiguous, of the input's type. Throws TensorError: the shape
+  // does not fit; EngineError: the library failed.
   Scores infer(const void* rows, const Shape& shape);
 
  protected:

@@ -14,7 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* hint =
-    "expected one row of scores for each image: (images, classes), or with further axes of size 1; a "
+    "expected one row of scores for each image: (images, classes), or with further axes of size 1; "
+    "a "
     "squeeze in the model needs its axes named, so that it keeps the batch";
 const std::set<std::string> floats{"float16", "float32", "float64", "bfloat16"};
 const std::map<long, const char*> channel_hints{
@@ -54,8 +55,10 @@ TensorSpec image_input(const std::vector<TensorSpec>& inputs, const fs::path& so
 long class_count(const Shape& shape) {
   if (shape.size() < 2) return -2;
   Shape sizes, known;
-  std::copy_if(shape.begin() + 1, shape.end(), std::back_inserter(sizes), [](long s) { return s != 1; });
-  std::copy_if(sizes.begin(), sizes.end(), std::back_inserter(known), [](long s) { return s != -1; });
+  std::copy_if(shape.begin() + 1, shape.end(), std::back_inserter(sizes),
+               [](long s) { return s != 1; });
+  std::copy_if(sizes.begin(), sizes.end(), std::back_inserter(known),
+               [](long s) { return s != -1; });
   if (known.size() > 1) return -2;
   // An axis of any size beside one of known size is taken to be 1, which each answer must show.
   if (!known.empty()) return known[0];
@@ -74,9 +77,11 @@ TensorSpec score_output(const std::vector<TensorSpec>& outputs, const fs::path& 
     throw BundleError(source.string() + " has no output " + repr(name) + "; it has " +
                       join(listed, "; "));
   if (found.size() > 1)
-    throw BundleError(source.string() + " has " + std::to_string(found.size()) +
-                      " outputs, and nothing says which has the scores; write its name as output_name "
-                      "under Global in inference.yml: " + join(listed, "; "));
+    throw BundleError(
+        source.string() + " has " + std::to_string(found.size()) +
+        " outputs, and nothing says which has the scores; write its name as output_name "
+        "under Global in inference.yml: " +
+        join(listed, "; "));
   if (floats.count(found[0].dtype) == 0)
     throw BundleError(source.string() + " gives " + found[0].dtype + " values (" + found[0].name +
                       "), not scores; export it without the argmax or topk at its end");
@@ -88,11 +93,11 @@ TensorSpec score_output(const std::vector<TensorSpec>& outputs, const fs::path& 
 void check_feed(const TensorSpec& spec, const fs::path& source, const Preprocessor& preprocessor) {
   const bool last = channels_last(spec.shape);
   if (last == preprocessor.channels_first())
-    throw BundleError(source.string() + " takes " + shown(spec.shape) +
-                      (last ? " (NHWC, channels last)" : " (NCHW, channels first)") +
-                      ", but the preprocessing ends with the channels " +
-                      (last ? "first; remove ToCHWImage"
-                            : "last; put ToCHWImage at the end of transform_ops"));
+    throw BundleError(
+        source.string() + " takes " + shown(spec.shape) +
+        (last ? " (NHWC, channels last)" : " (NCHW, channels first)") +
+        ", but the preprocessing ends with the channels " +
+        (last ? "first; remove ToCHWImage" : "last; put ToCHWImage at the end of transform_ops"));
   const Shape& axes = spec.shape;
   const long channels = axes[last ? 3 : 1], height = axes[last ? 1 : 2], width = axes[last ? 2 : 3];
   if (channels != -1 && channels != preprocessor.channels())
@@ -106,16 +111,18 @@ void check_feed(const TensorSpec& spec, const fs::path& source, const Preprocess
     const bool first = preprocessor.channels_first();
     const long made_height = (*made)[first ? 1 : 0], made_width = (*made)[first ? 2 : 1];
     if ((height != -1 && height != made_height) || (width != -1 && width != made_width))
-      throw BundleError(source.string() + " takes images of " + std::to_string(width) + "x" +
-                        std::to_string(height) + ", but the preprocessing makes " +
-                        std::to_string(made_width) + "x" + std::to_string(made_height) +
-                        " (width x height); correct ResizeImage or CropImage, or use an ONNX file of "
-                        "any size (hgdeploy convert --dynamic-size)");
+      throw BundleError(
+          source.string() + " takes images of " + std::to_string(width) + "x" +
+          std::to_string(height) + ", but the preprocessing makes " + std::to_string(made_width) +
+          "x" + std::to_string(made_height) +
+          " (width x height); correct ResizeImage or CropImage, or use an ONNX file of "
+          "any size (hgdeploy convert --dynamic-size)");
   }
   if (spec.dtype != name_of(preprocessor.dtype()))
-    throw BundleError(source.string() + " takes " + spec.dtype + ", but the preprocessing makes " +
-                      name_of(preprocessor.dtype()) + "; " +
-                      hint_for(dtype_hints, spec.dtype, "export the model with an input of float32"));
+    throw BundleError(
+        source.string() + " takes " + spec.dtype + ", but the preprocessing makes " +
+        name_of(preprocessor.dtype()) + "; " +
+        hint_for(dtype_hints, spec.dtype, "export the model with an input of float32"));
 }
 
 void check_image(const TensorSpec& spec, const std::array<long, 3>& made) {
@@ -152,8 +159,8 @@ Scores infer_rows(Engine& engine, std::vector<std::uint8_t>& rows, long count,
   const bool swapped = given.shape[0] == -1 && declared.shape[0] > 1 && wanted == -1;
   if (swapped || !fits || (wanted >= 0 && wanted != found))
     throw BundleError("the model " + gives(scores.shape, declared.name) + " for " +
-                      std::to_string(images) + " images, and declares " + shown(declared.shape) + "; " +
-                      hint);
+                      std::to_string(images) + " images, and declares " + shown(declared.shape) +
+                      "; " + hint);
   scores.values.resize(static_cast<std::size_t>(count * found));
   scores.shape = {count, found};
   return scores;

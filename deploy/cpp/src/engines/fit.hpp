@@ -37,8 +37,8 @@ int batch_that_fits(const TensorSpec& spec, const std::filesystem::path& source,
                     const std::function<void(const std::string&)>& on_warning);
 
 // Runs a model on `count` images, contiguous in `rows`, which has room for its fixed batch; what is
-// missing to that is filled with zeros. Returns the scores as (count, classes). Throws BundleError: the
-// model does not answer with one row of scores for each of its images.
+// missing to that is filled with zeros. Returns the scores as (count, classes). Throws BundleError:
+// the model does not answer with one row of scores for each of its images.
 Scores infer_rows(Engine& engine, std::vector<std::uint8_t>& rows, long count,
                   const std::array<long, 3>& shape);
 

@@ -35,26 +35,28 @@ std::vector<std::string> readable_runs(const ModelBundle& bundle) {
 }
 
 // The file of a bundle that an engine loads.
-fs::path artifact_of(const ModelBundle& bundle, const EngineKind& kind, const std::string& precision) {
+fs::path artifact_of(const ModelBundle& bundle, const EngineKind& kind,
+                     const std::string& precision) {
   const std::vector<std::string> names = kind.artifact_names(precision);
   if (!has_any(bundle, names)) {
     const std::vector<std::string> others = readable_runs(bundle);
     const std::string how = names.empty() ? "" : made_by(names[0]);
     const std::string make = how.empty() ? "" : "make it with " + how + " (needs Python)";
     if (!others.empty())
-      throw BundleError(bundle.root.string() + " has no " + join(names, " or ") + "; it has files for " +
-                        join(others, ", ") + ": " + (how.empty() ? "" : make + ", or ") +
-                        "choose engine and precision so");
+      throw BundleError(bundle.root.string() + " has no " + join(names, " or ") +
+                        "; it has files for " + join(others, ", ") + ": " +
+                        (how.empty() ? "" : make + ", or ") + "choose engine and precision so");
     if (!how.empty() && bundle.has(paddle_programs[0]))
       throw BundleError(bundle.root.string() + " has no " + join(names, " or ") + "; " + make);
   }
   const fs::path source = bundle.find(names);
-  const std::string first = bundle.has(paddle_programs[0]) ? paddle_programs[0] : paddle_programs[1];
+  const std::string first =
+      bundle.has(paddle_programs[0]) ? paddle_programs[0] : paddle_programs[1];
   if (source.filename() == paddle_programs[1] && first != paddle_programs[1])
-    throw BundleError(bundle.root.string() + " has " + first + " and " + source.filename().string() +
-                      ": the first is the model, and " + kind.name +
-                      " does not read it; make an ONNX file with hgdeploy convert, or delete " + first +
-                      " if " + source.filename().string() + " is the model");
+    throw BundleError(bundle.root.string() + " has " + first + " and " +
+                      source.filename().string() + ": the first is the model, and " + kind.name +
+                      " does not read it; make an ONNX file with hgdeploy convert, or delete " +
+                      first + " if " + source.filename().string() + " is the model");
   return source;
 }
 
@@ -77,7 +79,8 @@ void check_precision(const fs::path& source, const EngineKind& kind, const std::
 const EngineKind& chosen_engine(const std::string& name, const ModelBundle& bundle,
                                 const std::string& precision) {
   if (std::count(precisions.begin(), precisions.end(), precision) == 0)
-    throw ConfigError("unknown precision " + repr(precision) + ", " + nearest(precision, precisions));
+    throw ConfigError("unknown precision " + repr(precision) + ", " +
+                      nearest(precision, precisions));
   const std::vector<std::string> built = built_engines();
   const std::string has = built.empty() ? "it has none" : "it has " + join(built, ", ");
   const EngineKind* usual = nullptr;
@@ -93,7 +96,8 @@ const EngineKind& chosen_engine(const std::string& name, const ModelBundle& bund
                              has_any(bundle, kind.artifact_names(precision))))
       usual = &kind;
   }
-  if (!name.empty()) throw ConfigError("unknown engine " + repr(name) + ", " + nearest(name, names));
+  if (!name.empty())
+    throw ConfigError("unknown engine " + repr(name) + ", " + nearest(name, names));
   if (usual == nullptr)
     throw EngineError("this build has no engine; docs/cpp.md says how one is built in");
   return *usual;

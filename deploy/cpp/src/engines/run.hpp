@@ -23,9 +23,9 @@ struct OpenedRun {
   std::filesystem::path source;  // the file it was loaded from
 };
 
-// Loads the file that an engine reads from a bundle. Throws BundleError: it is missing, stale, cannot
-// be loaded, is not an image classifier, or does not take what the preprocessor makes; EngineError:
-// the precision or device is not available here.
+// Loads the file that an engine reads from a bundle. Throws BundleError: it is missing, stale,
+// cannot be loaded, is not an image classifier, or does not take what the preprocessor makes;
+// EngineError: the precision or device is not available here.
 OpenedRun open_run(const ModelBundle& bundle, const EngineKind& kind, EngineOptions options,
                    const Preprocessor& preprocessor,
                    const std::function<void(const std::string&)>& on_warning);

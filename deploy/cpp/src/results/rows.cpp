@@ -27,7 +27,8 @@ std::string number(long long value) { return std::to_string(value); }
 std::string two_decimals(double score) {
   if (std::isnan(score)) return "nan";
   char text[400];
-  return std::string(text, static_cast<std::size_t>(std::snprintf(text, sizeof text, "%.2f", score)));
+  return std::string(text,
+                     static_cast<std::size_t>(std::snprintf(text, sizeof text, "%.2f", score)));
 }
 
 // Python's `round(score, 5)`: the decimal number of five places that is nearest, as a double.
@@ -70,7 +71,9 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-std::string or_null(const std::optional<long long>& value) { return value ? number(*value) : "null"; }
+std::string or_null(const std::optional<long long>& value) {
+  return value ? number(*value) : "null";
+}
 
 std::string labels_of(const Prediction& prediction) {
   std::vector<std::string> texts;
@@ -101,13 +104,13 @@ std::string text_line(const Prediction& prediction) {
       found = repr(join(*prediction.attributes, ""));
     else if (prediction.attributes)
       found = listed(*prediction.attributes, [](const auto& text) { return repr(text); });
-    return name + ":\t {'attributes': " + found + ", 'output': " + listed(*prediction.output, number) +
-           "}";
+    return name + ":\t {'attributes': " + found +
+           ", 'output': " + listed(*prediction.output, number) + "}";
   }
   const std::string scores = listed(prediction.scores, two_decimals);
   if (!prediction.class_ids) return name + ":\tscore(s): " + scores;
-  return name + ":\tclass id(s): " + listed(*prediction.class_ids, number) + ", score(s): " + scores +
-         ", label_name(s): " + labels_of(prediction);
+  return name + ":\tclass id(s): " + listed(*prediction.class_ids, number) +
+         ", score(s): " + scores + ", label_name(s): " + labels_of(prediction);
 }
 
 std::string json_line(const Prediction& prediction, const FileFacts& facts) {

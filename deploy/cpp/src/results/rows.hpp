@@ -21,8 +21,8 @@ FileFacts file_facts(const std::string& path);
 // PaddleClas's line for a classified image, without the line's end.
 std::string text_line(const Prediction& prediction);
 
-// A prediction as a line of JSON, without the line's end: scores rounded to five decimals; ASCII, so
-// that no name can break the line.
+// A prediction as a line of JSON, without the line's end: scores rounded to five decimals; ASCII,
+// so that no name can break the line.
 std::string json_line(const Prediction& prediction, const FileFacts& facts);
 
 }  // namespace hgdeploy

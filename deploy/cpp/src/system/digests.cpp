@@ -20,8 +20,8 @@ namespace hgdeploy {
 namespace {
 
 constexpr std::size_t chunk_bytes = std::size_t{1} << 20;
-// Clocks of file systems tick up to every 2 s (FAT): a file that was changed so shortly before it was
-// read might be changed again and bear the same times.
+// Clocks of file systems tick up to every 2 s (FAT): a file that was changed so shortly before it
+// was read might be changed again and bear the same times.
 constexpr long long settled_ns = 3'000'000'000;
 
 using State = std::tuple<dev_t, ino_t, off_t, long long, long long>;

@@ -47,13 +47,15 @@ std::string content(const fs::path& path, std::size_t most) {
   return text;
 }
 
-// Refuses, before anything is made of it, a YAML text that is nested or repeated without measure, or
-// has two values of one key, of which YAML's readers drop one in silence.
+// Refuses, before anything is made of it, a YAML text that is nested or repeated without measure,
+// or has two values of one key, of which YAML's readers drop one in silence.
 class Bounds : public YAML::EventHandler {
  public:
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { leaf(mark, anchor, "", "~"); }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    leaf(mark, anchor, "", "~");
+  }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     const auto found = sizes_.find(anchor);
     if (found == sizes_.end()) throw Refused("an alias names what it stands in");

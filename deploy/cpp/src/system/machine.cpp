@@ -43,7 +43,8 @@ std::optional<double> cpu_quota(const fs::path& folder) {
 }
 
 // The folders of this process's cgroups and of those around them, in both versions. In a container
-// the root is often its own cgroup, whatever path the system gives; then the inner ones are not there.
+// the root is often its own cgroup, whatever path the system gives; then the inner ones are not
+// there.
 std::vector<fs::path> cpu_cgroups() {
   std::vector<std::pair<fs::path, fs::path>> places{{cgroups, "/"}, {cgroups / "cpu", "/"}};
   std::ifstream file("/proc/self/cgroup");

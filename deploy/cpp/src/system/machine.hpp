@@ -4,8 +4,8 @@
 
 namespace hgdeploy {
 
-// How many CPUs this process may use: its affinity, and the CPU time that its cgroups get; of 1.5 CPUs
-// it may use 2.
+// How many CPUs this process may use: its affinity, and the CPU time that its cgroups get; of 1.5
+// CPUs it may use 2.
 int available_cpus();
 
 }  // namespace hgdeploy

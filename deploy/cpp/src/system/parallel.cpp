@@ -17,8 +17,8 @@
 namespace hgdeploy {
 namespace {
 
-// Results that may wait for a slow one before them, for each thread: a large file among small ones then
-// holds nobody up.
+// Results that may wait for a slow one before them, for each thread: a large file among small ones
+// then holds nobody up.
 constexpr long window = 16;
 // A rate counts once it was taken over this long and this many pieces for each thread.
 constexpr double span_seconds = 1.0;
@@ -62,9 +62,10 @@ class Run {
       try {
         threads_.emplace_back([this] { run(); });
       } catch (const std::system_error&) {
-        throw ResourceError("the system gives this process no more than " + std::to_string(running_) +
-                            " threads for its work; use fewer --workers, or raise the limit (ulimit "
-                            "-u, pids.max)");
+        throw ResourceError(
+            "the system gives this process no more than " + std::to_string(running_) +
+            " threads for its work; use fewer --workers, or raise the limit (ulimit "
+            "-u, pids.max)");
       }
       ++running_;
     }
@@ -162,7 +163,7 @@ class Run {
   WorkerTuner& tuner_;
   std::mutex lock_;  // guards everything below
   std::condition_variable room_, finished_change_;
-  long taken_ = 0, next_ = 0;  // pieces that are taken; the piece that is handed over next
+  long taken_ = 0, next_ = 0;        // pieces that are taken; the piece that is handed over next
   std::map<long, Deliver> results_;  // those that wait for one before them
   std::map<long, std::exception_ptr> errors_;  // likewise
   bool delivering_ = false, ended_ = false, stopped_ = false, finished_ = false;

@@ -30,13 +30,13 @@ class WorkerTuner {
   long pieces_ = 0;
 };
 
-// Does `work` on the pieces 0, 1, 2, ... until `take` says that there is none left, on several threads,
-// and has `deliver` called for each in order, from any of the threads, one at a time.
+// Does `work` on the pieces 0, 1, 2, ... until `take` says that there is none left, on several
+// threads, and has `deliver` called for each in order, from any of the threads, one at a time.
 //
-// Memory holds a bounded number of results. `work` puts its result into a place of its own and returns
-// what hands it over. The first error, in order, is thrown here. `interrupted` is asked every now and
-// then; once it says so, what has not begun is dropped, nothing is handed over any more, and this
-// returns.
+// Memory holds a bounded number of results. `work` puts its result into a place of its own and
+// returns what hands it over. The first error, in order, is thrown here. `interrupted` is asked
+// every now and then; once it says so, what has not begun is dropped, nothing is handed over any
+// more, and this returns.
 using Deliver = std::function<void()>;
 using Work = std::function<Deliver()>;
 void in_order(const std::function<Work()>& take, WorkerTuner& tuner,

@@ -61,7 +61,7 @@ void with_cache(const fs::path& source, const std::string& settings, const fs::p
   fs::create_directory(made, failed);
   compile(failed ? fs::path() : made);
   if (failed || model_digest(source) != digest) return;  // it was changed while it was loaded
-  fs::rename(made, final, failed);  // another process may have been first
+  fs::rename(made, final, failed);                       // another process may have been first
   std::vector<fs::path> old;
   for (const auto& entry : fs::directory_iterator(final.parent_path(), failed)) {
     const std::string other = entry.path().filename().string();

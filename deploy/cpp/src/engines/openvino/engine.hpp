@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // OpenVINO on CPU, and on Intel GPU or NPU by device name; reads ONNX and Paddle 2's `.pdmodel`:
-// deploy/python/hgdeploy/engines/openvino/engine.py, with the same settings, so that results are equal.
+// deploy/python/hgdeploy/engines/openvino/engine.py, with the same settings, so that results are
+// equal.
 #pragma once
 
 #include "engines/engine.hpp"

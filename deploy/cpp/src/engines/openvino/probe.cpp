@@ -33,13 +33,14 @@ std::shared_ptr<ov::Model> network(const std::vector<std::int8_t>& weights, int 
       std::make_shared<op::Convert>(quantized, f32), constant(scale));
   const auto kernel = std::make_shared<op::Multiply>(
       std::make_shared<op::Convert>(
-          op::Constant::create(ov::element::i8, ov::Shape{kernels, 2 * channels, 1, 1}, weights), f32),
+          op::Constant::create(ov::element::i8, ov::Shape{kernels, 2 * channels, 1, 1}, weights),
+          f32),
       op::Constant::create(f32, ov::Shape{kernels, 1, 1, 1},
                            std::vector<float>(kernels, weight_scale)));
   const auto both = std::make_shared<op::Concat>(ov::OutputVector{dequantized, dequantized}, 1);
-  const auto result = std::make_shared<op::Convolution>(
-      both, kernel, ov::Strides{1, 1}, ov::CoordinateDiff{0, 0}, ov::CoordinateDiff{0, 0},
-      ov::Strides{1, 1});
+  const auto result =
+      std::make_shared<op::Convolution>(both, kernel, ov::Strides{1, 1}, ov::CoordinateDiff{0, 0},
+                                        ov::CoordinateDiff{0, 0}, ov::Strides{1, 1});
   return std::make_shared<ov::Model>(ov::OutputVector{result}, ov::ParameterVector{given});
 }
 
@@ -53,8 +54,9 @@ double int8_error(ov::Core& core, bool is_signed) {
   std::vector<std::int8_t> weights(kernels * 2 * channels);
   for (float& value : input) value = static_cast<float>(values(random)) * scale;
   for (std::int8_t& weight : weights) weight = static_cast<std::int8_t>(any_weight(random));
-  auto compiled = core.compile_model(network(weights, low, high), "CPU",
-                                     {{"INFERENCE_PRECISION_HINT", "f32"}, {"INFERENCE_NUM_THREADS", 1}});
+  auto compiled =
+      core.compile_model(network(weights, low, high), "CPU",
+                         {{"INFERENCE_PRECISION_HINT", "f32"}, {"INFERENCE_NUM_THREADS", 1}});
   ov::InferRequest request = compiled.create_infer_request();
   request.set_input_tensor(ov::Tensor(ov::element::f32, {1, channels, 4, 4}, input.data()));
   request.infer();

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from cpp_probe import CppError, Probe, told
 from hostile_files import exif_files, make_hostile_folder
-from image_files import every_kind, mutated, picture
+from image_files import encoded, every_kind, exif, mutated, picture
+from PIL import Image
 
 from hgdeploy.images.decode import decode_image, read_image
 from hgdeploy.images.find import find_images
@@ -169,6 +170,20 @@ def test_texts_are_shown_as_python_shows_them(probe):
     assert [probe.shown(text) for text in texts] == [
         (repr(text), printable(text)) for text in texts
     ]
+
+
+def test_photographs_are_decoded_at_a_reduced_size_alike(probe):
+    sides = ((160, 120), (99, 201), (8, 300), (65, 64))
+    images = [Image.fromarray(picture(width, height)) for width, height in sides]
+    files = [encoded(image, "JPEG", exif=exif(6)) for image in images]
+    files += [encoded(image.convert("L"), "JPEG", progressive=True) for image in images]
+    files.append(encoded(images[0].convert("CMYK"), "JPEG"))
+    for shrink_to in (8, 16, 33, 500):
+        probe.shrink_to(shrink_to)
+        for data in files:
+            ours = decode_image(data, shrink_to=shrink_to)
+            np.testing.assert_array_equal(probe.read_bytes(data), ours)
+    probe.shrink_to(None)
 
 
 def test_a_picture_of_more_pixels_than_allowed_is_refused(probe):

@@ -60,6 +60,10 @@ class Probe:
         """Preprocess with these `transform_ops` from now on; decode to RGB with None."""
         self._ask("D" if ops is None else "O" + yaml.safe_dump(ops))
 
+    def shrink_to(self, pixels: int | None) -> None:
+        """Decode JPEG files at a reduced size from now on, as `decode_image` does."""
+        self._ask(f"S{pixels or 0}")
+
     def read_bytes(self, data: bytes) -> NDArray[Any]:
         return self._array(self._ask(f"B{len(data)}", data))
 

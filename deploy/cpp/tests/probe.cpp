@@ -4,6 +4,7 @@
 //
 //   O<YAML>   use these transform_ops
 //   D         use none: files are decoded to RGB
+//   S<pixels> decode JPEG files at a reduced size whose short side has that many; 0: at their full size
 //   F<path>   read a file
 //   B<number> the same of so many bytes, which follow: the contents of a file
 //   P<YAML>   use this PostProcess section
@@ -64,10 +65,15 @@ class Probe {
         preprocessor_ = nullptr;
         std::cout << "ok\n";
         return;
+      case 'S':
+        shrink_to_ = std::stoi(given);
+        std::cout << "ok\n";
+        return;
       case 'F': write(hgdeploy::read_image(given)); return;
       case 'B': {
         const std::vector<char> data = following(given);
         hgdeploy::DecodeOptions options;
+        options.shrink_to = shrink_to_;
         options.max_pixels = 1'000'000;  // so that a damaged size costs no memory
         write(hgdeploy::decode(reinterpret_cast<const std::uint8_t*>(data.data()), data.size(), "",
                                options));
@@ -142,6 +148,7 @@ class Probe {
 
   std::unique_ptr<Preprocessor> preprocessor_;
   hgdeploy::Postprocess postprocess_;
+  int shrink_to_ = 0;
 };
 
 }  // namespace

@@ -50,7 +50,7 @@ bool has_decoder(const std::string& kind) {
   if (kind != "GIF" && kind != "AVIF" && kind != "JPEG 2000") {
     return true;
   }
-  const std::string built = cv::getBuildInformation();
+  const std::string& built = cv::getBuildInformation();
   const std::size_t at = built.find(" " + kind + ":");
   if (at == std::string::npos) {
     return false;

@@ -26,7 +26,7 @@ bool is_among(std::string_view text, const std::array<std::string_view, count>& 
 
 std::string described(const std::string& suffix) {
   const bool heic = suffix == ".heic" || suffix == ".heif" || suffix == ".hif";
-  const std::string name = suffix.empty() ? "without a suffix" : printable(suffix);
+  std::string name = suffix.empty() ? "without a suffix" : printable(suffix);
   if (!heic && suffix != ".jxl") {
     return name;
   }

@@ -40,7 +40,7 @@ std::string joined(const std::string& where, const Value& key) {
   const std::size_t size = characters(key.text).size();
   const bool plain =
       key.is(Value::Kind::text) && is_printable(key.text) && size > 0 && size <= most_shown;
-  const std::string name = plain ? key.text : cut(key);
+  std::string name = plain ? key.text : cut(key);
   if (where.empty()) {
     return name;
   }

@@ -191,7 +191,7 @@ std::string repr(double value) {
   const std::string sign = digits[0] == '-' ? "-" : "";
   digits.erase(0, sign.size());
   const std::size_t e = digits.find('e');
-  const int exponent = std::atoi(digits.c_str() + e + 1);
+  const int exponent = static_cast<int>(std::strtol(digits.c_str() + e + 1, nullptr, 10));
   digits.resize(e);
   digits.erase(std::remove(digits.begin(), digits.end(), '.'), digits.end());
   if (exponent < -4 || exponent >= 16) {

@@ -50,7 +50,7 @@ class Reader {
   static bool is_plain(const YAML::Node& node) { return node.Tag() == "?"; }
 
   static Value scalar(const YAML::Node& node) {
-    const std::string tag = node.Tag();
+    const std::string& tag = node.Tag();
     const bool made = tag == "?" || tag.rfind("tag:yaml.org,2002:", 0) == 0;
     return made && tag != "tag:yaml.org,2002:str" ? scalar_of(node.Scalar())
                                                   : Value::of(node.Scalar());

@@ -211,7 +211,7 @@ Op make_op(const std::string& name, OpValues values) {
 
 std::vector<float> table(const NormalizeImage& op) {
   std::vector<float> result;
-  result.reserve(3 * 256);
+  result.reserve(std::size_t{3} * 256);
   const auto scale = static_cast<float>(op.scale);
   for (std::size_t channel = 0; channel < 3; ++channel) {
     const auto mean = static_cast<float>(op.mean[channel]);

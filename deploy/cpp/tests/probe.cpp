@@ -2,13 +2,15 @@
 // Opens the library's doors for the tests in Python, in one process: it reads commands that end
 // with a null byte, and answers each with a line, or a line and bytes.
 //
-//   O<YAML>   use these transform_ops
-//   D         use none: files are decoded to RGB
-//   S<pixels> decode JPEG files at a reduced size whose short side has that many; 0: at their full
-//   size F<path>   read a file B<number> the same of so many bytes, which follow: the contents of a
-//   file P<YAML>   use this PostProcess section V<number> make a prediction of so many bytes of
-//   float32 scores, which follow I<input>  find images; inputs are separated by line feeds T<text>
-//   show a text as Python does: its repr, and what of it may be printed
+//   O<YAML>    use these transform_ops
+//   D          use none: files are decoded to RGB
+//   S<pixels>  decode JPEG files at a reduced size whose short side has that many; 0: full size
+//   F<path>    read a file
+//   B<number>  the same of so many bytes, which follow: the contents of a file
+//   P<YAML>    use this PostProcess section
+//   V<number>  make a prediction of so many bytes of float32 scores, which follow
+//   I<input>   find images; inputs are separated by line feeds
+//   T<text>    show a text as Python does: its repr, and what of it may be printed
 //
 // The answers are `ok DTYPE SIDE SIDE SIDE` with the bytes, `ok JSON`, `ok NUMBER` with the places
 // and names of files that end with a null byte, or `error CODE REASON`.

@@ -16,6 +16,7 @@ from hgdeploy.cli.engine_flags import add_engine_flags, with_own_options
 from hgdeploy.cli.progress import told_if_slow
 from hgdeploy.cli.terminal import Verbs, opened_bundle, say, warn
 from hgdeploy.errors import EXIT_OK, ConfigError, HGDeployError
+from hgdeploy.system.kinds import MANY
 from hgdeploy.system.progress import OnLine
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from hgdeploy.serving.server.model import ServedModel, ServedOptions
     from hgdeploy.serving.server.models import Models
 
-_MANY = 1_000_000
 # The most images of an inference where nobody says it: on a CPU larger batches are no faster.
 _BATCH_ON_GPU = 8
 
@@ -39,8 +39,7 @@ def add_serve(verbs: Verbs) -> None:
     parser.add_argument(
         "--model-name",
         metavar="NAME",
-        help="what requests call the model, of which the bundles are versions (default: each "
-        "bundle's own name)",
+        help="the name of one model that has the bundles as versions",
     )
     parser.add_argument("--engine", help="as for hgdeploy predict")
     parser.add_argument("--precision", help="as for hgdeploy predict")
@@ -48,9 +47,7 @@ def add_serve(verbs: Verbs) -> None:
     add_engine_flags(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all this process has)")
     parser.add_argument(
-        "--streams",
-        type=int,
-        help="inferences at once, which share the threads (default: one for each thread)",
+        "--streams", type=int, help="inferences at once (default: one for each of the threads)"
     )
     parser.add_argument(
         "--http",
@@ -234,7 +231,7 @@ def _divided(options: EngineOptions, streams: int | None, saved: Saved | None) -
     from hgdeploy.classify.folder import folder_options
 
     if streams is None:
-        return folder_options(options, _MANY, saved)
+        return folder_options(options, MANY, saved)
     if options.device != "cpu":
         raise ConfigError("--streams divides CPU threads; leave it out where a GPU runs the model")
     if not 1 <= streams <= (most := options.cpu_threads):

@@ -37,9 +37,7 @@ def add_serve(verbs: Verbs) -> None:
     parser = verbs.add_parser("serve", help="answer requests for models over HTTP and gRPC")
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="a model's folder")
     parser.add_argument(
-        "--model-name",
-        metavar="NAME",
-        help="the name of one model that has the bundles as versions",
+        "--model-name", metavar="NAME", help="the name of one model with the bundles as versions"
     )
     parser.add_argument("--engine", help="as for hgdeploy predict")
     parser.add_argument("--precision", help="as for hgdeploy predict")
@@ -106,9 +104,7 @@ def add_serve(verbs: Verbs) -> None:
         help="explicit: requests to /v2/repository may load models again and unload them",
     )
     parser.add_argument(
-        "--paddle-serving",
-        action="store_true",
-        help="answer POST /imagenet/prediction as PaddleClas's old service did",
+        "--paddle-serving", action="store_true", help="answer PaddleClas's old /imagenet/prediction"
     )
     parser.add_argument(
         "--access-log", action="store_true", help="print a line of JSON for each request"

@@ -40,7 +40,7 @@ def cpu_share(found: dict[str, Any], case: str) -> float:
 
     sides = (found["cases"][name]["runs"] for name in ("folder", case))
     folder, other = (float(np.median([of(run) for run in runs])) for runs in sides)
-    return folder / max(other, 1e-9)
+    return float(folder / max(other, 1e-9))
 
 
 def capacity_of(found: dict[str, Any]) -> str:

@@ -82,7 +82,8 @@ std::vector<fs::path> external_files(const fs::path& onnx) {
   const MappedFile file(onnx);
   std::vector<fs::path> found;
   try {
-    for (const std::string& location : Locations({file.begin(), file.end()}).found()) {
+    const Locations locations({file.begin(), file.end()});
+    for (const std::string& location : locations.found()) {
       const fs::path relative(location);
       bool outside = relative.is_absolute();
       for (const fs::path& part : relative) outside = outside || part == "..";

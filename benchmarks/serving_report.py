@@ -36,7 +36,7 @@ def cpu_share(found: dict[str, Any], case: str) -> float:
 
     def of(run: dict[str, Any]) -> float:
         count = run["right"] if "right" in run else run["images"]
-        return float(run["cpu_seconds"] + run.get("server_cpu_seconds", 0.0)) / max(count, 1)
+        return float(run["cpu_seconds"] + run.get("server_cpu_seconds", 0.0)) / max(int(count), 1)
 
     sides = (found["cases"][name]["runs"] for name in ("folder", case))
     folder, other = (float(np.median([of(run) for run in runs])) for runs in sides)

@@ -24,6 +24,8 @@ def test_ctest_passes(cpp_build):
 
 
 def test_an_installed_tree_is_found_by_another_project(cpp_build, mini, tmp_path):
+    if "sanitize" in cpp_build.name:
+        pytest.skip("a sanitized program needs deploy/cpp/tests/deepbind.cpp to run OpenVINO")
     prefix, build = tmp_path / "prefix", tmp_path / "build"
     run("cmake", "--install", cpp_build, "--prefix", prefix)
     openvino = next(
@@ -31,10 +33,9 @@ def test_an_installed_tree_is_found_by_another_project(cpp_build, mini, tmp_path
         for line in (cpp_build / "CMakeCache.txt").read_text().splitlines()
         if line.startswith("OpenVINO_DIR:")
     )
-    flags = "-fsanitize=address,undefined" if "sanitize" in cpp_build.name else ""
     run(
         "cmake", "-S", CPP / "example", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}",
-        f"-DOpenVINO_DIR={openvino}", f"-DCMAKE_CXX_FLAGS={flags}",
+        f"-DOpenVINO_DIR={openvino}",
     )  # fmt: skip
     run("cmake", "--build", build)
     photos = sorted(IMAGES.glob("*.jpg"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from conftest import DEADLINE, IMAGES, REPO
 
 CPP = REPO / "deploy" / "cpp"

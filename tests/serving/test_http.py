@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import http.client
 import json
@@ -183,6 +184,9 @@ def test_people_get_classes_by_form_and_by_body(server: str, classifier):
     assert "is not an image" in answer["predictions"][1]["error"]
     status, _, answer = ask(server, "/v2/models/mini/infer", data, Content_Type="image/jpeg")
     assert (status, answer["outputs"][0]["shape"]) == (200, [1, 10])
+    for kind, body in (("Image/JPEG", data), ("Multipart/Form-Data; boundary=b", form)):
+        assert ask(server, "/predict", body, Content_Type=kind)[2]["predictions"][0]["classes"]
+    assert ask(server, "/v2/models/mini/infer", data, Content_Type="Image/JPEG")[0] == 200
 
 
 X = {"name": "x", "datatype": "FP32", "shape": [1, 3, 64, 64], "data": [0.5] * 12288}
@@ -191,7 +195,8 @@ WRONG = {
     "no JSON": (b"{", "the request is not JSON"),
     "a list": ([], "the request is"),
     "nested JSON": (DEEP, "nested too deep"),
-    "digits": (b'{"id":' + b"9" * 9000 + b"}", "the request is not JSON"),
+    "digits": (b'{"id":' + b"9" * 9000 + b"}", "not JSON: a number in it has too many digits"),
+    "a file": (b"\xff\xd8\xff", "an image file alone needs a Content-Type such as image/jpeg"),
     "no text": (b"\xff\xfe{}", "the request is not JSON"),
     "no inputs": ({}, "inputs"),
     "two inputs": ({"inputs": [X, image_input(b"")]}, "has 2 inputs, expected one"),
@@ -241,6 +246,19 @@ def test_wrong_requests_are_refused_in_one_line(server: str, name: str):
     assert len(answer["error"]) <= 400
 
 
+def test_a_binary_tensor_that_is_not_finite_is_refused(server: str):
+    tensor = {name: value for name, value in X.items() if name != "data"}
+    for value in (np.nan, np.inf):
+        data = np.full(12288, value, "<f4").tobytes()
+        parameters = {"binary_data_size": len(data)}
+        head = json.dumps({"inputs": [tensor | {"parameters": parameters}]}).encode()
+        status, _, answer = ask(
+            server, "/v2/models/mini/infer", head + data,
+            Inference_Header_Content_Length=str(len(head)),
+        )  # fmt: skip
+        assert (status, answer) == (400, {"error": "input 'x': a number is not finite"})
+
+
 def test_hostile_clients_are_refused_and_others_answered(server: str):
     path = "/v2/models/mini/infer"
     post = f"POST {path} HTTP/1.1\r\nHost: x\r\n"
@@ -265,6 +283,9 @@ def test_hostile_clients_are_refused_and_others_answered(server: str):
     status, _, answer = ask(server, path, bomb, Content_Type="image/png")
     assert status == 400
     assert "more than the limit of 67108864" in answer["error"]
+    status, headers, answer = ask(server, "/predict")
+    assert (status, headers["Allow"]) == (405, "POST")
+    assert answer == {"error": "/predict takes POST, not GET"}
     for address in ("/nowhere", "/v2/models/other/infer"):
         status, _, answer = ask(server, address, b"{}")
         assert (status, list(answer)) == (404, ["error"])
@@ -275,9 +296,12 @@ def test_hostile_clients_are_refused_and_others_answered(server: str):
 
 def test_what_was_done_is_counted_with_tritons_names(bundle: Path):
     with over_http(served(bundle)) as address:
+        _, _, before = ask(address, "/metrics")
         assert ask(address, "/predict", pictures(1)[0], Content_Type="image/jpeg")[0] == 200
         assert ask(address, "/predict", b"none", Content_Type="image/jpeg")[0] == 400
         _, _, text = ask(address, "/metrics")
+    untouched = [line for line in before.decode().splitlines() if line[0] != "#"]
+    assert [line for line in untouched if not line.endswith(" 0")] == []  # nor is its warm-up
     lines = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if line[0] != "#")
     counted = {name.partition("{")[0]: float(value) for name, value in lines.items()}
     assert 'nv_inference_count{model="mini",version="1"}' in lines
@@ -287,7 +311,7 @@ def test_what_was_done_is_counted_with_tritons_names(bundle: Path):
     assert counted["nv_inference_compute_infer_duration_us"] > 0
 
 
-def test_a_full_queue_is_told_and_work_of_clients_that_go_is_dropped(bundle: Path):
+def test_a_full_queue_is_told_and_work_of_clients_that_go_is_dropped(bundle: Path, caplog):
     model = served(bundle, max_queue=2, workers=1)
     entered, leave = threading.Event(), threading.Event()
     worked = model.scheduler._work
@@ -323,6 +347,8 @@ def test_a_full_queue_is_told_and_work_of_clients_that_go_is_dropped(bundle: Pat
             assert connection.recv(12) == b"HTTP/1.1 200"
             connection.close()
     assert model.scheduler.times.images == 2
+    gc.collect()  # when asyncio tells of errors that nobody asked for
+    assert not caplog.records
 
 
 def test_slow_bodies_and_missing_keys_are_refused(bundle: Path):
@@ -331,8 +357,8 @@ def test_slow_bodies_and_missing_keys_are_refused(bundle: Path):
         assert b" 408 " in raw(address, f"{head}Content-Length: 9\r\n\r\nx".encode())
         assert ask(address, "/v2/health/ready")[0] == 200
         for given in ({}, {"Authorization": "Bearer other"}, {"Authorization": "\xe9"}):
-            status, _, answer = ask(address, "/predict", b"x", **given)
-            assert status == 401
+            status, headers, answer = ask(address, "/predict", b"x", **given)
+            assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
             assert "API key" in answer["error"]
         good = {"Authorization": "Bearer secret"}
         assert ask(address, "/predict", pictures(1)[0], **good)[0] == 200
@@ -374,6 +400,7 @@ def test_the_command_serves_until_sigterm_and_answers_what_has_begun(bundle: Pat
         (["--max-queue", "0"], "max_queue"),
         (["--max-batch", "0"], "batch size"),
         (["--threads", "2", "--streams", "3"], "--streams is 3, expected 1 to 2"),
+        (["--threads", "2", "--streams", "0"], "--streams is 0, expected 1 to 2"),
         (["--grpc", "localhost"], "--grpc is 'localhost', expected HOST:PORT"),
         (["--api-key-file", "nowhere"], "--api-key-file nowhere cannot be read"),
     ],
@@ -385,6 +412,15 @@ def test_wrong_options_are_refused(bundle: Path, run_here, flags, reason: str):
     done = run_here(main, "serve", bundle, "--engine", "onnxruntime", *http, *flags)
     assert done.returncode == 2
     assert reason in done.stderr
+
+
+def test_a_key_that_no_header_can_hold_is_refused(bundle: Path, run_here, tmp_path: Path):
+    from hgdeploy.cli import main
+
+    (tmp_path / "key").write_text("schlüssel\n", encoding="utf-8")
+    done = run_here(main, "serve", bundle, "--api-key-file", tmp_path / "key")
+    assert done.returncode == 2
+    assert "has characters that a header cannot hold" in done.stderr
 
 
 def test_the_page_shows_the_model_and_runs_its_own_script_only(server: str):

@@ -113,12 +113,13 @@ def test_it_lives_before_its_models_are_loaded_and_is_ready_after(mini: Path):
     assert run.serve(during)
 
 
-def test_a_model_that_does_not_load_ends_the_server_with_its_error(mini: Path):
+def test_a_model_that_does_not_load_ends_the_server_with_its_error(mini: Path, caplog):
     (mini / "inference.onnx").write_bytes(b"none")
     run = Run(lambda: served(mini))
     with pytest.raises(BundleError, match=r"inference\.onnx"):
         run_server(run.models, [run._load], [run.http, run.grpc], 5, run.ready.set)
     run.http.close()
+    assert not caplog.records  # the error is the only line
     assert not run.ready.is_set()
     with pytest.raises(OSError, match="refused"):
         asked(run.address, "/v2/health/live")

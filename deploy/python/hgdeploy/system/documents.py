@@ -113,6 +113,10 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # which tells how to have Python take more digits
+        raise ValueError("a number in it has too many digits") from None
 
 
 def read_lines(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hgdeploy.bundle.model_bundle import ModelBundle, open_bundle
 from hgdeploy.classify.batch import Answer, Image
 from hgdeploy.classify.classifier import Classifier
-from hgdeploy.classify.settings import ClassifierSettings
+from hgdeploy.classify.settings import ClassifierSettings, StageTimes
 from hgdeploy.engines.base import TensorSpec
 from hgdeploy.errors import EngineError
 from hgdeploy.images.decode import MAX_PIXELS
@@ -99,6 +99,7 @@ class ServedModel:
             classifier.reader.max_pixels = options.max_pixels
             use_one_opencv_thread()
             self._warm_up()
+            classifier.times = StageTimes()  # of requests alone, which the metrics tell
             workers = options.workers or max(classifier.engine.concurrency, classifier.cpus)
             queue = QueueOptions(
                 workers, classifier.batch_size, options.max_delay_ms, options.max_queue

@@ -97,7 +97,10 @@ def read_infer(model: ServedModel, body: bytes, json_size: int | None) -> InferR
     try:
         document = parse_json(body[:size])
     except ValueError as error:
-        raise WrongError(f"the request is not JSON: {error}") from None
+        hint = ""
+        if json_size is None and not body.lstrip().startswith(b"{"):
+            hint = "; an image file alone needs a Content-Type such as image/jpeg"
+        raise WrongError(f"the request is not JSON: {error}{hint}") from None
     return infer_of(model, _checked("the request", document, _OBJECT), body[size:])
 
 

@@ -70,7 +70,7 @@ def array_of_bytes(data: bytes, dtype: str, shape: Sequence[int], name: str) -> 
     """Return a tensor of little-endian bytes in row-major order.
 
     Raises:
-        WrongError: there are more or fewer bytes than its shape takes.
+        WrongError: there are more or fewer bytes than its shape takes, or a number is not finite.
     """
     kind = np.dtype(dtype).newbyteorder("<")
     if len(data) != math.prod(shape) * kind.itemsize:
@@ -78,7 +78,10 @@ def array_of_bytes(data: bytes, dtype: str, shape: Sequence[int], name: str) -> 
             f"input {name!r} has {len(data)} bytes, but {DATATYPES[dtype]} of shape "
             f"{list(shape)} takes {math.prod(shape) * kind.itemsize}"
         )
-    return np.frombuffer(data, kind).reshape(shape).astype(dtype, copy=False)
+    made = np.frombuffer(data, kind).reshape(shape).astype(dtype, copy=False)
+    if made.dtype.kind == "f" and not np.isfinite(made).all():  # some engines make scores of it
+        raise WrongError(f"input {name!r}: a number is not finite")
+    return made
 
 
 def array_of_json(data: object, dtype: str, shape: Sequence[int], name: str) -> NDArray[Any]:

@@ -77,8 +77,7 @@ class Asking:
             Counting(model.counts) as counting,
         ):
             async with self._bodies.read(request) as body:
-                kind = request.headers.get("content-type", "")
-                form = kind.startswith("multipart/form-data")
+                form = _kind(request).startswith("multipart/form-data")
                 files = await files_of_form(request, body) if form else [("image", body)]
                 images = [model.image(data, name) for name, data in files]
                 answers = await _answers(request, model, images)
@@ -127,6 +126,8 @@ async def _answers(
     due = None if timeout is None else time.monotonic() + timeout
     futures = [asyncio.wrap_future(one) for one in model.submit(images, due)]
     answers: asyncio.Future[list[Answer]] = asyncio.gather(*futures)
+    # Where it is given up below, nobody reads how it ends, of which asyncio would say that.
+    answers.add_done_callback(lambda one: one.cancelled() or one.exception())
     gone: asyncio.Future[Any] = asyncio.ensure_future(_until_gone(request))
     try:
         await asyncio.wait({answers, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -151,11 +152,15 @@ def _json_size(request: Request) -> int | None:
     """Return how many bytes of a body are JSON; None for all, 0 for an image file alone."""
     size = request.headers.get(_HEADER_SIZE)
     if size is None:
-        kind = request.headers.get("content-type", "")
-        return 0 if kind.startswith(("image/", "application/octet-stream")) else None
+        is_file = _kind(request).startswith(("image/", "application/octet-stream"))
+        return 0 if is_file else None
     if not (size.isascii() and size.isdecimal() and len(size) < 12):
         raise WrongError(f"{_HEADER_SIZE} is {size[:40]!r}, expected a number of bytes")
     return int(size)
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").lower()
 
 
 def _described(found: Prediction) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -132,6 +133,7 @@ class HttpServer(uvicorn.Server):
         if tls is not None:
             tls.check()
         config.load()
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         super().__init__(config)
         self._socket = _listening(where)
         host, port = self._socket.getsockname()[:2]
@@ -178,6 +180,11 @@ class HttpServer(uvicorn.Server):
     def close(self) -> None:
         """Give the address back; a second call does nothing."""
         self._socket.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of uvicorn's says what the server's own lines do not."""
+    return not str(record.msg).startswith("Cancel ")  # that its time to end is over
 
 
 def _listening(where: tuple[str, int]) -> socket.socket:

@@ -34,6 +34,8 @@ def refusal(error: RefusedError, document: dict[str, Any] | None = None) -> Resp
         document: what to say instead of `{"error": ...}`.
     """
     headers = {"Retry-After": "1"} if error.why in (Why.BUSY, Why.CLOSING) else {}
+    if error.why is Why.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.why is Why.TOO_SLOW:
         headers["Connection"] = "close"
     # What is left of a body that is too large is read and dropped for a while: a client that still
@@ -44,6 +46,9 @@ def refusal(error: RefusedError, document: dict[str, Any] | None = None) -> Resp
 async def no_address(request: Request, error: Any) -> Response:
     """Answer a request for an address, or with a method, that there is not."""
     text = f"{request.method} {request.url.path[:200]}: there is no such address"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        text = f"{request.url.path[:200]} takes {allowed}, not {request.method}"
     return JSONResponse({"error": text}, error.status_code, error.headers)
 
 

@@ -139,6 +139,16 @@ def test_mistakes_are_one_line_before_anything_is_written(train, change, code, t
     assert not Path("output").exists()
 
 
+def test_named_classes_are_not_measured_by_a_training_that_numbers_them(place):
+    for index, name in enumerate(("red", "green", "blue")):
+        (place / "named" / name).mkdir(parents=True)
+        (place / "set" / "val" / f"{index}.png").rename(place / "named" / name / "0.png")
+    config = training_config(epochs=1)
+    config["DataLoader"]["Eval"]["dataset"] |= {"image_root": "named", "cls_label_path": None}
+    with pytest.raises(ConfigError, match="write numbers, or names, in both"):
+        run_training(config)
+
+
 def test_keys_without_effect_are_named(train):
     config = training_config(epoch_s=3, use_dali=True, epochs=1, eval_during_train=False)
     config["AMP"] = {"scale_loss": 128.0, "use_dynamic_loss_scaling": True, "level": "O1"}

@@ -189,7 +189,10 @@ def test_several_labels_are_zeros_and_ones(tmp_path):
 
 
 def test_paths_with_spaces_and_other_delimiters(tmp_path):
-    for delimiter, configured in ((" ", None), ("\t", None), (",", ","), (";;", ";;")):
+    for delimiter, configured in (
+        *((" ", None), ("\t", None), (",", ","), (";;", ";;")),
+        ("\t", r"\t"),  # a shell hands the two characters on
+    ):
         listed = write_list(tmp_path, {"a b.png": 1, "c  d e.png": 0}, delimiter)
         section = loader_section(tmp_path, listed, delimiter=configured)
         data = opened(section, workers=0)
@@ -215,6 +218,14 @@ def test_a_folder_for_each_class_and_the_same_numbers_for_the_evaluation(tmp_pat
     options = {"training": False, "names": train.names, "classes": 3}
     (batch,) = opened(section, workers=0, **options).epoch(0)
     assert batch.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("written", [None, "null", "~", ""])
+def test_no_list_however_it_is_written_is_a_folder_for_each_class(tmp_path, written):
+    write_images(tmp_path, ["hen/1.png", "cat/2.png"])
+    section = loader_section(tmp_path, None)
+    section["dataset"]["cls_label_path"] = written
+    assert opened(section, workers=0).names == {0: "cat", 1: "hen"}
 
 
 def test_folders_that_are_class_ids_are_these(tmp_path):

@@ -41,7 +41,7 @@ def read_labelled_images(
         names: the model's labels by class id; None where it has none.
         on_warning: called with a line about files that were left out of the folders.
         delimiter: what stands between path and label in the list, before the label for the last
-            time; None for a tab where a line has one, else spaces.
+            time; None for a tab where a line has one, else spaces; `\\t` is a tab.
 
     Returns:
         The images and their classes, in the same order.
@@ -144,6 +144,8 @@ def listed_labels(path: Path, delimiter: str | None) -> Iterator[tuple[int, str,
     Raises:
         InputError: the list cannot be read, or a line has another form.
     """
+    if delimiter == r"\t":  # as a shell hands it on; no list separates by these two characters
+        delimiter = "\t"
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue

@@ -94,7 +94,13 @@ def open_data(
     options = DataOptions(
         False, seed, classes=recipe.classes, names=data.names, on_warning=on_warning
     )
-    return data, TrainingData.from_config(recipe.evaluate, options)
+    evaluated = TrainingData.from_config(recipe.evaluate, options)
+    if data.names is None and evaluated.names is not None:
+        raise ConfigError(
+            "DataLoader.Eval.dataset names its classes, and DataLoader.Train.dataset numbers them, "
+            "so it is not known which is which; write numbers, or names, in both"
+        )
+    return data, evaluated
 
 
 def make_state(

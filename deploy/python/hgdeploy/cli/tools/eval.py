@@ -50,7 +50,9 @@ def declare_eval(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="'PATH LABEL' list, paths relative to --images (default: a folder for each class)",
     )
-    parser.add_argument("--delimiter", help="what stands between path and label (spaces or a tab)")
+    parser.add_argument(
+        "--delimiter", help=r"what stands between path and label, as , or \t (spaces or a tab)"
+    )
     parser.add_argument("--engine", help="the engine, as of hgdeploy predict; or auto")
     parser.add_argument("--precision", help="fp32, tf32, fp16, bf16 or int8")
     parser.add_argument("--device", help="cpu (default) or gpu:N")

@@ -196,6 +196,11 @@ def _mixers(given: Given) -> OpSampler:
     return _named(given, lambda: OpSampler(tuple(found)))
 
 
+def _list_path(given: Given) -> str | None:
+    """Is the kind of lists' paths; null is none, also as it is written after `-o`."""
+    return None if given.value in ("null", "~", "") else optional(as_text)(given)
+
+
 _ratio = list_of(arithmetic, 2, 2, words="[least, most]")
 _RANDOM: Mapping[str, Kind[RandomOp]] = {
     "RandCropImage": _built(
@@ -240,7 +245,7 @@ _BATCH: Mapping[str, Kind[BatchOp]] = {**_MIXERS, "OpSampler": _mixers}
 _DATASET: Mapping[str, Kind[Any]] = {
     "name": optional(one_of((ONE_LABEL, SEVERAL_LABELS))),
     "image_root": optional(as_text),
-    "cls_label_path": optional(as_text),
+    "cls_label_path": _list_path,
     "transform_ops": optional(anything),
     "batch_transform_ops": optional(anything),
     "delimiter": optional(text),

@@ -414,6 +414,17 @@ def test_wrong_options_are_refused(bundle: Path, run_here, flags, reason: str):
     assert reason in done.stderr
 
 
+def test_a_taken_address_for_grpc_is_told_in_one_line(bundle: Path):
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = "127.0.0.1:{1}".format(*taken.getsockname())
+        command = [*HGDEPLOY, "serve", bundle, "--http", "127.0.0.1:0", "--grpc", where]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    reason = f"cannot listen at {where} for gRPC; choose another address"
+    assert done.stderr == f"hgdeploy: error: {reason}\n"
+
+
 def test_a_key_that_no_header_can_hold_is_refused(bundle: Path, run_here, tmp_path: Path):
     from hgdeploy.cli import main
 

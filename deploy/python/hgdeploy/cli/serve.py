@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -167,7 +166,7 @@ def _doors(arguments: argparse.Namespace, out: TextIO, hosts: Sequence[str]) -> 
     """Return who may ask for what.
 
     Raises:
-        ConfigError: the options do not fit each other, or a file cannot be used.
+        ConfigError: the options do not fit each other, or a file or key cannot be used.
     """
     from hgdeploy.serving.server.doors import DoorOptions, Tls
 
@@ -231,8 +230,7 @@ def _divided(options: EngineOptions, streams: int | None, saved: Saved | None) -
         return folder_options(options, MANY, saved)
     if options.device != "cpu":
         raise ConfigError("--streams divides CPU threads; leave it out where a GPU runs the model")
-    most = options.cpu_threads
-    if not 1 <= streams <= most:
+    if (most := options.cpu_threads) < streams or streams < 1:
         raise ConfigError(f"--streams is {streams}, expected 1 to {most}, the CPU threads")
     return dataclasses.replace(options, threads=most // streams, streams=streams)
 
@@ -241,11 +239,10 @@ def _grpc_server(
     where: tuple[str, int], models: Models, limits: BodyLimits, doors: DoorOptions
 ) -> GrpcServer:
     """Return the server for gRPC, whose libraries are loaded only where it is asked for."""
+    from hgdeploy.serving.server.grpc import LIBRARIES
     from hgdeploy.system.libraries import import_library
 
-    # What goes wrong is told in lines of our own, or is a client's fault, such as a handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    for library in ("grpc", "grpc_health", "tritonclient.grpc"):
+    for library in LIBRARIES:
         import_library(library, "serve")
     from hgdeploy.serving.server.grpc.service import GrpcServer
 
@@ -271,7 +268,7 @@ def _key(path: Path | None) -> str | None:
     """Return the key in a file.
 
     Raises:
-        ConfigError: the file cannot be read, or does not hold one line that a header can.
+        ConfigError: the file cannot be read, or does not hold one line.
     """
     if path is None:
         return None
@@ -284,11 +281,6 @@ def _key(path: Path | None) -> str | None:
         raise ConfigError(f"--api-key-file {path} cannot be read: {reason}") from None
     if len(lines) != 1:
         raise ConfigError(f"--api-key-file {path} has {len(lines)} lines, expected one: the key")
-    if not (lines[0].isascii() and lines[0].isprintable()):
-        raise ConfigError(
-            f"--api-key-file {path}: the key has characters that a header cannot hold; take one of "
-            "ASCII letters, digits and punctuation"
-        )
     return lines[0]
 
 

@@ -55,6 +55,9 @@ class DoorOptions:
         paddle_serving: the address of PaddleClas's old service is answered too.
         tls: requests come over TLS.
         on_access: called with a line of JSON for each request.
+
+    Raises:
+        ConfigError: no header can hold the key.
     """
 
     key: str | None = None
@@ -62,6 +65,13 @@ class DoorOptions:
     paddle_serving: bool = False
     tls: Tls | None = None
     on_access: OnLine | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise ConfigError(
+                "the API key has characters that a header cannot hold; take one of ASCII letters, "
+                "digits and punctuation"
+            )
 
     def check_key(self, given: str) -> None:
         """Refuse a request without the key.

@@ -95,8 +95,17 @@ def in_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda x: engine.infer({"x": x})[engine.outputs[0].name]
 
 
-@pytest.mark.parametrize("activations", ["int8", "uint8"])
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize(
+    ("method", "activations"),
+    [
+        ("minmax", "int8"),
+        ("percentile", "uint8"),
+        ("entropy", "int8"),
+        pytest.param("minmax", "uint8", marks=pytest.mark.slow),
+        pytest.param("percentile", "int8", marks=pytest.mark.slow),
+        pytest.param("entropy", "uint8", marks=pytest.mark.slow),
+    ],
+)
 def test_each_method_gives_a_model_that_mostly_agrees(folded, crops, tmp_path, method, activations):
     target = tmp_path / "inference.int8.onnx"
     report, _ = quantize(folded, target, crops, method=method, activations=activations)

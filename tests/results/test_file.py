@@ -76,6 +76,10 @@ def assert_reported(line: str, output: Path, reason: str) -> None:
     )
 
 
+# A CSV file is made from its rows as a Parquet file is.
+@pytest.mark.parametrize(
+    "output", [".jsonl", ".parquet", pytest.param(".csv", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_run_killed_at_any_step_ends_with_one_row_for_each_image(output):
     assert int(*drive("steps", output)) > 30
 

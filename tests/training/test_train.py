@@ -149,6 +149,25 @@ def test_named_classes_are_not_measured_by_a_training_that_numbers_them(place):
         run_training(config)
 
 
+def test_what_is_best_is_judged_by_the_first_metric_and_never_by_a_high_loss(place):
+    config = training_config(epochs=1)
+    config["Metric"]["Eval"] = [{"TopkAcc": {"topk": [5]}}]  # of 3 classes
+    (measured,) = (event for event in run_training(config) if event["event"] == "eval")
+    assert measured["best"] == measured["top1"] <= 1
+    config["Metric"]["Eval"] = [{"TprAtFpr": {"max_fpr": 1.0}}, {"TopkAcc": {"topk": [1, 2]}}]
+    config["Global"]["output_dir"] = "other"
+    (measured,) = (event for event in run_training(config) if event["event"] == "eval")
+    assert measured["best"] == measured["tpr"] == 1.0  # all are found where all may be
+
+
+def test_a_batch_that_is_never_full_is_told_before_the_training(place):
+    config = training_config(epochs=1)
+    config["DataLoader"]["Train"]["sampler"] |= {"batch_size": 128, "drop_last": True}
+    with pytest.raises(ConfigError, match=r"24 images make no whole batch.*drop_last=False"):
+        run_training(config)
+    assert not Path("output").exists()
+
+
 def test_keys_without_effect_are_named(train):
     config = training_config(epoch_s=3, use_dali=True, epochs=1, eval_during_train=False)
     config["AMP"] = {"scale_loss": 128.0, "use_dynamic_loss_scaling": True, "level": "O1"}

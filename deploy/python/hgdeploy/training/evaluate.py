@@ -57,13 +57,15 @@ def _evaluation(recipe: Recipe) -> Evaluation | AttributeEvaluation:
         if isinstance(metric, ATTRMetric):
             return AttributeEvaluation(recipe.classes, metric)
     metrics = recipe.metrics
-    if not any(isinstance(metric, TopkAcc) for metric in metrics):
-        metrics = (TopkAcc((1,)), *metrics)
+    accuracies = [metric for metric in metrics if isinstance(metric, TopkAcc)]
+    if not any(k <= recipe.classes for metric in accuracies for k in metric.topk):
+        # Beside what is asked for, or where that says nothing of so few classes.
+        metrics = (*metrics, TopkAcc((1,)))
     return Evaluation(recipe.classes, metrics, recipe.smoothing)
 
 
 def _figures(found: Evaluation | AttributeEvaluation, recipe: Recipe) -> dict[str, float]:
     if isinstance(found, AttributeEvaluation):
         return found.figures()
-    figures = {f"top{k}": found.accuracy(k).value for k in found.topk}
+    figures = found.figures()
     return figures if recipe.smoothing is None else {**figures, "loss": found.loss}

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hgdeploy.errors import ImageError, InputError
+from hgdeploy.errors import ConfigError, ImageError, InputError
 from hgdeploy.images.find import ImageFile
 from hgdeploy.system.checks import cut
 from hgdeploy.system.machine import available_cpus
@@ -59,7 +59,8 @@ class TrainingData:
     """
 
     def __init__(self, section: Section, options: DataOptions) -> None:
-        where = f"DataLoader.{'Train' if options.training else 'Eval'}.dataset"
+        place = f"DataLoader.{'Train' if options.training else 'Eval'}"
+        where, sampler = f"{place}.dataset", f"{place}.sampler"
         self._ops = section.ops
         self._pipeline = Pipeline(section.ops, options.seed, f"{where}.transform_ops")
         if section.dataset == SEVERAL_LABELS and section.listed is not None:
@@ -85,6 +86,12 @@ class TrainingData:
             section.drop_last,
             options.seed,
         )
+        if not len(self._sampler):
+            raise ConfigError(
+                f"{where}: its {self.samples} images make no whole batch, and {sampler}.drop_last "
+                f"leaves out the others; lower {sampler}.batch_size ({self.batch_size}), or "
+                f"give {sampler}.drop_last=False"
+            )
         asked = min(section.workers, available_cpus())
         self._workers = asked if options.workers is None else options.workers
         if self._workers and not CAN_SHARE:

@@ -147,22 +147,36 @@ class Evaluation:
         figures = ", ".join(map(self._figure, self._metrics))
         return f"[Eval][Epoch 0][Avg]{'' if self._smoothing is None else loss}, {figures}"
 
+    def figures(self) -> dict[str, float]:
+        """Return the metrics' figures by name, in their order; of `TprAtFpr`, the share found."""
+        found = {}
+        for metric in self._metrics:
+            if isinstance(metric, TprAtFpr):
+                found["tpr"] = self._tpr_at_fpr(metric.max_fpr)[2]
+            elif isinstance(metric, TopkAcc):
+                counted = [k for k in metric.topk if k in self.topk]
+                found |= {f"top{k}": self.accuracy(k).value for k in counted}
+        return found
+
     def _figure(self, metric: Metric) -> str:
         if isinstance(metric, TprAtFpr):
-            return self._tpr_at_fpr(metric.max_fpr)
+            threshold, fpr, tpr = self._tpr_at_fpr(metric.max_fpr)
+            return f"threshold: {threshold}, fpr: {fpr}, tpr: {tpr:.5f}" if tpr else ""
         topk = metric.topk if isinstance(metric, TopkAcc) else ()
         counted = [k for k in topk if k in self.topk]
         return ", ".join(f"top{k}: {self.accuracy(k).value:.5f}" for k in counted)
 
-    def _tpr_at_fpr(self, most: float) -> str:
-        """Return the least of 10,000 thresholds by which most of class 1 are found."""
+    def _tpr_at_fpr(self, most: float) -> tuple[float, float, float]:
+        """Return the least of 10,000 thresholds by which most of class 1 are found, and shares.
+
+        Returns:
+            The threshold; the share of false alarms; the share found, 0 where no threshold does.
+        """
         thresholds = np.arange(_THRESHOLDS) / _THRESHOLDS
         fpr, tpr = (_above(np.array(own, np.float32), thresholds) for own in self._of_class_1)
         allowed = np.where(fpr <= most, tpr, 0.0)
         best = int(allowed.argmax())
-        if not allowed[best]:
-            return ""
-        return f"threshold: {thresholds[best]}, fpr: {fpr[best]}, tpr: {tpr[best]:.5f}"
+        return float(thresholds[best]), float(fpr[best]), float(allowed[best])
 
 
 def _above(scores: NDArray[np.float32], thresholds: NDArray[np.float64]) -> NDArray[np.float64]:

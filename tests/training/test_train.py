@@ -27,7 +27,7 @@ from hgdeploy import zoo
 from hgdeploy.cli.main import main, tool
 from hgdeploy.errors import ConfigError, TrainingError, WeightsError
 from hgdeploy.paddleclas.training.config import load_training_config
-from hgdeploy.training.checkpoint import read_checkpoint
+from hgdeploy.training.checkpoint import checkpoint_file, read_checkpoint
 from hgdeploy.training.journal import Event
 from hgdeploy.zoo.weights.load import read_weights
 
@@ -215,6 +215,16 @@ def test_resume_begins_anew_or_goes_on_and_the_best_stays_the_best(train):
     assert (last["epoch"], last["best"]) == (2, max(best, last["top1"]))
     third = train(config, "--resume")
     assert "has 2 epochs, and Global.epochs is 2: there is nothing to train" in third.stderr
+
+
+def test_a_checkpoint_may_be_named_by_the_weights_beside_it(tmp_path):
+    whole = tmp_path / "latest.checkpoint"
+    whole.touch()
+    for name in ("latest", "latest.checkpoint", "latest.pdparams"):
+        assert checkpoint_file(tmp_path / name) == whole
+    (tmp_path / "best_model.pdparams").touch()
+    with pytest.raises(WeightsError, match=r"weights alone.*pretrained_model=.*model\.pdparams$"):
+        checkpoint_file(tmp_path / "best_model.pdparams")
 
 
 def test_the_folder_of_a_training_is_its_own(place):

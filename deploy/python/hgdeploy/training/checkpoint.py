@@ -118,10 +118,13 @@ def write_weights(prefix: Path, weights: Arrays) -> None:
 def checkpoint_file(prefix: Path) -> Path:
     """Return the file of a checkpoint that is named as PaddleClas does, without a suffix.
 
+    The suffix of the weights beside it, which a shell completes, is one for the checkpoint.
+
     Raises:
         WeightsError: there is none.
     """
-    path = prefix if prefix.suffix == SUFFIX else prefix.with_name(prefix.name + SUFFIX)
+    named = prefix.suffix in (SUFFIX, WEIGHTS_SUFFIX)
+    path = prefix.with_suffix(SUFFIX) if named else prefix.with_name(prefix.name + SUFFIX)
     if path.is_file():
         return path
     if path.with_suffix(WEIGHTS_SUFFIX).is_file():

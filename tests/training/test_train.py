@@ -149,6 +149,17 @@ def test_named_classes_are_not_measured_by_a_training_that_numbers_them(place):
         run_training(config)
 
 
+def test_numbers_are_told_for_which_of_the_training_s_names_they_are_taken(place):
+    for index, name in enumerate(("red", "green", "blue")):
+        (place / "named" / name).mkdir(parents=True)
+        (place / "set" / "train" / f"{index}.png").rename(place / "named" / name / "0.png")
+    config, told = training_config(epochs=1), []
+    config["DataLoader"]["Train"]["dataset"] |= {"image_root": "named", "cls_label_path": None}
+    run_training(config, on_warning=told.append)
+    (line,) = (line for line in told if "numbers its classes" in line)
+    assert "0 is taken for 'blue'" in line
+
+
 def test_what_is_best_is_judged_by_the_first_metric_and_never_by_a_high_loss(place):
     config = training_config(epochs=1)
     config["Metric"]["Eval"] = [{"TopkAcc": {"topk": [5]}}]  # of 3 classes

@@ -23,7 +23,12 @@ from hgdeploy.training.data.crew import CAN_SHARE, Crew
 from hgdeploy.training.data.options import DataOptions
 from hgdeploy.training.data.pipeline import Pipeline
 from hgdeploy.training.data.sampler import Sampler
-from hgdeploy.training.data.samples import check_classes, read_multilabel, read_samples
+from hgdeploy.training.data.samples import (
+    are_numbered,
+    check_classes,
+    read_multilabel,
+    read_samples,
+)
 from hgdeploy.training.data.section import SEVERAL_LABELS, Section, read_section
 
 # Of so many images, more than half have to be readable; else their disk is not there any more.
@@ -69,6 +74,11 @@ class TrainingData:
             found = read_samples(
                 section.root, section.listed, section.delimiter, options.names, options.on_warning
             )
+            if options.names and are_numbered(section.root, section.listed, section.delimiter):
+                options.on_warning(
+                    f"{where} numbers its classes, and the training names them: 0 is taken for "
+                    f"{cut(options.names[0])}, and so on in alphabetical order"
+                )
         self._found, self._batch_ops, self._options = found, section.batch_ops, options
         self.classes = check_classes(found, options.classes, where)
         self.names = found.names

@@ -73,6 +73,12 @@ def read_samples(
     return Samples(files, np.array(labels, np.int64), classes, known)
 
 
+def are_numbered(root: Path, listed: Path | None, delimiter: str | None) -> bool:
+    """Return whether the folders or the list have class ids, and no names."""
+    place = root if listed is None else listed
+    return _names(place, delimiter, folders=place.is_dir()) is None
+
+
 def _names(place: Path, delimiter: str | None, *, folders: bool) -> Names | None:
     """Return the classes of a folder of folders, or of a list, by number; None where they are ids.
 

@@ -178,7 +178,9 @@ def test_the_output_that_has_the_scores_is_chosen_by_name(mini, cpp):
         ((PHOTOS[0], PHOTOS[0]), 5),
         (("BUNDLE", PHOTOS[0], "--device", "gpu:7"), 6),
         (("BUNDLE", PHOTOS[0], "--device", "tpu"), 6),
+        (("BUNDLE", "https://host.example/a.jpg"), 2),
         (("BUNDLE", PHOTOS[0], "--precision", "fp8"), 2),
+        (("BUNDLE", PHOTOS[0], "--threads", "100000"), 2),
         (("BUNDLE", PHOTOS[0], "--topk", "0"), 2),
         (("BUNDLE", PHOTOS[0], "--topk", "many"), 2),
         (("BUNDLE", PHOTOS[0], "--tpok", "3"), 2),
@@ -201,6 +203,25 @@ def test_the_engine_is_never_another_one(mini, cpp):
     assert "this build has not the engine tensorrt; it has openvino" in refused.stderr
     no_model(mini)
     assert cpp(mini, PHOTOS[0]).returncode == 5
+
+
+def test_labels_that_look_like_null_are_named_as_written(mini, cpp, run_here):
+    path = mini / "inference.yml"
+    text = path.read_text(encoding="utf-8").replace("topk: 5", "topk: 10")
+    for i, label in enumerate(("é", "", "~", "null", "Null", "NULL", '"null"', r'"no\_break\N"')):
+        text = text.replace(f"- name {i}, the", f"- {label}")
+    path.write_text(text, encoding="utf-8-sig")
+    expected = run_here(main, "predict", mini, PHOTOS[0], *ENGINE)
+    assert expected.returncode == 0
+    assert cpp(mini, PHOTOS[0]).stdout == expected.stdout
+
+
+@pytest.mark.parametrize("name", ["nope", ""])
+def test_an_unknown_engine_ends_as_in_python(name, mini, cpp, run_here):
+    refused = cpp(mini, PHOTOS[0], "--engine", name)
+    python = run_here(main, "predict", mini, PHOTOS[0], "--engine", name)
+    assert refused.returncode == python.returncode == 6
+    assert f"unknown engine '{name}'" in refused.stderr
 
 
 def test_stdout_that_cannot_be_written_ends_the_run(mini, cpp, cpp_build):

@@ -30,6 +30,11 @@ void test_documents(const Folder& folder) {
   CHECK(contains(refused("a: 1\nb: 2\na: 3\n"), "the key 'a' stands twice, in lines 1 and 3"));
   CHECK(contains(refused("- 1\n"), "has no keys"));
   CHECK(contains(refused(""), "has no keys"));
+  CHECK(contains(refused("a: 1\n---\nb: 2\n"), "a second document"));
+  CHECK(contains(refused("a: 1\nb: caf\xE9\n"), "a byte in line 2 is not UTF-8"));
+  CHECK(contains(refused("a: x\x07y\n"), "not allowed: a control character"));
+  CHECK(contains(refused("a: x\xC2\x85y\n"), "ends the line in YAML 1.1"));
+  CHECK(contains(refused(std::string("\xFF\xFE" "a\0:\0 \0" "1\0", 10)), "is not UTF-8"));
   CHECK(contains(refused(std::string((4 << 20) + 1, ' ')), "larger than 4 MiB"));
   CHECK(contains(said<BundleError>([&] { read_yaml(folder.path, "x"); }), "directory"));
   CHECK(contains(said<BundleError>([&] { read_yaml("/dev/zero", "x"); }), "larger than 4 MiB"));

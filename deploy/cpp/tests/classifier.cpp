@@ -92,7 +92,7 @@ void test_classifier(const fs::path& data, const fs::path& images) {
     return [&, other] { Classifier(folder.path.string(), other); };
   };
   CHECK(contains(said<EngineError>(refused([](auto& s) { s.engine = "tensorrt"; })), "this build"));
-  CHECK(contains(said<ConfigError>(refused([](auto& s) { s.engine = "opnvino"; })), "openvino"));
+  CHECK(contains(said<EngineError>(refused([](auto& s) { s.engine = "opnvino"; })), "openvino"));
   CHECK(contains(said<ConfigError>(refused([](auto& s) { s.precision = "fp8"; })),
                  "unknown precision"));
   CHECK(contains(said<EngineError>(refused([](auto& s) { s.device = "gpu:7"; })), "gpu:7"));

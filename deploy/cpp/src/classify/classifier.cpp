@@ -15,7 +15,7 @@ namespace {
 
 // Reduced decoding keeps at least this many times the size that the image is resized to.
 constexpr int fast_margin = 2;
-constexpr int most_batch = 4096, most_threads = 1024;
+constexpr int most_batch = 65536, most_threads = 1024;
 
 using Clock = std::chrono::steady_clock;
 

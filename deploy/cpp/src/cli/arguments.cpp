@@ -2,9 +2,10 @@
 #include "cli/arguments.hpp"
 
 #include <charconv>
-#include <map>
+#include <regex>
 
 #include <getopt.h>
+#include <unistd.h>
 
 #include "engines/engine.hpp"
 #include "errors.hpp"
@@ -13,7 +14,7 @@
 namespace hgdeploy {
 namespace {
 
-constexpr int most_number = 1'000'000;
+constexpr int most_images = 65536, most_threads = 1024, most_classes = 1'000'000;
 constexpr const char* usage =
     R"(usage: hgdeploy-predict [options] BUNDLE INPUT [INPUT ...]
 
@@ -69,13 +70,26 @@ const option flags[] = {{"engine", required_argument, nullptr, Flag::engine},
                         {"help", no_argument, nullptr, Flag::help},
                         {nullptr, 0, nullptr, 0}};
 
-int number(const std::string& flag, const std::string& text) {
+int number(const std::string& flag, const std::string& text, int most) {
   int value = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failed != std::errc() || end != text.data() + text.size() || value < 1 || value > most_number)
+  if (failed != std::errc() || end != text.data() + text.size() || value < 1 || value > most)
     throw ConfigError("--" + flag + " is " + repr(text.substr(0, 60)) +
-                      ", expected a whole number from 1" + see_help);
+                      ", expected a whole number from 1 to " + std::to_string(most) + see_help);
   return value;
+}
+
+// An empty name, as of a variable of the shell that is not set, asks for no engine of ours.
+std::string engine_name(const std::string& text) {
+  if (text.empty()) throw EngineError("unknown engine '', " + nearest(text, built_engines()));
+  return text;
+}
+
+void refuse_address(const std::string& text) {
+  static const std::regex address("^[a-z][a-z0-9+.-]+:/", std::regex::icase);
+  if (std::regex_search(text.substr(0, 256), address) && ::access(text.c_str(), F_OK) != 0)
+    throw ConfigError(printable(text) + ": is an address, expected a file or folder of this "
+                                        "machine; download it first");
 }
 
 [[noreturn]] void refuse(int found, int argc, char** argv, int place) {
@@ -110,13 +124,13 @@ Arguments parse_arguments(int argc, char** argv) {
     const std::string value = optarg == nullptr ? "" : optarg;
     if (found == -1) break;
     switch (found) {
-      case Flag::engine: settings.engine = value; break;
+      case Flag::engine: settings.engine = engine_name(value); break;
       case Flag::precision: settings.precision = value; break;
       case Flag::device: settings.device = value; break;
-      case Flag::batch_size: settings.batch_size = number("batch-size", value); break;
-      case Flag::threads: settings.threads = number("threads", value); break;
-      case Flag::workers: arguments.workers = number("workers", value); break;
-      case Flag::topk: settings.topk = number("topk", value); break;
+      case Flag::batch_size: settings.batch_size = number("batch-size", value, most_images); break;
+      case Flag::threads: settings.threads = number("threads", value, most_threads); break;
+      case Flag::workers: arguments.workers = number("workers", value, most_threads); break;
+      case Flag::topk: settings.topk = number("topk", value, most_classes); break;
       case Flag::softmax: settings.softmax = true; break;
       case Flag::fast_decode: settings.fast_decode = true; break;
       case Flag::json: arguments.json = true; break;
@@ -134,6 +148,8 @@ Arguments parse_arguments(int argc, char** argv) {
   arguments.inputs.assign(argv + ::optind + 1, argv + argc);
   if (arguments.inputs.empty())
     throw ConfigError(std::string("the following arguments are required: INPUT") + see_help);
+  refuse_address(arguments.bundle);
+  for (const std::string& input : arguments.inputs) refuse_address(input);
   if (cache) settings.cache_dir = arguments.bundle + "/.cache";
   return arguments;
 }

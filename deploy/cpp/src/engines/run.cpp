@@ -97,7 +97,7 @@ const EngineKind& chosen_engine(const std::string& name, const ModelBundle& bund
       usual = &kind;
   }
   if (!name.empty())
-    throw ConfigError("unknown engine " + repr(name) + ", " + nearest(name, names));
+    throw EngineError("unknown engine " + repr(name) + ", " + nearest(name, names));
   if (usual == nullptr)
     throw EngineError("this build has no engine; docs/cpp.md says how one is built in");
   return *usual;

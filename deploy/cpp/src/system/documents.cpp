@@ -7,12 +7,14 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
 #include <yaml-cpp/eventhandler.h>
 
 #include "errors.hpp"
+#include "system/text.hpp"
 
 namespace hgdeploy {
 namespace {
@@ -131,6 +133,37 @@ class Bounds : public YAML::EventHandler {
   std::map<YAML::anchor_t, std::size_t> sizes_;
 };
 
+// Refuses what YAML does not allow in a text; yaml-cpp takes it for letters, or guesses a coding.
+void check_characters(const std::string& text) {
+  std::size_t line = 1;
+  for (const char32_t c : characters(text)) {
+    const std::string place = " in line " + std::to_string(line);
+    if (c >= 0xDC80 && c <= 0xDCFF) throw Refused("a byte" + place + " is not UTF-8");
+    if (c == 0x85 || c == 0x2028 || c == 0x2029)
+      throw Refused("a character" + place + " ends the line in YAML 1.1 and not in 1.2");
+    const bool allowed = c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c <= 0x7E) ||
+                         (c >= 0xA0 && c != 0xFFFE && c != 0xFFFF);
+    if (!allowed) throw Refused("a character" + place + " is not allowed: a control character");
+    if (c == '\n') ++line;
+  }
+}
+
+// yaml-cpp does not say how a null was written, which is a name where it is a label's: the node's
+// tag says it from here on.
+void note_nulls(YAML::Node node, std::string_view text) {
+  if (node.IsNull()) {
+    const int place = node.Mark().pos;
+    if (place < 0 || static_cast<std::size_t>(place) > text.size()) return;
+    const std::string_view rest = text.substr(static_cast<std::size_t>(place));
+    for (const std::string_view word : {"~", "null", "Null", "NULL"})
+      if (rest.substr(0, word.size()) == word) node.SetTag(std::string(word));
+  } else if (node.IsSequence()) {
+    for (const YAML::Node& item : node) note_nulls(item, text);
+  } else if (node.IsMap()) {
+    for (const auto& entry : node) note_nulls(entry.second, text);
+  }
+}
+
 std::string one_line(const char* text) {
   std::istringstream words(text);
   std::string word, line;
@@ -144,12 +177,16 @@ YAML::Node read_yaml(const fs::path& path, const std::string& what) {
   const std::string place = what + " " + path.string();
   YAML::Node node;
   try {
-    const std::string text = content(path, most_yaml_bytes);
+    std::string text = content(path, most_yaml_bytes);
+    check_characters(text);
+    if (text.rfind("\xEF\xBB\xBF", 0) == 0) text.erase(0, 3);
     Bounds bounds;
     std::istringstream stream(text);
     YAML::Parser parser(stream);
     parser.HandleNextDocument(bounds);
+    if (parser.HandleNextDocument(bounds)) throw Refused("it has a second document, behind ---");
     node = YAML::Load(text);
+    note_nulls(node, text);
   } catch (const std::system_error& error) {
     if (error.code().value() == ENOENT) throw BundleError(place + " does not exist");
     throw BundleError(place + " cannot be read: " + std::strerror(error.code().value()));

@@ -49,17 +49,25 @@ class Reader {
  private:
   static bool is_plain(const YAML::Node& node) { return node.Tag() == "?"; }
 
+  // yaml-cpp makes single bytes of the escapes \N and \_; all else of a checked file is UTF-8.
+  static std::string text_of(const YAML::Node& node) {
+    if (is_utf8(node.Scalar())) return node.Scalar();
+    std::u32string text = characters(node.Scalar());
+    for (char32_t& c : text)
+      if (c == 0xDC85 || c == 0xDCA0) c -= 0xDC00;
+    return bytes_of(text);
+  }
+
   static Value scalar(const YAML::Node& node) {
     const std::string& tag = node.Tag();
     const bool made = tag == "?" || tag.rfind("tag:yaml.org,2002:", 0) == 0;
-    return made && tag != "tag:yaml.org,2002:str" ? scalar_of(node.Scalar())
-                                                  : Value::of(node.Scalar());
+    return made && tag != "tag:yaml.org,2002:str" ? scalar_of(text_of(node))
+                                                  : Value::of(text_of(node));
   }
 
   static Value as_written(const YAML::Node& node) {
     Value value = scalar(node);
-    // yaml-cpp does not say how null was written.
-    Value text = Value::of(node.IsNull() ? "null" : node.Scalar());
+    Value text = Value::of(node.IsNull() ? node.Tag() : text_of(node));  // read_yaml noted it
     const bool printed = value.is(Kind::boolean) || value.is_number();
     text.bare = printed && str(value) == text.text;
     return text;

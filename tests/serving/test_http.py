@@ -246,6 +246,24 @@ def test_wrong_requests_are_refused_in_one_line(server: str, name: str):
     assert len(answer["error"]) <= 400
 
 
+def test_millions_of_parts_are_refused_before_each_is_looked_at(server: str):
+    files = image_input(*[b""] * 70_000)
+    start = time.process_time()
+    status, _, answer = ask(
+        server, "/v2/models/mini/infer", json.dumps({"inputs": [files]}).encode()
+    )
+    assert (status, "70000 images, and at most" in answer["error"]) == (413, True)
+    for wrong in (
+        {"inputs": [{}] * 200_000},
+        {"inputs": [X | {"shape": [1] * 300_000}]},
+        {"inputs": [{}], "parameters": {str(i): 1 for i in range(70_000)}},
+    ):
+        status, answer = infer(server, wrong)
+        assert status == 400
+        assert "elements, expected at most 100" in answer["error"]
+    assert time.process_time() - start < 1.5
+
+
 def test_a_binary_tensor_that_is_not_finite_is_refused(server: str):
     tensor = {name: value for name, value in X.items() if name != "data"}
     for value in (np.nan, np.inf):

@@ -28,6 +28,8 @@ IMAGE_INPUT = "image"
 ERROR_OUTPUT = "error"
 """The output that says for each image why it failed; empty where it did not."""
 _MOST_US = 86_400_000_000
+# Inputs, outputs, sizes or parameters, of which a body could hold millions: seconds to check.
+_MOST_PARTS = 100
 _OBJECT: Kind[Any] = mapping_of(anything)
 
 
@@ -168,6 +170,8 @@ def check_control(parameters: Mapping[str, Any]) -> None:
 
 
 def _checked(where: str, value: object, kind: Kind[Any]) -> Any:
+    if isinstance(value, list | dict) and len(value) > _MOST_PARTS:
+        raise WrongError(f"{where} has {len(value)} elements, expected at most {_MOST_PARTS}")
     return check(where, value, kind, error=WrongError)
 
 
@@ -217,6 +221,8 @@ def _read_input(
     if not fits:
         text = f"input {name!r} has shape {list(shape)}, expected {list(wanted)}"
         raise WrongError(f"{text} (-1 stands for any size from 1)")
+    if files:
+        model.scheduler.check_count(shape[0])
     size, data = parameters.get("binary_data_size"), given.get("data")
     if size is not None:
         where = "inputs[0].parameters.binary_data_size"

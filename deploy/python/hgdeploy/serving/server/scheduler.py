@@ -114,6 +114,16 @@ class Scheduler:
         """How many images wait."""
         return len(self._queue)
 
+    def check_count(self, count: int) -> None:
+        """Refuse a request with more images than may ever wait.
+
+        Raises:
+            RefusedError: it has.
+        """
+        if count > (most := self.options.max_queue):
+            text = f"the request has {count} images, and at most {most} may wait"
+            raise RefusedError(Why.TOO_LARGE, text)
+
     def submit(self, images: Sequence[Image], due: float | None = None) -> list[Future[Answer]]:
         """Let images wait for their turn: all of them or none.
 
@@ -130,10 +140,8 @@ class Scheduler:
         Raises:
             RefusedError: there is no room for them, or the server ends.
         """
+        self.check_count(len(images))
         most = self.options.max_queue
-        if len(images) > most:
-            text = f"the request has {len(images)} images, and at most {most} may wait"
-            raise RefusedError(Why.TOO_LARGE, text)
         added = [_Waiting(image, due) for image in images]
         with self._changed:
             if self._closing:

@@ -15,7 +15,7 @@ from hgdeploy.training.optimize.losses import LossTerm
 from hgdeploy.training.optimize.optimizer import OptimizerOptions
 from hgdeploy.training.optimize.schedule import Schedule
 from hgdeploy.training.recipe import HalfPrecision
-from hgdeploy.validation.evaluation import ATTRMetric, TopkAcc
+from hgdeploy.validation.evaluation import AccuracyScore, ATTRMetric, HammingDistance, TopkAcc
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,22 @@ def test_optimizers_and_their_decay():
     assert (found.schedule.boundaries, found.schedule.values) == ((3.0, 6.0), (0.1, 0.01, 0.001))
 
 
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [(0.1, ["{at}"]), (0.2, ["{at}, which begin with 0.1 and not with 0.2"]), (None, [])],
+)
+def test_the_rate_beside_piecewise_values_is_told_and_not_used(rate, told):
+    config, warnings = training_config(), list[str]()
+    rates = {"decay_epochs": [3], "values": [0.1, 0.01], "learning_rate": rate}
+    config["Optimizer"]["lr"] = {"name": "Piecewise", **rates}
+    assert recipe_of(config, on_warning=warnings.append).schedule.learning_rate == 0.1
+    at = (
+        "Optimizer.lr.learning_rate is not used: Piecewise takes its rates from Optimizer.lr.values"
+    )
+    found = [line for line in warnings if "learning_rate" in line]
+    assert found == [line.format(at=at) for line in told]
+
+
 def test_losses_of_labels_and_of_a_teacher():
     several = [{"MultiLabelLoss": {"weight": 2, "size_sum": True, "weight_ratio": True}}]
     found = recipe(
@@ -100,6 +116,11 @@ def test_losses_of_labels_and_of_a_teacher():
     )
     assert found.losses == (LossTerm("MultiLabelLoss", 2.0, size_sum=True, weighted=True),)
     assert (found.metrics, found.smoothing) == ((ATTRMetric(),), None)
+    found = recipe(
+        Loss={"Train": several, "Eval": [{"MultiLabelLoss": {"weight": 1.0}}]},
+        Metric={"Eval": [{"AccuracyScore": {"base": "sample"}}, {"HammingDistance": None}]},
+    )
+    assert (found.metrics, found.smoothing) == ((AccuracyScore("sample"), HammingDistance()), 0.0)
     config = distillation_config("PPHGNet_base", "teacher", "PPHGNet_tiny")
     config["Loss"]["Train"] += [
         {"DistillationGTCELoss": {"weight": 0.5, "model_names": ["Student"], "epsilon": 0.1}},

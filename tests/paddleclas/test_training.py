@@ -69,6 +69,7 @@ def test_a_family_and_its_width_may_be_named_apart(tmp_path):
         ("Arch.class_num=7", "num_classes", 7),
         ("Arch.infer_add_softmax=False", "ending", None),
         ("Metric.Eval=[{'ATTRMetric': None}]", "ending", "sigmoid"),
+        ("Metric.Eval=[{'HammingDistance': None}]", "ending", "sigmoid"),
         ("Global.class_num=7", "num_classes", 7),
     ],
 )
@@ -107,6 +108,20 @@ def test_imagenet_labels_come_with_hgdeploy_and_belong_to_its_classes_only(tmp_p
     few = read_output(loaded(tmp_path, raw, "Arch.class_num=5"), LABELS, warnings.append)
     assert few.output == Topk(1)
     assert "names ImageNet's 1000 classes, and the model has 5" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"name": "MultiLabelTopk", "topk": 5, "class_id_map_file": "None"},
+        {"MultiLabelTopk": {"topk": 5}},
+    ],
+)
+def test_the_best_of_several_labels_are_those_over_one_half(tmp_path, section):
+    warnings: list[str] = []
+    found = read_output(loaded(tmp_path, infer(PostProcess=section)), LABELS, warnings.append)
+    assert found.output == MultiLabelThreshOutput(0.5)
+    assert "PaddleClas, which does not use its topk either" in warnings[0]
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):

@@ -279,6 +279,33 @@ def test_several_labels_are_trained_and_measured_as_attributes(train):
     assert f"ma: {last['ma']:.5f}, label_f1: {last['label_f1']:.5f}" in done.stdout
 
 
+def test_fewer_wrong_labels_are_better(train):
+    """The quick start of PaddleClas for several labels, but for its network and its order."""
+    config = several_labels_config()
+    config["Global"] |= {"epochs": 2, "use_multilabel": True}
+    config["Loss"]["Eval"] = [{"MultiLabelLoss": {"weight": 1.0}}]
+    config["Metric"] = {"Eval": [{"HammingDistance": None}, {"AccuracyScore": None}]}
+    config["Optimizer"]["lr"] = {"name": "Piecewise", "decay_epochs": [1], "values": [0, 0.1]}
+    config["Optimizer"]["lr"]["learning_rate"] = 0.1
+    config["Infer"]["PostProcess"] = {"name": "MultiLabelTopk", "topk": 5}
+    done = train(config)
+    assert done.returncode == 0, done.stderr
+    assert "Optimizer.lr.learning_rate is not used: Piecewise" in done.stderr
+    measured = {each["epoch"]: each for each in events(OUTPUT, "eval")}
+    wrong = {epoch: each["HammingDistance"] for epoch, each in measured.items()}
+    best = min(wrong, key=lambda epoch: wrong[epoch])
+    assert len(set(wrong.values())) == 2
+    assert (measured[2]["best"], measured[2]["best_epoch"]) == (wrong[best], best)
+    weights = f"Global.pretrained_model={OUTPUT}/best_model"
+    evaluated = train(config, "-o", weights, script="eval.py")
+    own = measured[best]
+    assert (
+        f"MultiLabelLoss: {own['loss']:.5f}, loss: {own['loss']:.5f}, "
+        f"HammingDistance: {own['HammingDistance']:.5f}, AccuracyScore: {own['AccuracyScore']:.5f}"
+    ) in evaluated.stdout, evaluated.stderr
+    assert f"AccuracyScore     {own['AccuracyScore']:.2%} (" in evaluated.stdout
+
+
 def several_labels_config() -> dict[str, Any]:
     labels = {0: "1,0,1", 1: "0,1,1", 2: "0,0,1"}
     for name in ("train", "val"):

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from hgdeploy.validation.evaluation import (
+    AccuracyScore,
     AttributeEvaluation,
     ATTRMetric,
     Evaluation,
+    HammingDistance,
+    LabelShare,
     Share,
     TopkAcc,
     TprAtFpr,
@@ -96,7 +99,7 @@ def test_attributes_have_the_figures_of_their_formulas():
     labels[:, 3] = 0  # nobody has it
     labels[7] = 0
     logits[7] = -9  # nothing there and nothing found
-    evaluation = AttributeEvaluation(5, ATTRMetric())
+    evaluation = AttributeEvaluation(5, [ATTRMetric()])
     for row, label in zip(1 / (1 + np.exp(-logits)), labels, strict=True):
         evaluation.add(row.astype(np.float32), label)
     found = np.where(labels == -1, -1, logits > 0.5)  # PaddleClas compares logits
@@ -130,3 +133,57 @@ def test_attributes_have_the_figures_of_their_formulas():
     assert figures[0].recall == Share(int(both[:, 0].sum()), int(there[:, 0].sum()))
     assert figures[3].recall == Share(0, 0)
     assert figures[3].precision == Share(0, int(seen[:, 3].sum()))
+
+
+@pytest.mark.parametrize("least", [-1, 0])  # some labels are not known, or all are
+@pytest.mark.parametrize("smoothing", [None, 0.0, 0.2])
+def test_wrong_and_right_labels_are_shares_of_those_known(least, smoothing):
+    random = np.random.default_rng(8)
+    scores = random.random((60, 5)).astype(np.float32)
+    labels = np.where(random.random((60, 5)) < 0.8, scores > 0.5, scores < 0.5).astype(int)
+    labels[random.random((60, 5)) < 0.2] = least
+    known = labels != -1
+    right = (scores > 0.5) == (labels == 1)
+    metrics = [AccuracyScore(), HammingDistance()]
+    found = attributes(scores, labels, metrics, smoothing)
+    share = right[known].mean()
+    assert found.figures() == pytest.approx({"AccuracyScore": share, "HammingDistance": 1 - share})
+    exact = attributes(scores, labels, [AccuracyScore("sample")])
+    complete = Share(int((right | ~known).all(1).sum()), 60)
+    assert exact.figures() == {"AccuracyScore": pytest.approx(complete.value)}
+    assert exact.shares["AccuracyScore"].interval == pytest.approx(complete.interval)
+    epsilon = smoothing or 0.0
+    wanted = (labels == 1) * (1 - epsilon) + epsilon / 5
+    logs = wanted * np.log(scores) + (1 - wanted) * np.log(1 - scores.astype(float))
+    loss = -logs[known].mean()
+    told = "" if smoothing is None else f"MultiLabelLoss: {loss:.5f}, loss: {loss:.5f}"
+    figures = f"AccuracyScore: {share:.5f}, HammingDistance: {1 - share:.5f}"
+    assert found.paddleclas_line() == f"[Eval][Epoch 0][Avg]{told}, {figures}"
+
+
+def attributes(scores, labels, metrics, smoothing=None) -> AttributeEvaluation:
+    evaluation = AttributeEvaluation(scores.shape[1], metrics, smoothing)
+    for row, label in zip(scores, labels, strict=True):
+        evaluation.add(row, label)
+    return evaluation
+
+
+def share_of(counts: np.ndarray, labels: int) -> LabelShare:
+    share = LabelShare()
+    for hits in counts.tolist():
+        share.add(hits, labels)
+    return share
+
+
+def test_the_interval_of_labels_covers_what_it_should():
+    """Labels that go together are worth as many as there are images; independent ones more."""
+    random = np.random.default_rng(9)
+    alone = [share_of(random.binomial(10, 0.2, 80), 10) for _ in range(300)]
+    together = [share_of(10 * random.binomial(1, 0.2, 80), 10) for _ in range(300)]
+    for shares in (alone, together):
+        covered = sum(low <= 0.2 <= high for low, high in (each.interval for each in shares))
+        assert 0.92 <= covered / 300 <= 0.98
+    assert share_of(np.full(80, 3), 10).interval == pytest.approx(Share(240, 800).interval)
+    assert share_of(np.zeros(80, int), 10).interval == pytest.approx(Share(0, 80).interval)
+    assert share_of(np.array([3]), 10).interval[1] > 0.8  # one image says next to nothing
+    assert (LabelShare().value, LabelShare().interval, str(LabelShare())) == (0, (0, 1), "-")

@@ -11,9 +11,9 @@ from hgdeploy.training.data import TrainingData
 from hgdeploy.training.recipe import Recipe
 from hgdeploy.validation.evaluation import (
     AttributeEvaluation,
-    ATTRMetric,
     Evaluation,
     TopkAcc,
+    label_metrics,
 )
 
 
@@ -53,9 +53,9 @@ def evaluate(network: Any, data: TrainingData, recipe: Recipe) -> dict[str, floa
 
 
 def _evaluation(recipe: Recipe) -> Evaluation | AttributeEvaluation:
-    for metric in recipe.metrics:
-        if isinstance(metric, ATTRMetric):
-            return AttributeEvaluation(recipe.classes, metric)
+    if recipe.several_labels:
+        several = label_metrics(recipe.metrics)
+        return AttributeEvaluation(recipe.classes, several, recipe.smoothing)
     metrics = recipe.metrics
     accuracies = [metric for metric in metrics if isinstance(metric, TopkAcc)]
     if not any(k <= recipe.classes for metric in accuracies for k in metric.topk):
@@ -65,7 +65,5 @@ def _evaluation(recipe: Recipe) -> Evaluation | AttributeEvaluation:
 
 
 def _figures(found: Evaluation | AttributeEvaluation, recipe: Recipe) -> dict[str, float]:
-    if isinstance(found, AttributeEvaluation):
-        return found.figures()
     figures = found.figures()
     return figures if recipe.smoothing is None else {**figures, "loss": found.loss}

@@ -13,7 +13,7 @@ from hgdeploy.training.network import Teacher
 from hgdeploy.training.optimize.losses import LossTerm
 from hgdeploy.training.optimize.optimizer import OptimizerOptions
 from hgdeploy.training.optimize.schedule import Schedule
-from hgdeploy.validation.evaluation import ATTRMetric, Metric
+from hgdeploy.validation.evaluation import HammingDistance, Metric, label_metrics
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ class Recipe:
     @property
     def several_labels(self) -> bool:
         """Whether an image may have several of the classes."""
-        return any(isinstance(metric, ATTRMetric) for metric in self.metrics)
+        return bool(label_metrics(self.metrics))
+
+    def is_better(self, value: float, best: float) -> bool:
+        """Say whether a value of the first metric is better than the best so far."""
+        return value < best if isinstance(self.metrics[0], HammingDistance) else value > best
 
     def settings(self, ranks: int) -> dict[str, Any]:
         """Return what must stay as it is for a training to go on as if it had never stopped.

@@ -154,7 +154,7 @@ class _Run:
             network.set_state_dict(weights)
         figures = evaluate(network, held_out, recipe)
         metric = next(iter(figures.values()))
-        if self.progress.best is None or metric > self.progress.best:
+        if self.progress.best is None or recipe.is_better(metric, self.progress.best):
             self.progress = dataclasses.replace(self.progress, best=metric, best_epoch=state.epoch)
             write_weights(recipe.output / BEST, weights)
         best = {"best": self.progress.best, "best_epoch": self.progress.best_epoch}

@@ -58,12 +58,12 @@ def measure_accuracy(run: str, rows: NDArray[Any], labels: NDArray[Any]) -> Accu
 _NORMAL_95 = 1.959964  # within so many standard deviations lie 95 % of a normal distribution
 
 
-def wilson_interval(successes: int, trials: int, z: float = _NORMAL_95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float, z: float = _NORMAL_95) -> tuple[float, float]:
     """Return the Wilson score interval of a share (E. B. Wilson, 1927).
 
     Args:
         successes: 0 to `trials`.
-        trials: at least 1.
+        trials: at least 1; an effective number need not be whole.
         z: normal quantile; the default gives 95 %.
     """
     share = successes / trials

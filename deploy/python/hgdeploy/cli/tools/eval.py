@@ -129,9 +129,9 @@ def _evaluation(
     from hgdeploy.engines.scores import class_count
     from hgdeploy.validation.evaluation import (
         AttributeEvaluation,
-        ATTRMetric,
         Evaluation,
         TopkAcc,
+        label_metrics,
     )
 
     classes = class_count(classifier.engine.outputs[0].shape) or -1
@@ -142,9 +142,9 @@ def _evaluation(
         )
     if classes < _LEAST_CLASSES:
         raise ConfigError("the model gives one score for each image and chooses no class")
+    if plan.several:
+        return AttributeEvaluation(classes, label_metrics(plan.metrics), plan.smoothing)
     for metric in plan.metrics:
-        if isinstance(metric, ATTRMetric):
-            return AttributeEvaluation(classes, metric)
         for k in metric.topk if isinstance(metric, TopkAcc) else ():
             if k > classes and plan.configured and not told:
                 warn(f"Metric.Eval has top{k}, and the model {classes} classes: left out")

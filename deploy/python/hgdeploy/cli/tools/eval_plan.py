@@ -60,9 +60,9 @@ class EvalPlan:
     @property
     def several(self) -> bool:
         """Whether an image may have several labels."""
-        from hgdeploy.validation.evaluation import ATTRMetric
+        from hgdeploy.validation.evaluation import label_metrics
 
-        return any(isinstance(metric, ATTRMetric) for metric in self.metrics)
+        return bool(label_metrics(self.metrics))
 
 
 @contextlib.contextmanager

@@ -48,7 +48,8 @@ def print_outcome(
         if not as_paddleclas:  # whose line has them
             named = evaluation.figures().items()
             out.write(aligned([(name, f"{value:.5f}") for name, value in named]))
-        out.write(f"all labels right  {outcome.right}\n")
+        shares = [(name, str(share)) for name, share in evaluation.shares.items()]
+        out.write(aligned([*shares, ("all labels right", str(outcome.right))]))
     if reference is not None:
         _print_paired(out, plan, outcome, reference)
     figures = sorted(evaluation.per_class, key=lambda each: (each.recall.value, each.index))

@@ -39,6 +39,7 @@ from hgdeploy.system.kinds import (
 )
 from hgdeploy.transforms.postprocess_config import LABEL_KEYS
 
+SEVERAL_LABELS = ("ATTRMetric", "HammingDistance", "AccuracyScore")  # metrics for these
 _NULL = ("None", "none", "null", "~", "")
 _SECTIONS = ("Global", "Arch", "DataLoader", "Infer", "Loss", "Metric")
 # What only training reads.
@@ -240,7 +241,10 @@ def _without_effect(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _is_multilabel(raw: Mapping[str, Any]) -> bool:
-    """Return whether PaddleClas would export a sigmoid for the sake of the metric."""
+    """Return whether the metric is for several labels, so that an export ends in a sigmoid.
+
+    PaddleClas knows that of `ATTRMetric` alone, and else needs `Global.use_multilabel`.
+    """
     metrics = (raw.get("Metric") or {}).get("Eval") if isinstance(raw.get("Metric"), dict) else None
     first = metrics[0] if isinstance(metrics, list) and metrics else None
-    return isinstance(first, dict) and "ATTRMetric" in first
+    return isinstance(first, dict) and not first.keys().isdisjoint(SEVERAL_LABELS)

@@ -19,7 +19,15 @@ from hgdeploy.system.kinds import (
     rounded,
     whole,
 )
-from hgdeploy.validation.evaluation import ATTRMetric, Metric, TopkAcc, TprAtFpr
+from hgdeploy.validation.evaluation import (
+    AccuracyScore,
+    ATTRMetric,
+    HammingDistance,
+    Metric,
+    TopkAcc,
+    TprAtFpr,
+    label_metrics,
+)
 
 
 def _counts(given: Given) -> tuple[int, ...]:
@@ -33,6 +41,8 @@ _METRICS: Mapping[str, tuple[type[Metric], Mapping[str, Kind[Any]]]] = {
     "DistillationTopkAcc": (TopkAcc, {"topk": _counts, "model_key": exactly("Student")}),
     "TprAtFpr": (TprAtFpr, {"max_fpr": literal(number(0, 1))}),
     "ATTRMetric": (ATTRMetric, {"threshold": literal(number())}),
+    "HammingDistance": (HammingDistance, {}),
+    "AccuracyScore": (AccuracyScore, {"base": exactly("label", "sample")}),
 }
 
 
@@ -45,22 +55,55 @@ def read_metrics(config: TrainingConfig) -> tuple[Metric, ...]:
         values = keys(kinds)(given.or_empty())
         values.pop("model_key", None)
         found.append(kind(**values))
+    _check_together(found)
     return tuple(found) or (TopkAcc(),)
 
 
-_LOSS = "CELoss"
+def _check_together(metrics: Sequence[Metric]) -> None:
+    several = label_metrics(metrics)
+    names = [type(metric).__name__ for metric in metrics]
+    if not several:
+        return
+    alone = any(isinstance(metric, ATTRMetric) for metric in several)
+    if len(several) < len(metrics) or (alone and len(metrics) > 1):
+        raise ConfigError(
+            f"Metric.Eval has {', '.join(names)}; ATTRMetric stands alone, HammingDistance and "
+            "AccuracyScore together or alone (all three are for images with several labels), and "
+            "TopkAcc and TprAtFpr are for images with one"
+        )
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"Metric.Eval has {twice[0]} twice, expected once")
 
 
-def read_smoothing(config: TrainingConfig) -> float | None:
-    """Return the smoothing of `Loss.Eval`'s labels; None where it has no loss."""
+_RATIO = none_or(literal(number()))
+_LOSSES: Mapping[str, Mapping[str, Kind[Any]]] = {
+    "CELoss": {"weight": anything, "epsilon": _RATIO},
+    "MultiLabelLoss": {
+        "weight": none_or(literal(number(1, 1))),
+        "epsilon": _RATIO,
+        **dict.fromkeys(("size_sum", "weight_ratio"), none_or(exactly(False))),
+    },
+}
+
+
+def read_smoothing(config: TrainingConfig, metrics: Sequence[Metric]) -> float | None:
+    """Return the smoothing of `Loss.Eval`'s labels; None where it has no loss.
+
+    Args:
+        config: the config.
+        metrics: what is measured beside; PaddleClas prints no loss beside `ATTRMetric`.
+    """
+    if any(isinstance(metric, ATTRMetric) for metric in metrics):
+        return None
+    loss = "MultiLabelLoss" if label_metrics(metrics) else "CELoss"
     section = Given("Loss", config.raw.get("Loss")).or_empty()
-    listed = entries(section.at("Eval"), (_LOSS,))
+    listed = entries(section.at("Eval"), (loss,))
     if not listed:
         return None
     if len(listed) > 1:
-        raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {_LOSS}, or none")
-    ratio = none_or(literal(number()))
-    epsilon = keys({"weight": anything, "epsilon": ratio})(listed[0][1].or_empty()).get("epsilon")
+        raise ConfigError(f"Loss.Eval has {len(listed)} losses, expected one {loss}, or none")
+    epsilon = keys(_LOSSES[loss])(listed[0][1].or_empty()).get("epsilon")
     return epsilon if epsilon is not None and 0 < epsilon < 1 else 0.0
 
 

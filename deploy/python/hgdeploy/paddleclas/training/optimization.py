@@ -22,6 +22,7 @@ from hgdeploy.system.kinds import (
     one_of,
     switch,
 )
+from hgdeploy.system.progress import OnLine, nothing
 from hgdeploy.training.optimize.losses import STUDENT, TEACHER, TEACHER_LOSSES, LossTerm
 from hgdeploy.training.optimize.optimizer import KINDS as OPTIMIZERS
 from hgdeploy.training.optimize.optimizer import OptimizerOptions
@@ -161,7 +162,11 @@ _RATES: Mapping[str, Mapping[str, Kind[Any]]] = {
     "Cosine": {"learning_rate": _RATE, "eta_min": _RATE},
     "Linear": {"learning_rate": _RATE, "end_lr": _RATE, "power": _POSITIVE},
     "Step": {"learning_rate": _RATE, "step_size": _EPOCHS, "gamma": _RATE},
-    "Piecewise": {"decay_epochs": list_of(_EPOCHS), "values": list_of(_RATE, 1)},
+    "Piecewise": {
+        "learning_rate": _RATE,  # PaddleClas's configs have it, and PaddleClas does not use it
+        "decay_epochs": list_of(_EPOCHS),
+        "values": list_of(_RATE, 1),
+    },
 }
 _NAMES = {
     "warmup_epoch": "warmup_epochs",
@@ -173,8 +178,12 @@ _NAMES = {
 }
 
 
-def read_schedule(given: Given) -> Schedule:
+def read_schedule(given: Given, on_warning: OnLine = nothing) -> Schedule:
     """Return what `Optimizer.lr` asks for.
+
+    Args:
+        given: the section.
+        on_warning: called with a line for a key that is not used.
 
     Raises:
         ConfigError: a key is missing, unknown or cannot be served.
@@ -184,10 +193,22 @@ def read_schedule(given: Given) -> Schedule:
     found = keys({key: none_or(each) for key, each in kinds.items()})(given)
     values = {k: value for k, value in found.items() if k != "name" and value is not None}
     if kind == "Piecewise":
-        values["learning_rate"] = given.read("values", list_of(_RATE, 1))[0]
+        first = given.read("values", list_of(_RATE, 1))[0]
+        _tell_unused_rate(given, values.get("learning_rate"), first, on_warning)
+        values["learning_rate"] = first
         given.read("decay_epochs", list_of(_EPOCHS))
     else:
         given.read("learning_rate", _RATE)
     if kind == "Step":
         given.read("step_size", _EPOCHS)
     return Schedule(kind, **{_NAMES.get(key, key): value for key, value in values.items()})
+
+
+def _tell_unused_rate(given: Given, rate: float | None, first: float, on_warning: OnLine) -> None:
+    if rate is None:
+        return
+    apart = "" if rate == first else f", which begin with {first:g} and not with {rate:g}"
+    on_warning(
+        f"{given.where}.learning_rate is not used: Piecewise takes its rates from "
+        f"{given.where}.values{apart}"
+    )

@@ -26,7 +26,6 @@ from hgdeploy.system.kinds import (
 )
 from hgdeploy.system.progress import OnLine
 from hgdeploy.training.recipe import HalfPrecision, Recipe
-from hgdeploy.validation.evaluation import ATTRMetric
 
 _EPOCHS = literal(rounded(whole(1, MANY)))
 _GLOBAL: Mapping[str, Kind[Any]] = {
@@ -77,7 +76,6 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     loader = Given("DataLoader", config.raw.get("DataLoader")).or_empty()
     optimizer = Given("Optimizer", config.raw.get("Optimizer")).or_empty()
     metrics = read_metrics(config)
-    several = any(isinstance(metric, ATTRMetric) for metric in metrics)
     evaluated = settings.get("eval_during_train") is not False
     if isinstance(config.raw.get("Metric"), dict) and config.raw["Metric"].get("Train"):
         on_warning("Metric.Train is not measured: a training tells its loss, and Metric.Eval")
@@ -89,10 +87,10 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
         evaluate=loader.read("Eval", mapping) if evaluated else None,
         losses=read_losses(config),
         optimizer=read_optimizer(optimizer),
-        schedule=read_schedule(optimizer.at("lr")),
+        schedule=read_schedule(optimizer.at("lr"), on_warning),
         output=Path(settings.get("output_dir") or "./output") / str(name.at("name").value),
         metrics=metrics,
-        smoothing=None if several else read_smoothing(config),
+        smoothing=read_smoothing(config, metrics),
         epochs=settings.get("epochs") or _missing("epochs"),
         device="cpu" if config.device == "cpu" else "gpu",
         seed=settings.get("seed"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.paddleclas.training.config import SEVERAL_LABELS, TrainingConfig, none_or
 from hgdeploy.paddleclas.training.metrics import read_metrics, read_smoothing
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
@@ -34,11 +34,12 @@ from hgdeploy.transforms.postprocess import (
     ScoreOutput,
 )
 from hgdeploy.transforms.postprocess_config import parse_postprocess
-from hgdeploy.validation.evaluation import ATTRMetric, Metric
+from hgdeploy.validation.evaluation import Metric, label_metrics
 
 IMAGENET_LABELS = "imagenet1k_label_list.txt"
 _IMAGENET = 1000
 _LABELS = "class_id_map_file"
+_MULTI_TOPK = "MultiLabelTopk"
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ class EvalTask:
     @property
     def ending(self) -> str:
         """What must follow the network's logits."""
-        attributes = any(isinstance(metric, ATTRMetric) for metric in self.metrics)
-        return "sigmoid" if attributes else "softmax"
+        return "sigmoid" if label_metrics(self.metrics) else "softmax"
 
 
 def read_infer(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLine) -> InferTask:
@@ -130,9 +130,25 @@ def read_output(config: TrainingConfig, imagenet_labels: Path, on_warning: OnLin
             section[_LABELS] = None
         elif not Path(named).exists():
             section[_LABELS] = str(imagenet_labels)
-    found = parse_postprocess(section, "Infer.PostProcess")
+    found = parse_postprocess(_as_served(section, on_warning), "Infer.PostProcess")
     found.check_classes(config.num_classes, Path(config.arch))
     return found
+
+
+def _as_served(section: dict[str, Any], on_warning: OnLine) -> dict[str, Any]:
+    """Write PaddleClas's `MultiLabelTopk` as what it is: a threshold of 0.5."""
+    if section.get("name") == _MULTI_TOPK:
+        parameters = {key: value for key, value in section.items() if key != "name"}
+    elif list(section) == [_MULTI_TOPK]:
+        parameters = dict(mapping(Given("Infer.PostProcess", section).at(_MULTI_TOPK).or_empty()))
+    else:
+        return section
+    if parameters.pop("topk", None) is not None:
+        on_warning(
+            f"Infer.PostProcess {_MULTI_TOPK} gives every class with a score of 0.5 or more, as in "
+            "PaddleClas, which does not use its topk either"
+        )
+    return {"name": MultiLabelThreshOutput.__name__, **parameters}
 
 
 def ending_for(output: Output) -> str | None:
@@ -185,18 +201,18 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         raise given.at("dataset").refused("the images' folder and list")
     place = given.at("dataset")
     name, metrics = place.read("name", none_or(text)) or _DATASET, read_metrics(config)
-    attributes = any(isinstance(metric, ATTRMetric) for metric in metrics)
+    several = bool(label_metrics(metrics))
     if name not in (_DATASET, _ATTRIBUTES):
         served = f"{_DATASET} and {_ATTRIBUTES}"
         raise ConfigError(f"{place.where}.name {name} cannot be served; HGDeploy has {served}")
-    if attributes != (name == _ATTRIBUTES) or (attributes and len(metrics) > 1):
+    if several != (name == _ATTRIBUTES):
         raise ConfigError(
             f"{place.where}.name is {name}, but Metric.Eval has "
             f"{', '.join(type(metric).__name__ for metric in metrics)}; HGDeploy measures "
-            f"{_ATTRIBUTES} by ATTRMetric alone, and {_DATASET} by the others"
+            f"{_ATTRIBUTES} by {', '.join(SEVERAL_LABELS)}, and {_DATASET} by the others"
         )
     found = keys(_DATASET_KEYS)(place)
-    needed = ("image_root", "transform_ops", *(("cls_label_path",) if attributes else ()))
+    needed = ("image_root", "transform_ops", *(("cls_label_path",) if several else ()))
     for key in needed:
         if found.get(key) is None:
             raise place.at(key).refused("a value")
@@ -211,8 +227,7 @@ def read_eval(config: TrainingConfig) -> EvalTask:
         _of_dataset(place),
         batch,
         metrics,
-        # PaddleClas prints no loss beside attributes.
-        None if attributes else read_smoothing(config),
+        read_smoothing(config, metrics),
     )
 
 

@@ -69,7 +69,31 @@ class ATTRMetric:
     threshold: float = 0.5
 
 
-Metric = TopkAcc | TprAtFpr | ATTRMetric
+@dataclass(frozen=True)
+class HammingDistance:
+    """PaddleClas's metric of this name: the share of labels that are wrong; less is better."""
+
+
+@dataclass(frozen=True)
+class AccuracyScore:
+    """PaddleClas's metric of this name, for images with several labels.
+
+    Attributes:
+        base: `label` for the share of labels that are right, `sample` for the share of images with
+            all of them right.
+    """
+
+    base: str = "label"
+
+
+LabelMetric = ATTRMetric | HammingDistance | AccuracyScore
+"""A metric for images that may have several of the classes."""
+Metric = TopkAcc | TprAtFpr | LabelMetric
+
+
+def label_metrics(metrics: Sequence[Metric]) -> tuple[LabelMetric, ...]:
+    """Return those of the metrics that are for images with several labels."""
+    return tuple(each for each in metrics if isinstance(each, LabelMetric))
 
 
 class Evaluation:

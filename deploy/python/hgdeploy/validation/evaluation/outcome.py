@@ -105,7 +105,9 @@ def _facts(outcome: Outcome, labels: Sequence[Any], names: Mapping[int, str]) ->
         for each in evaluation.per_class
     ]
     if not isinstance(evaluation, Evaluation):
-        return {**facts, "figures": evaluation.figures()}
+        facts["figures"] = evaluation.figures()
+        facts["intervals"] = {name: each.interval for name, each in evaluation.shares.items()}
+        return facts
     found = outcome.calibration()
     facts["topk"] = {str(k): _share(evaluation.accuracy(k)) for k in evaluation.topk}
     facts["calibration"] = None if found is None else dataclasses.asdict(found)

@@ -26,6 +26,7 @@ from hgdeploy.images.reader import ImageReader
 from hgdeploy.transforms.operators_config import parse_ops
 from hgdeploy.transforms.postprocess import Postprocess, ScoreOutput
 from hgdeploy.transforms.prediction import Prediction
+from hgdeploy.validation.evaluation import Share
 
 LOG = re.compile(r"^\[\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\] ppcls INFO: (.*)$", re.MULTILINE)
 TRANSFORMS = [
@@ -215,6 +216,36 @@ def test_eval_counts_unreadable_images_in_no_figure(small, run):
     assert "gone.jpg: " in done.stderr
 
 
+SEVERAL = (
+    "-o", "DataLoader.Eval.dataset.name=MultiLabelDataset",
+    "-o", "DataLoader.Eval.dataset.label_ratio=True",
+    "-o", "DataLoader.Eval.dataset.cls_label_path=attributes.txt",
+    "-o", "Loss.Eval=[{'MultiLabelLoss': {}}]",
+)  # fmt: skip
+
+
+def test_eval_counts_wrong_labels_and_images_without_any(small, run):
+    rows = probabilities(small, Path("photos"))
+    names = sorted(path.name for path in Path("photos").glob("*.jpg"))
+    labels = np.where(np.eye(len(rows), 10, dtype=bool), rows <= 0.5, rows > 0.5).astype(int)
+    labels[0, 0] = labels[1, 2] = -1
+    lines = [
+        f"{name}\t{','.join(map(str, row))}\n" for name, row in zip(names, labels, strict=True)
+    ]
+    Path("attributes.txt").write_text("".join(lines))
+    known, right = labels != -1, (rows > 0.5) == (labels == 1)
+    wrong, exact = 1 - right[known].mean(), Share(int((right | ~known).all(1).sum()), len(rows))
+    assert (exact.hits, int((~right & known).sum())) == (1, len(rows) - 1)
+    counted = "Metric.Eval=[{'HammingDistance': None}, {'AccuracyScore': {'base': 'sample'}}]"
+    done = run("eval.py", *ON_ONNX, "--bundle", small, *SEVERAL, "-o", counted)
+    assert done.returncode == 0, done.stderr
+    (line,) = LOG.findall(done.stdout)
+    figures = f"HammingDistance: {wrong:.5f}, AccuracyScore: {exact.value:.5f}"
+    assert re.fullmatch(rf"\[Eval\]\S* 0\]\[Avg\]MultiLabelLoss: (\S+), loss: \1, {figures}", line)
+    assert f"\nHammingDistance   {wrong:.2%} (" in done.stdout
+    assert f"\nAccuracyScore     {exact}\nall labels right  {exact}\n" in done.stdout
+
+
 def test_eval_of_attributes_reads_their_list_and_prints_paddleclas_line(small, run):
     """The scores of `small` stand for those of a sigmoid; what is found needs a logit of 0.5."""
     rows = probabilities(small, Path("photos"))
@@ -222,12 +253,7 @@ def test_eval_of_attributes_reads_their_list_and_prints_paddleclas_line(small, r
     found = (rows > 1 / (1 + np.exp(-0.5))).astype(int)
     lines = [f"{name}\t{','.join(map(str, row))}\n" for name, row in zip(names, found, strict=True)]
     Path("attributes.txt").write_text("".join(lines))
-    attributes = (
-        "-o", "DataLoader.Eval.dataset.name=MultiLabelDataset",
-        "-o", "DataLoader.Eval.dataset.label_ratio=True",
-        "-o", "DataLoader.Eval.dataset.cls_label_path=attributes.txt",
-        "-o", "Metric.Eval=[{'ATTRMetric': None}]", "-o", "Loss.Eval=[{'MultiLabelLoss': {}}]",
-    )  # fmt: skip
+    attributes = (*SEVERAL, "-o", "Metric.Eval=[{'ATTRMetric': None}]")
     done = run("eval.py", *ON_ONNX, "--bundle", small, *attributes)
     assert done.returncode == 0, done.stderr
     (line,) = LOG.findall(done.stdout)

@@ -109,14 +109,31 @@ def test_the_rate_beside_piecewise_values_is_told_and_not_used(rate, told):
     assert found == [line.format(at=at) for line in told]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "metric"),
+    [("MultiLabelDataset", "TopkAcc"), ("ImageNetDataset", "HammingDistance")],
+)
+def test_metrics_are_for_the_labels_of_the_held_out_images(dataset, metric):
+    config = training_config()
+    config["DataLoader"]["Eval"]["dataset"]["name"] = dataset
+    config["Metric"] = {"Eval": [{metric: None}]}
+    with pytest.raises(ConfigError, match=f"name is {dataset}, but Metric.Eval has {metric}; HGD"):
+        recipe_of(config)
+
+
 def test_losses_of_labels_and_of_a_teacher():
     several = [{"MultiLabelLoss": {"weight": 2, "size_sum": True, "weight_ratio": True}}]
+    held_out = {"dataset": {"name": "MultiLabelDataset"}}
+    data = {"Train": {}, "Eval": held_out}
     found = recipe(
-        Loss={"Train": several, "Eval": several}, Metric={"Eval": [{"ATTRMetric": None}]}
+        DataLoader=data,
+        Loss={"Train": several, "Eval": several},
+        Metric={"Eval": [{"ATTRMetric": None}]},
     )
     assert found.losses == (LossTerm("MultiLabelLoss", 2.0, size_sum=True, weighted=True),)
     assert (found.metrics, found.smoothing) == ((ATTRMetric(),), None)
     found = recipe(
+        DataLoader=data,
         Loss={"Train": several, "Eval": [{"MultiLabelLoss": {"weight": 1.0}}]},
         Metric={"Eval": [{"AccuracyScore": {"base": "sample"}}, {"HammingDistance": None}]},
     )

@@ -66,6 +66,7 @@ RARE = np.where(SEVERAL > 0, np.exp(1 - SHARES), np.exp(SHARES))
         (LossTerm("CELoss"), SOFT, cross_entropy(SOFT)),
         (LossTerm("CELoss", 2.0, 0.1), SOFT, 2 * cross_entropy(smoothed(SOFT, 0.1))),
         (LossTerm("MultiLabelLoss"), SEVERAL, binary(SEVERAL).mean()),
+        (LossTerm("MultiLabelLoss"), IDS, binary(HARD).mean()),
         (
             LossTerm("MultiLabelLoss", smoothing=0.2, size_sum=True),
             SEVERAL,

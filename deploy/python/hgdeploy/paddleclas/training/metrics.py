@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.paddleclas.training.config import SEVERAL_LABELS, TrainingConfig, none_or
 from hgdeploy.system.checks import Given, Kind, mapping
 from hgdeploy.system.kinds import (
     anything,
@@ -74,6 +74,32 @@ def _check_together(metrics: Sequence[Metric]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ConfigError(f"Metric.Eval has {twice[0]} twice, expected once")
+
+
+ONE_LABEL_SET, SEVERAL_LABELS_SET = "ImageNetDataset", "MultiLabelDataset"
+
+
+def check_dataset(place: Given, metrics: Sequence[Metric]) -> None:
+    """Check that the metrics are for the kind of labels that a data set has.
+
+    Args:
+        place: the section `DataLoader.Eval.dataset`.
+        metrics: what is measured.
+
+    Raises:
+        ConfigError: they are for the other kind.
+    """
+    if not isinstance(place.value, Mapping):
+        return  # whoever reads it says so
+    name = none_or(anything)(place.at("name")) or ONE_LABEL_SET
+    fitting = SEVERAL_LABELS_SET if label_metrics(metrics) else ONE_LABEL_SET
+    if name != fitting and name in (ONE_LABEL_SET, SEVERAL_LABELS_SET):
+        raise ConfigError(
+            f"{place.where}.name is {name}, but Metric.Eval has "
+            f"{', '.join(type(metric).__name__ for metric in metrics)}; HGDeploy measures "
+            f"{SEVERAL_LABELS_SET} by {', '.join(SEVERAL_LABELS)}, and {ONE_LABEL_SET} by the "
+            "others"
+        )
 
 
 _RATIO = none_or(literal(number()))

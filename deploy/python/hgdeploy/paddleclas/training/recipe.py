@@ -10,7 +10,7 @@ from typing import Any
 from hgdeploy.errors import ConfigError, nearest
 from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
 from hgdeploy.paddleclas.training.distillation import teacher_of
-from hgdeploy.paddleclas.training.metrics import read_metrics, read_smoothing
+from hgdeploy.paddleclas.training.metrics import check_dataset, read_metrics, read_smoothing
 from hgdeploy.paddleclas.training.optimization import read_losses, read_optimizer, read_schedule
 from hgdeploy.system.checks import Given, Kind, mapping
 from hgdeploy.system.kinds import (
@@ -77,6 +77,9 @@ def read_recipe(config: TrainingConfig, on_warning: OnLine) -> Recipe:
     optimizer = Given("Optimizer", config.raw.get("Optimizer")).or_empty()
     metrics = read_metrics(config)
     evaluated = settings.get("eval_during_train") is not False
+    held_out = loader.at("Eval")
+    if evaluated and isinstance(held_out.value, Mapping):
+        check_dataset(held_out.at("dataset"), metrics)
     if isinstance(config.raw.get("Metric"), dict) and config.raw["Metric"].get("Train"):
         on_warning("Metric.Train is not measured: a training tells its loss, and Metric.Eval")
     checkpoint, name = settings.get("checkpoints"), Given("Arch", config.raw.get("Arch"))

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hgdeploy.errors import ConfigError
-from hgdeploy.paddleclas.training.config import SEVERAL_LABELS, TrainingConfig, none_or
-from hgdeploy.paddleclas.training.metrics import read_metrics, read_smoothing
+from hgdeploy.paddleclas.training.config import TrainingConfig, none_or
+from hgdeploy.paddleclas.training.metrics import (
+    ONE_LABEL_SET,
+    SEVERAL_LABELS_SET,
+    check_dataset,
+    read_metrics,
+    read_smoothing,
+)
 from hgdeploy.system.checks import Given, Kind, check, mapping
 from hgdeploy.system.kinds import (
     BATCH_SIZE,
@@ -200,17 +206,12 @@ def read_eval(config: TrainingConfig) -> EvalTask:
     if "dataset" not in sections:
         raise given.at("dataset").refused("the images' folder and list")
     place = given.at("dataset")
-    name, metrics = place.read("name", none_or(text)) or _DATASET, read_metrics(config)
+    name, metrics = place.read("name", none_or(text)) or ONE_LABEL_SET, read_metrics(config)
     several = bool(label_metrics(metrics))
-    if name not in (_DATASET, _ATTRIBUTES):
-        served = f"{_DATASET} and {_ATTRIBUTES}"
+    if name not in (ONE_LABEL_SET, SEVERAL_LABELS_SET):
+        served = f"{ONE_LABEL_SET} and {SEVERAL_LABELS_SET}"
         raise ConfigError(f"{place.where}.name {name} cannot be served; HGDeploy has {served}")
-    if several != (name == _ATTRIBUTES):
-        raise ConfigError(
-            f"{place.where}.name is {name}, but Metric.Eval has "
-            f"{', '.join(type(metric).__name__ for metric in metrics)}; HGDeploy measures "
-            f"{_ATTRIBUTES} by {', '.join(SEVERAL_LABELS)}, and {_DATASET} by the others"
-        )
+    check_dataset(place, metrics)
     found = keys(_DATASET_KEYS)(place)
     needed = ("image_root", "transform_ops", *(("cls_label_path",) if several else ()))
     for key in needed:
@@ -245,7 +246,6 @@ _INFER: Mapping[str, Kind[Any]] = {
     "PostProcess": anything,
     "save_dir": none_or(as_text),
 }
-_DATASET, _ATTRIBUTES = "ImageNetDataset", "MultiLabelDataset"
 _DATASET_KEYS: Mapping[str, Kind[Any]] = {
     "name": none_or(text),
     "image_root": none_or(as_text),

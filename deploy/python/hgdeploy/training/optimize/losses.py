@@ -82,6 +82,8 @@ def _multi_label(term: LossTerm, logits: Any, labels: Any, shares: Any) -> Any:
     """
     paddle = import_library("paddle", "cpu")
     functional = paddle.nn.functional
+    if len(labels.shape) == 1:  # one label each
+        labels = functional.one_hot(labels, int(logits.shape[-1]))
     there = labels
     if term.smoothing:
         labels = _smoothed(labels, int(logits.shape[-1]), term.smoothing)

@@ -28,6 +28,7 @@
 #include "errors.hpp"
 #include "images/decode.hpp"
 #include "images/find.hpp"
+#include "system/documents.hpp"
 #include "system/text.hpp"
 #include "transforms/postprocess.hpp"
 #include "transforms/preprocess.hpp"
@@ -58,7 +59,7 @@ class Probe {
       case 'O':
         preprocessor_ = nullptr;
         preprocessor_ =
-            std::make_unique<Preprocessor>(Preprocessor::from_config(YAML::Load(given)));
+            std::make_unique<Preprocessor>(Preprocessor::from_config(hgdeploy::yaml_of(given)));
         std::cout << "ok\n";
         return;
       case 'D':
@@ -80,7 +81,7 @@ class Probe {
         return;
       }
       case 'P':
-        postprocess_ = hgdeploy::Postprocess::from_config(YAML::Load(given));
+        postprocess_ = hgdeploy::Postprocess::from_config(hgdeploy::yaml_of(given));
         std::cout << "ok\n";
         return;
       case 'V': {

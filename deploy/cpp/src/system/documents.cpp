@@ -173,6 +173,12 @@ std::string one_line(const char* text) {
 
 }  // namespace
 
+YAML::Node yaml_of(const std::string& text) {
+  YAML::Node node = YAML::Load(text);
+  note_nulls(node, text);
+  return node;
+}
+
 YAML::Node read_yaml(const fs::path& path, const std::string& what) {
   const std::string place = what + " " + path.string();
   YAML::Node node;
@@ -185,8 +191,7 @@ YAML::Node read_yaml(const fs::path& path, const std::string& what) {
     YAML::Parser parser(stream);
     parser.HandleNextDocument(bounds);
     if (parser.HandleNextDocument(bounds)) throw Refused("it has a second document, behind ---");
-    node = YAML::Load(text);
-    note_nulls(node, text);
+    node = yaml_of(text);
   } catch (const std::system_error& error) {
     if (error.code().value() == ENOENT) throw BundleError(place + " does not exist");
     throw BundleError(place + " cannot be read: " + std::strerror(error.code().value()));

@@ -14,6 +14,10 @@ namespace hgdeploy {
 // missing, too large, no YAML, nested or repeated without measure, or has no keys.
 YAML::Node read_yaml(const std::filesystem::path& path, const std::string& what);
 
+// Reads a YAML text that is within bounds; a null's tag says how it was written. Throws
+// YAML::Exception.
+YAML::Node yaml_of(const std::string& text);
+
 // Reads a JSON file; `discarded` where it is no JSON, too large, or cannot be read.
 nlohmann::json read_json(const std::filesystem::path& path);
 

@@ -67,7 +67,7 @@ class Reader {
 
   static Value as_written(const YAML::Node& node) {
     Value value = scalar(node);
-    Value text = Value::of(node.IsNull() ? node.Tag() : text_of(node));  // read_yaml noted it
+    Value text = Value::of(node.IsNull() ? node.Tag() : text_of(node));  // yaml_of noted it
     const bool printed = value.is(Kind::boolean) || value.is_number();
     text.bare = printed && str(value) == text.text;
     return text;

@@ -34,6 +34,7 @@ from serving_cases import (
     request_of,
     triton,
     write_triton,
+    write_triton_by_hand,
 )
 from serving_load import Load
 from serving_local import Local
@@ -90,6 +91,8 @@ def measure(
                 model = write_triton(bundle, repository, instances)
                 other = stack.enter_context(triton(repository))
                 asked[f"triton, {instances} instances"] = (other, model)
+            model = write_triton_by_hand(bundle, scratch / "by-hand")
+            asked["triton, by hand"] = (stack.enter_context(triton(scratch / "by-hand")), model)
             for case, (one, model) in asked.items():
                 sent = [protocol_request(one.http, model, data, _CLASSES) for data in images]
                 load = Load(one.port, sent, expected.of_protocol)

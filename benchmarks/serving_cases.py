@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -185,6 +186,15 @@ def write_triton(bundle: Path, repository: Path, instances: int) -> str:
         threads=max(1, available_cpus() // instances),
     )
     return triton_repository(open_bundle(bundle), repository, options, lambda _: None).name
+
+
+def write_triton_by_hand(bundle: Path, repository: Path) -> str:
+    """Write a Triton repository with `serving_by_hand.py` as the model; return its name."""
+    name = write_triton(bundle, repository, 1)
+    folder = repository / name / "1"
+    shutil.copy(ROOT / "benchmarks" / "serving_by_hand.py", folder / "model.py")
+    (folder / "bundle.txt").write_text(str(bundle.resolve()), encoding="utf-8")
+    return name
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def test_the_table_of_the_training_loader_is_that_of_its_results():
 
 
 def test_the_table_of_the_server_is_that_of_its_results():
-    runs = ("lite0", "lite0-bf16", "tiny", "triton", "poison")
+    runs = ("lite0", "lite0-bf16", "tiny", "triton", "triton-alone", "poison")
     saved = [REPO / "benchmarks" / "results" / f"serving-{run}.json" for run in runs]
     readme = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8")
     printed = run_command(REPO / "benchmarks" / "serving.py", "--report", *saved)

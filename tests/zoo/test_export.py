@@ -148,7 +148,7 @@ def test_random_weights_are_announced_and_seeded(random_tiny: Path, tmp_path: Pa
         "PPHGNet_tiny", None, tmp_path / "again", num_classes=10, on_progress=lines.append
     )
     assert [line.split()[0] for line in lines] == ["making", "writing", "comparing"]
-    # The program differs: Paddle numbers its names through the life of a process.
+    # The program differs: Paddle numbers the names in it through the life of a process.
     assert (again / PARAMS).read_bytes() == (random_tiny / PARAMS).read_bytes()
 
 

@@ -123,7 +123,9 @@ def export_bundle(
     """
     info, classes = zoo.info(name), options.num_classes
     on_progress(f"making the network {info.architecture} with its weights")
-    layer, origin = _loaded_layer(name, weights, classes)
+    # Paddle orders the weights in their file by names that it numbers through a process's life.
+    with import_library("paddle", "cpu").utils.unique_name.guard():
+        layer, origin = _loaded_layer(name, weights, classes)
     shape = (3, *(options.size or (info.input_size, info.input_size)))
     network = _ended(layer, options.ending)
     with staged_folder(output) as folder:

@@ -249,6 +249,7 @@ def test_the_search_stops_at_the_first_recipe_that_agrees(folded, crops, tmp_pat
     assert not any("sensitive" in line for line in lines)
 
 
+@pytest.mark.slow  # it tries all recipes, layer by layer
 def test_what_no_recipe_reaches_is_an_error_that_leaves_nothing(folded, crops, tmp_path):
     lines: list[str] = []
     wanted = QuantizeOptions()

@@ -13,7 +13,7 @@ from typing import Any
 
 from image_files import jpeg
 
-from conftest import DEADLINE
+from conftest import DEADLINE, MINI
 from hgdeploy.classify.settings import ClassifierSettings
 from hgdeploy.engines.options import EngineOptions
 from hgdeploy.serving.server.doors import DoorOptions
@@ -28,6 +28,26 @@ def served(bundle: Path, batch: int = 1, **options: object) -> ServedModel:
     engine = EngineOptions(threads=1, streams=2, max_batch=batch)
     settings = ClassifierSettings("onnxruntime", batch, engine)
     return ServedModel(bundle, settings, ServedOptions(**options))
+
+
+def unlabelled_bundle(folder: Path) -> Path:
+    """The small model in ONNX alone, for images of any size and without names of classes."""
+    folder.mkdir()
+    (folder / "inference.onnx").write_bytes((MINI / "inference.onnx").read_bytes())
+    (folder / "inference.yml").write_text(
+        "PreProcess: {transform_ops: [{ResizeImage: {size: 64}}, "
+        "{NormalizeImage: {scale: 1.0/255.0, order: ''}}, {ToCHWImage: null}]}"
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def models_of(bundle: Path, **options: object) -> Iterator[Models]:
+    """What a server serves, with this bundle loaded; all of its work has ended afterwards."""
+    found = Models()
+    found.load([lambda: served(bundle, **options)])
+    yield found
+    assert found.close(DEADLINE)
 
 
 def pictures(count: int) -> list[bytes]:

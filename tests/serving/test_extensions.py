@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_files import jpeg
-from served import SETTINGS, asked, http_of, pictures, served
+from served import SETTINGS, asked, http_of, models_of, pictures, served
 
 from conftest import DEADLINE, MINI, has, require_engine
 from hgdeploy.classify.classifier import Classifier
@@ -61,10 +61,8 @@ PostProcess:
 
 @pytest.fixture(scope="module")
 def models(bundle: Path):
-    found = Models()
-    found.load([lambda: served(bundle, max_queue=64)])
-    yield found
-    assert found.close(DEADLINE)
+    with models_of(bundle, max_queue=64) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

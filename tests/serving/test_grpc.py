@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from image_files import jpeg
-from served import pictures, served
+from served import models_of, pictures
 
 from conftest import DEADLINE, has, require_engine
 from hgdeploy.errors import ConfigError
@@ -35,10 +35,8 @@ LOCAL = ("127.0.0.1", 0)
 @pytest.fixture
 def models(mini: Path):
     require_engine("onnxruntime")
-    found = Models()
-    found.load([lambda: served(mini, max_queue=8, workers=1)])
-    yield found
-    assert found.close(DEADLINE)
+    with models_of(mini, max_queue=8, workers=1) as found:
+        yield found
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from http.client import HTTPConnection
 
 import pytest
 from image_files import jpeg, png_of_declared_size
-from served import asked, http_of, pictures, served
+from served import asked, http_of, models_of, pictures, unlabelled_bundle
 
-from conftest import DEADLINE, MINI, has, require_engine
+from conftest import DEADLINE, has, require_engine
 from hgdeploy.serving.server.doors import DoorOptions
 from hgdeploy.serving.server.models import Models
 
@@ -41,17 +41,9 @@ VALUES = (
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     require_engine("onnxruntime")
-    bundle = tmp_path_factory.mktemp("bundle") / "mini"
-    bundle.mkdir()
-    (bundle / "inference.onnx").write_bytes((MINI / "inference.onnx").read_bytes())
-    (bundle / "inference.yml").write_text(
-        "PreProcess: {transform_ops: [{ResizeImage: {size: 64}}, "
-        "{NormalizeImage: {scale: 1.0/255.0, order: ''}}, {ToCHWImage: null}]}"
-    )
-    found = Models()
-    found.load([lambda: served(bundle, max_queue=64)])
-    yield found
-    assert found.close(DEADLINE)
+    bundle = unlabelled_bundle(tmp_path_factory.mktemp("bundle") / "mini")
+    with models_of(bundle, max_queue=64) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

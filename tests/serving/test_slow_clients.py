@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from served import asked, http_of, pictures, served
+from served import asked, http_of, models_of, pictures, unlabelled_bundle
 
 from conftest import DEADLINE, has, require_engine
 from hgdeploy.serving.server.doors import DoorOptions
@@ -23,7 +23,6 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-from conftest import MINI
 from hgdeploy.serving.server.grpc import service
 from hgdeploy.serving.server.grpc.service import GrpcServer
 
@@ -34,17 +33,9 @@ CALL = "/inference.GRPCInferenceService/ModelInfer"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     require_engine("onnxruntime")
-    bundle = tmp_path_factory.mktemp("mini") / "mini"
-    bundle.mkdir()
-    (bundle / "inference.onnx").write_bytes((MINI / "inference.onnx").read_bytes())
-    (bundle / "inference.yml").write_text(
-        "PreProcess: {transform_ops: [{ResizeImage: {size: 64}}, "
-        "{NormalizeImage: {scale: 1.0/255.0, order: ''}}, {ToCHWImage: null}]}"
-    )
-    found = Models()
-    found.load([lambda: served(bundle)])
-    yield found
-    assert found.close(DEADLINE)
+    bundle = unlabelled_bundle(tmp_path_factory.mktemp("mini") / "mini")
+    with models_of(bundle) as found:
+        yield found
 
 
 @pytest.fixture

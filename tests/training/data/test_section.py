@@ -7,7 +7,7 @@ import copy
 from typing import Any
 
 import pytest
-from training_sets import pphgnet_loader
+from loader_sections import pphgnet_loader
 
 from hgdeploy.errors import ConfigError
 from hgdeploy.training.data.operators.image import (

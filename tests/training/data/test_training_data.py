@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training_sets import loader_section, pphgnet_loader, write_images, write_list
+from loader_sections import loader_section, pphgnet_loader, write_images, write_list
 
 from conftest import children
 from hgdeploy.errors import InputError
